@@ -1,0 +1,69 @@
+# The developer manual in one screen. Every verb builds .venv when it is missing or older than pyproject.toml.
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all coverage lint fmt wheel-test bench clean
+SHELL := bash
+
+# The first Python 3.11 or 3.12 that runs and can make environments; override with `make PYTHON=...`.
+PYTHON ?= $(shell for python in python3.12 python3.11 python3; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
+	2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+RUN := $(BIN)/python
+PIP := -m pip install --quiet --disable-pip-version-check -c constraints.txt
+OUT ?= out/demo
+TESTFLAGS ?=
+
+help:  ## list the verbs
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.venv/.python:
+	@test -n "$(PYTHON)" || { echo "drivesim needs Python 3.11 or 3.12 with venv (Debian: apt-get install python3-venv)"; exit 2; }
+	$(PYTHON) -m venv --clear .venv
+	@touch $@
+
+.venv/.installed: .venv/.python pyproject.toml constraints.txt
+	@echo "installing drivesim into .venv (a minute or two the first time)"
+	$(RUN) $(PIP) -e .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(RUN) $(PIP) -e '.[dev]'
+	@touch $@
+
+demo: .venv/.installed  ## drive an embedded scene with the shipped weights; writes out/demo
+	@scene=$$($(BIN)/drivesim scenes --names | head -n 1) && $(BIN)/drivesim rollout --scene "$$scene" --out $(OUT)
+
+test: .venv/.installed-dev  ## the quick tests
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 -m "not slow" $(TESTFLAGS)
+
+test-all: .venv/.installed-dev  ## every test, the slow ones too
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 $(TESTFLAGS)
+
+coverage: .venv/.installed-dev  ## the quick tests with a coverage gate
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 -m "not slow" --cov --cov-fail-under 85 $(TESTFLAGS)
+
+lint: .venv/.installed-dev  ## format, rules, spelling, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: .venv/.installed-dev  ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel-test:  ## build the wheel, install it into a fresh environment, use it from an empty folder
+	rm -rf build .whl && mkdir -p .whl/empty
+	$(PYTHON) -m venv .whl/venv
+	.whl/venv/bin/python -m pip wheel --quiet --no-deps --wheel-dir .whl .
+	.whl/venv/bin/python $(PIP) .whl/*.whl
+	cd .whl/empty && ../venv/bin/python -I ../../tests/wheel_smoke.py
+	rm -rf build .whl
+
+bench: .venv/.installed  ## the published figures (see benchmarks/README.md)
+	$(RUN) -m benchmarks.fidelity
+
+clean:  ## remove caches and what runs wrote; keeps .venv
+	rm -rf build dist out .whl .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov .coverage
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

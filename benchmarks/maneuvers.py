@@ -1,0 +1,148 @@
+"""Manoeuvres from one start that a world must answer visibly: hard left against hard right, fast against slow.
+
+Each manoeuvre is a list of ego states, so the reference world can drive it too and show what the right answer is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.held_out import HeldOutScene, Start
+from drivesim import console
+from drivesim.dynamics import (
+    VehicleConfig,
+    control_from_action,
+    curvature_from_steering,
+    planar_motion,
+    step,
+)
+from drivesim.reference.simulator import ReferenceWorld, WorldSpec
+from drivesim.scene.geometry import wrap_angle
+from drivesim.scene.types import EgoState
+
+MIN_STEERING_SPEED_MPS = 4.0
+SLOW_MPS, FAST_MPS = 4.0, 12.0
+NUM_STEPS = 6
+
+Images = NDArray[np.uint8]
+Twists = NDArray[np.float32]
+
+
+@dataclass(kw_only=True, slots=True)
+class Maneuver:
+    """What the car does after a start."""
+
+    states: list[EgoState]  # one per step
+
+    @property
+    def twist(self) -> Twists:
+        """Return the (T, 2) motion into each step's frame."""
+        return np.array([(s.speed_mps, s.yaw_rate_radps) for s in self.states], dtype=np.float32)
+
+
+ManeuverFn = Callable[[EgoState, float], Maneuver]
+"""From the ego state at the start and the interval in s to what follows."""
+
+
+def steer_hard(ego: EgoState, dt_s: float, *, side: int, vehicle: VehicleConfig | None = None) -> Maneuver:
+    """Hold the wheel at its stop at the present speed, at least 4 m/s, through the car's own dynamics.
+
+    Args:
+        ego: State at the start.
+        dt_s: Length of a step.
+        side: +1 left, -1 right.
+        vehicle: The car; its grip limits the curve.
+    """
+    vehicle = vehicle or VehicleConfig()
+    state = replace(ego, speed_mps=max(ego.speed_mps, MIN_STEERING_SPEED_MPS))
+    states = []
+    for _ in range(NUM_STEPS):
+        control = control_from_action(
+            side * vehicle.max_steering_rad, state.speed_mps, state, vehicle, dt_s
+        )
+        state = step(state, control, vehicle, dt_s)
+        states.append(state)
+    return Maneuver(states=states)
+
+
+def hold_speed(
+    ego: EgoState, dt_s: float, *, speed_mps: float, vehicle: VehicleConfig | None = None
+) -> Maneuver:
+    """Follow the curve driven at the start at one speed from the first step on; the speed is set, not reached.
+
+    The curvature is the one that the grip allows at the faster of the two speeds, so both drive the same path.
+    """
+    vehicle = vehicle or VehicleConfig()
+    wanted = ego.yaw_rate_radps / max(ego.speed_mps, 1.0)
+    steering_rad = float(np.arctan(wanted * vehicle.wheelbase_m))
+    yaw_rate_radps = speed_mps * curvature_from_steering(steering_rad, FAST_MPS, vehicle)
+    state, states = ego, []
+    for _ in range(NUM_STEPS):
+        state = _moved(state, speed_mps, yaw_rate_radps, dt_s)
+        states.append(state)
+    return Maneuver(states=states)
+
+
+def _moved(state: EgoState, speed_mps: float, yaw_rate_radps: float, dt_s: float) -> EgoState:
+    dx_m, dy_m, dyaw_rad = planar_motion(speed_mps, yaw_rate_radps, dt_s)
+    cos, sin = np.cos(state.yaw_rad), np.sin(state.yaw_rad)
+    return replace(
+        state,
+        x_m=float(state.x_m + cos * dx_m - sin * dy_m),
+        y_m=float(state.y_m + sin * dx_m + cos * dy_m),
+        yaw_rad=float(wrap_angle(state.yaw_rad + dyaw_rad)),
+        speed_mps=speed_mps,
+        yaw_rate_radps=yaw_rate_radps,
+        accel_mps2=0.0,
+    )
+
+
+def plan(
+    scenes: Sequence[HeldOutScene], starts: Sequence[Start], maneuver_fn: ManeuverFn
+) -> list[Maneuver]:
+    """Return the manoeuvre from each start."""
+    plans = []
+    for start in starts:
+        scene = scenes[start.scene_index].scene
+        plans.append(maneuver_fn(scene.ego_state(start.frame_index), 1.0 / scene.rate_hz))
+    return plans
+
+
+TrueFrames = Callable[[HeldOutScene, int, Maneuver], Images]
+"""Shows (T, H, W, 3) what the ground truth looks like after frame ``index`` of a scene under a manoeuvre."""
+
+
+def drive_reference(scene: HeldOutScene, frame_index: int, maneuver: Maneuver) -> Images:
+    """Replay a recording in the reference world up to a frame, then drive the manoeuvre and show it."""
+    world = ReferenceWorld(
+        WorldSpec.from_log_name(scene.scene.log_name), camera=scene.scene.camera, rate_hz=scene.scene.rate_hz
+    )
+    world.reset()
+    for index in range(1, frame_index + 1):
+        world.advance(scene.scene.ego_state(index))
+    frames = []
+    for state in maneuver.states:
+        world.advance(state)
+        frames.append(world.render())
+    return np.stack(frames)
+
+
+def true_frames(
+    scenes: Sequence[HeldOutScene],
+    starts: Sequence[Start],
+    plans: Sequence[Maneuver],
+    *,
+    true_frames_fn: TrueFrames,
+    label: str,
+) -> Images:
+    """Return the (B, T, H, W, 3) frames that the ground truth shows for each start's manoeuvre."""
+    shown = []
+    with console.progress_bar(label, len(starts)) as bar:
+        for start, maneuver in zip(starts, plans, strict=True):
+            shown.append(true_frames_fn(scenes[start.scene_index], start.frame_index, maneuver))
+            bar.advance()
+    return np.stack(shown)

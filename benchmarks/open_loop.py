@@ -1,0 +1,88 @@
+"""The world model in the open loop: a recorded context, given twists, imagined frames, in batches.
+
+Letters: `B` starts, `T` steps, `H W` pixels, `A` = 2 (speed in m/s, yaw rate in rad/s).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.held_out import HeldOutScene, Start
+from drivesim import console
+from drivesim.scene.types import Camera
+from drivesim.world_model.sampler import SamplerConfig
+from drivesim.world_model.world_model import WorldModel
+
+Images = NDArray[np.uint8]
+Twists = NDArray[np.float32]
+
+
+@dataclass(kw_only=True, slots=True)
+class OpenLoop:
+    """A world model with the settings under which it is measured."""
+
+    model: WorldModel
+    camera: Camera
+    sampler: SamplerConfig | None = None
+    batch_size: int = 8
+    seed: int = 0
+
+    @property
+    def num_context_frames(self) -> int:
+        """Return how many recorded frames the model is shown."""
+        return self.model.num_context_frames
+
+    def imagine(
+        self, scenes: Sequence[HeldOutScene], starts: Sequence[Start], twist_BTA: Twists, *, label: str
+    ) -> Images:
+        """Return the (B, T, H, W, 3) frames that the model imagines from each start under its twists.
+
+        Args:
+            scenes: Where the starts lie.
+            starts: B of them.
+            twist_BTA: (B, T, 2) speed in m/s and yaw rate in rad/s, one per imagined frame.
+            label: What the progress bar says.
+        """
+        batches = []
+        with console.progress_bar(label, len(starts)) as bar:
+            for first in range(0, len(starts), self.batch_size):
+                chosen = starts[first : first + self.batch_size]
+                batches.append(self._imagine_batch(scenes, chosen, twist_BTA[first : first + self.batch_size]))
+                bar.advance(len(chosen))
+        return np.concatenate(batches)
+
+    @torch.no_grad()
+    def _imagine_batch(
+        self, scenes: Sequence[HeldOutScene], starts: Sequence[Start], twist_BTA: Twists
+    ) -> Images:
+        frames_BTHWC, context_twist_BTA = context(scenes, starts, self.num_context_frames)
+        generator = torch.Generator().manual_seed(self.seed)
+        state = self.model.observe(
+            torch.from_numpy(frames_BTHWC), torch.from_numpy(context_twist_BTA), self.camera
+        )
+        imagined = []
+        for step in range(twist_BTA.shape[1]):
+            step_twist_BA = torch.from_numpy(np.ascontiguousarray(twist_BTA[:, step]))
+            result = self.model.imagine(state, step_twist_BA, generator=generator, sampler=self.sampler)
+            imagined.append(result.frames_BHWC.numpy())
+            state = result.state
+        return np.stack(imagined, axis=1)
+
+
+def context(scenes: Sequence[HeldOutScene], starts: Sequence[Start], count: int) -> tuple[Images, Twists]:
+    """Return (frames (B, count, H, W, 3), twists (B, count, 2)) that end with each start's own frame."""
+    firsts = [(scenes[start.scene_index], start.frame_index - count + 1) for start in starts]
+    frames = np.stack([scene.frames(first, count) for scene, first in firsts])
+    return frames, np.stack([scene.twist(first, count) for scene, first in firsts])
+
+
+def future(scenes: Sequence[HeldOutScene], starts: Sequence[Start], count: int) -> tuple[Images, Twists]:
+    """Return (frames (B, count, H, W, 3), twists (B, count, 2)) that follow each start."""
+    firsts = [(scenes[start.scene_index], start.frame_index + 1) for start in starts]
+    frames = np.stack([scene.frames(first, count) for scene, first in firsts])
+    return frames, np.stack([scene.twist(first, count) for scene, first in firsts])

@@ -1,0 +1,182 @@
+"""The command line: parse, call, print. Everything heavy is imported inside the command that needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from drivesim import console
+from drivesim.errors import InputError
+
+app = typer.Typer(
+    help="A learned driving world: load a scene, steer, watch it answer.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Make data sets.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Configuration overrides.")
+]
+DataRoot = Annotated[Path | None, typer.Option(help="A nuScenes data set; the embedded scenes if left out.")]
+Version = Annotated[str, typer.Option(help="Version folder of the data set.")]
+EXIT_INPUT = 2
+
+
+class Trainable(Enum):
+    """What `drivesim train` can train."""
+
+    TOKENIZER = "tokenizer"
+    WORLD_MODEL = "world-model"
+    INVERSE_DYNAMICS = "inverse-dynamics"
+
+
+@app.command()
+def rollout(  # noqa: PLR0913 one parameter per flag
+    overrides: Overrides = None,
+    scene: Annotated[str | None, typer.Option(help="Scene name; see `drivesim scenes`.")] = None,
+    dataroot: DataRoot = None,
+    version: Version = "v1.0-mini",
+    policy: Annotated[
+        str | None, typer.Option(help="constant, replay, pure-pursuit or module:Class.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps to drive.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the rollout.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for video, record and configuration.")] = Path(
+        "out/rollout"
+    ),
+    debug: Debug = False,
+) -> None:
+    """Drive a scene; write a video and a record."""
+    del debug  # read by main()
+    from drivesim.config import load_config, override, save_run_files
+    from drivesim.rollout import load_policy, make_env
+    from drivesim.rollout import rollout as drive
+    from drivesim.rollout_files import TABLE_COLUMNS, summary_words, table_rows, write_rollout
+
+    flags = {
+        "episode.scene": scene,
+        "episode.dataroot": None if dataroot is None else str(dataroot),
+        "episode.version": None if dataroot is None else version,
+        "policy.target": policy,
+        "num_steps": steps,
+        "seed": seed,
+    }
+    chosen = [override(key, value) for key, value in flags.items() if value is not None]
+    config = load_config("rollout", [*(overrides or []), *chosen])
+    driver = load_policy(config.policy.target, **config.policy.kwargs)
+    out.mkdir(parents=True, exist_ok=True)
+    with (
+        contextlib.closing(make_env(config.episode)) as env,
+        console.progress_bar("driving", config.most_steps) as bar,
+    ):
+        result = drive(env, driver, config.seed, config.num_steps, on_step=bar.update)
+    files = write_rollout(result, out, rate_hz=config.episode.rate_hz)
+    save_run_files(config, out)
+    title = f"{result.policy} in {result.env_id}, scene {result.scene}"
+    rows = table_rows(result, rate_hz=config.episode.rate_hz)
+    console.print_table(title, TABLE_COLUMNS, rows, caption=summary_words(result))
+    console.say(f"video: {files.video}\nrecord: {files.record}")
+
+
+@app.command()
+def scenes(dataroot: DataRoot = None, version: Version = "v1.0-mini", debug: Debug = False) -> None:
+    """List the scenes there are."""
+    del debug
+    from drivesim.scene.nuscenes import embedded_dataset, open_dataset
+
+    dataset = embedded_dataset() if dataroot is None else open_dataset(dataroot, version)
+    summaries = [dataset.summary(name) for name in dataset.scene_names()]
+    rows = [(s.name, f"{s.length_s:.1f} s", s.place, s.caption) for s in summaries]
+    where = "embedded" if dataroot is None else str(dataroot)
+    console.print_table(f"{len(rows)} scenes ({where})", ["name", "length", "place", "caption"], rows)
+
+
+@data_app.command()
+def synth(
+    out: Annotated[Path, typer.Option(help="New folder for the data set.")],
+    scenes: Annotated[int, typer.Option(min=1, help="Scenes to record.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first road; below 890000 for training.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Record the reference world as a data set in the nuScenes schema."""
+    del debug
+    from drivesim.reference.export import synthesize
+
+    with console.progress_bar("recording scenes", scenes) as bar:
+        synthesize(out, num_scenes=scenes, seed=seed, on_progress=bar.update)
+    console.say(f"{scenes} scenes in {out}; list them with: drivesim scenes --dataroot {out}")
+
+
+@app.command()
+def train(
+    what: Annotated[Trainable, typer.Argument(help="What to train.")],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/WHAT if left out.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Train a model on recordings of the reference world."""
+    del debug
+    from drivesim.config import load_config, save_run_files
+    from drivesim.training import commands
+
+    config = load_config("train", overrides or [])
+    folder = out or Path("runs") / what.value
+    run = {
+        Trainable.TOKENIZER: commands.train_tokenizer,
+        Trainable.WORLD_MODEL: commands.train_world_model,
+        Trainable.INVERSE_DYNAMICS: commands.train_inverse_dynamics,
+    }[what]
+    folder.mkdir(parents=True, exist_ok=True)
+    save_run_files(config, folder)
+    result = run(config, folder, resume=resume)
+    console.print_table(
+        f"{what.value}: {result.step} steps", ["figure", "value"], list(result.metrics.items())
+    )
+    console.say(f"weights: {result.weights}\ncheckpoint: {result.checkpoint}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; bad input ends with one sentence on standard error and exit code 2."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(args=given, prog_name="drivesim")
+    except (InputError, OSError, ImportError) as error:
+        if isinstance(error, ImportError) and not _is_shadowed(error):
+            raise
+        if "--debug" in given:
+            console.print_exception()
+        console.fail(_sentence(error))
+        sys.exit(EXIT_INPUT)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ImportError):
+        package = str(error.name).split(".")[0]
+        owners = ", ".join(packages_distributions().get(package, ["a folder on the Python path"]))
+        return f"cannot import {error.name}: {package!r} comes from {owners}, not drivesim; rename it"
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{where}; check the path, the permissions and the space left on the disk"
+    return str(error)
+
+
+def _is_shadowed(error: ImportError) -> bool:
+    """Tell whether another `envs` or `policies` stands before ours on the Python path."""
+    return str(error.name).split(".")[0] in ("envs", "policies")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Inverse dynamics model (IDM): two neighbouring frames -> speed, yaw rate, and how sure it is of them.
+
+It reads motion out of imagined pictures, so that trajectory error can be measured without a ground truth.
+Letters: `B` batch, `H W` pixels, `C` channels, `A` = 2 (speed in m/s, yaw rate in rad/s).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+MIN_LOG_VARIANCE, MAX_LOG_VARIANCE = -8.0, 4.0
+
+
+@dataclass(kw_only=True, slots=True)
+class InverseDynamicsConfig:
+    """Sizes of the network, and the units that make its targets of order one."""
+
+    height_px: int = 128
+    width_px: int = 224
+    rate_hz: float = 6.0
+    unshuffle: int = 4
+    widths: list[int] = field(default_factory=lambda: [48, 96, 128])
+    blocks: list[int] = field(default_factory=lambda: [1, 2, 2])
+    head_channels: int = 16
+    head_width: int = 96
+    typical_speed_mps: float = 8.0
+    speed_scale_mps: float = 5.0
+    yaw_rate_scale_radps: float = 0.3
+    readable_speed_std_mps: float = 2.0
+    readable_yaw_rate_std_radps: float = 0.15
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that the strides do not divide and scales that are not positive."""
+        if not self.widths or len(self.widths) != len(self.blocks):
+            raise ValueError(f"widths {self.widths} and blocks {self.blocks} need one entry per level")
+        stride = self.unshuffle * 2 ** (len(self.widths) - 1)
+        if self.height_px % stride or self.width_px % stride:
+            raise ValueError(f"frames of {self.height_px}x{self.width_px} px are not divisible by {stride}")
+        for name in ("rate_hz", "speed_scale_mps", "yaw_rate_scale_radps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Return rows and columns of the coarsest level."""
+        stride = self.unshuffle * 2 ** (len(self.widths) - 1)
+        return self.height_px // stride, self.width_px // stride
+
+
+@dataclass(kw_only=True, slots=True)
+class TwistEstimate:
+    """Motion read from a frame pair, with the standard deviation that the model expects of its error."""
+
+    twist_BA: Tensor  # (B, 2) speed m/s, yaw rate rad/s
+    std_BA: Tensor  # (B, 2) same units
+    is_readable_B: Tensor  # (B,) bool: both standard deviations below the limits of the config
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with group norm, added to the input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return the input plus what the block found; same shape."""
+        refined_BCHW: Tensor = x_BCHW + self.layers(x_BCHW)
+        return refined_BCHW
+
+
+class InverseDynamics(nn.Module):
+    """A small convolutional network from two frames at 1/rate_hz distance to the motion between them."""
+
+    offset_A: Tensor
+    scale_A: Tensor
+
+    def __init__(self, config: InverseDynamicsConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or InverseDynamicsConfig()
+        widths = config.widths
+        layers: list[nn.Module] = [
+            nn.PixelUnshuffle(config.unshuffle),
+            nn.Conv2d(6 * config.unshuffle**2, widths[0], 3, padding=1),
+        ]
+        for level, (width, num_blocks) in enumerate(zip(widths, config.blocks, strict=True)):
+            if level:
+                layers.append(nn.Conv2d(widths[level - 1], width, 3, stride=2, padding=1))
+            layers += [ResidualBlock(width) for _ in range(num_blocks)]
+        layers += [nn.SiLU(), nn.Conv2d(widths[-1], config.head_channels, 1)]
+        self.trunk = nn.Sequential(*layers)
+        rows, columns = config.grid
+        self.head = nn.Sequential(
+            nn.LayerNorm(config.head_channels * rows * columns),
+            nn.Linear(config.head_channels * rows * columns, config.head_width),
+            nn.SiLU(),
+            nn.Linear(config.head_width, 4),
+        )
+        self.register_buffer("offset_A", torch.tensor([config.typical_speed_mps, 0.0]), persistent=False)
+        scale = torch.tensor([config.speed_scale_mps, config.yaw_rate_scale_radps])
+        self.register_buffer("scale_A", scale, persistent=False)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def normalised(self, previous_BCHW: Tensor, current_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (mean_BA, log_variance_BA) in units of the config's scales, for the training loss.
+
+        Args:
+            previous_BCHW: `[B, 3, H, W]` in [-1, 1], the earlier frame.
+            current_BCHW: `[B, 3, H, W]` in [-1, 1], 1/rate_hz later.
+        """
+        expected = (3, self.config.height_px, self.config.width_px)
+        for frames_BCHW in (previous_BCHW, current_BCHW):
+            if tuple(frames_BCHW.shape[1:]) != expected:
+                shape = tuple(frames_BCHW.shape)
+                raise ValueError(f"the IDM reads frames of shape [B, {expected}], got {shape}")
+        pair_BCHW = torch.cat([previous_BCHW, current_BCHW], dim=1)
+        features_BCHW = self.trunk(pair_BCHW.contiguous(memory_format=torch.channels_last))
+        output = self.head(rearrange(features_BCHW, "B C H W -> B (C H W)")).float()
+        mean_BA, log_variance_BA = output.chunk(2, dim=-1)
+        return mean_BA, log_variance_BA.clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE)
+
+    def forward(self, previous_BCHW: Tensor, current_BCHW: Tensor) -> Tensor:
+        """Return `[B, 2]` speed in m/s and yaw rate in rad/s of the motion from one frame to the next.
+
+        Args:
+            previous_BCHW: `[B, 3, H, W]` in [-1, 1].
+            current_BCHW: `[B, 3, H, W]` in [-1, 1].
+        """
+        mean_BA, _ = self.normalised(previous_BCHW, current_BCHW)
+        return self.in_units(mean_BA)
+
+    def in_units(self, mean_BA: Tensor) -> Tensor:
+        """Turn `[B, 2]` network outputs into m/s and rad/s."""
+        twist_BA: Tensor = mean_BA * self.scale_A + self.offset_A
+        return twist_BA
+
+    def in_scales(self, twist_BA: Tensor) -> Tensor:
+        """Turn `[B, 2]` m/s and rad/s into the network's units."""
+        mean_BA: Tensor = (twist_BA - self.offset_A) / self.scale_A
+        return mean_BA
+
+    @torch.no_grad()
+    def estimate(self, previous_BHWC: Tensor, current_BHWC: Tensor) -> TwistEstimate:
+        """Read the motion between two uint8 frames and tell whether it could be read.
+
+        Args:
+            previous_BHWC: `[B, H, W, 3]` uint8 RGB.
+            current_BHWC: `[B, H, W, 3]` uint8 RGB, 1/rate_hz later.
+        """
+        previous_BCHW = unit_range(previous_BHWC.to(self.scale_A.device))
+        current_BCHW = unit_range(current_BHWC.to(self.scale_A.device))
+        mean_BA, log_variance_BA = self.normalised(previous_BCHW, current_BCHW)
+        std_BA = (0.5 * log_variance_BA).exp() * self.scale_A
+        limits = (self.config.readable_speed_std_mps, self.config.readable_yaw_rate_std_radps)
+        is_readable_B = (std_BA < std_BA.new_tensor(limits)).all(dim=-1)
+        return TwistEstimate(twist_BA=self.in_units(mean_BA), std_BA=std_BA, is_readable_B=is_readable_B)
+
+
+def unit_range(frames_BHWC: Tensor) -> Tensor:
+    """Turn uint8 `[B, H, W, 3]` into float `[B, 3, H, W]` in [-1, 1]."""
+    return rearrange(frames_BHWC, "B H W C -> B C H W").float() / 127.5 - 1.0
+
+
+def twist_loss(mean_BA: Tensor, log_variance_BA: Tensor, target_BA: Tensor) -> Tensor:
+    """Return the Gaussian negative log-likelihood, weighted by the variance's square root (beta-NLL, 0.5).
+
+    All three `[B, 2]` in the network's units. The weight keeps hard pairs from being given up early.
+    """
+    variance_BA = log_variance_BA.exp()
+    nll_BA = functional.gaussian_nll_loss(mean_BA, target_BA, variance_BA, reduction="none")
+    return (nll_BA * variance_BA.detach().sqrt()).mean()

@@ -1,0 +1,1 @@
+"""Training: one visible loop (`loop.py`) and one task per model; a task says what to learn, the loop how."""

@@ -1,0 +1,194 @@
+"""Recordings of the reference world as memory-mapped arrays, made once by worker processes and read by training.
+
+A set is a folder: ``frames.npy`` (N, T, H, W, 3) uint8, ``motion.npz`` with twists and poses, ``set.json``. Only
+:func:`record_clips` needs the reference world; reading needs numpy alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivesim.errors import InputError
+from drivesim.files import atomic_folder
+
+if TYPE_CHECKING:
+    from drivesim.reference.behavior import Recording
+
+MOTION_ARRAYS = ("twist", "xy_m", "yaw_rad", "is_collision", "is_off_road")
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    """Which recordings of the reference world a training run uses; they are made at the first run and kept."""
+
+    path: str = "out/data/drive"
+    num_clips: int = 800
+    num_validation_clips: int = 24
+    frames_per_clip: int = 48
+    first_seed: int = 0  # road seeds below 890000 train, 890000-899999 validate, 900000 and up are for benchmarks
+    num_workers: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse empty sets and road seeds that are kept for benchmarks."""
+        if min(self.num_clips, self.num_validation_clips, self.frames_per_clip - 1, self.num_workers) < 1:
+            raise ValueError("data needs num_clips, num_validation_clips, num_workers >= 1 and frames_per_clip >= 2")
+        if self.first_seed < 0 or self.first_seed + self.num_clips > VALIDATION_SEED:
+            raise ValueError(f"data.first_seed + data.num_clips must stay in 0..{VALIDATION_SEED}, got {self.first_seed}")
+
+
+VALIDATION_SEED = 890_000
+
+
+@dataclass(kw_only=True, slots=True)
+class RecordedClips:
+    """Clips of equal length from as many worlds; the arrays are memory-mapped and must not be written."""
+
+    frames: NDArray[np.uint8]  # (N, T, H, W, 3)
+    twist: NDArray[np.float32]  # (N, T, 2) speed in m/s and yaw rate in rad/s that lead into each frame
+    xy_m: NDArray[np.float64]  # (N, T, 2)
+    yaw_rad: NDArray[np.float64]  # (N, T)
+    is_collision: NDArray[np.bool_]  # (N, T)
+    is_off_road: NDArray[np.bool_]  # (N, T)
+    rate_hz: float
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> RecordedClips:
+        """Open a set written by :func:`record_clips`.
+
+        Raises:
+            InputError: the folder is missing or is not such a set.
+        """
+        try:
+            facts = json.loads((path / "set.json").read_text())
+            frames = np.load(path / "frames.npy", mmap_mode="r")
+            motion = np.load(path / "motion.npz")
+            arrays = {name: motion[name] for name in MOTION_ARRAYS}
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path} holds no recorded clips ({error}); remove it so that it is recorded anew") from error
+        return cls(frames=frames, rate_hz=float(facts["rate_hz"]), path=path, **arrays)
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.frames)
+
+    @property
+    def frames_per_clip(self) -> int:
+        """Return the frames of each clip."""
+        return int(self.frames.shape[1])
+
+
+def record_clips(
+    path: Path,
+    *,
+    num_clips: int,
+    frames_per_clip: int,
+    first_seed: int,
+    num_workers: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> RecordedClips:
+    """Record ``num_clips`` worlds with the seeds from ``first_seed`` on into ``path`` by worker processes.
+
+    Args:
+        path: new folder; it appears under its name only when all clips are in it.
+        num_clips: worlds, one clip each.
+        frames_per_clip: frames of a clip, at 6 Hz.
+        first_seed: seed of the first world; the driver is drawn from the same seed.
+        num_workers: processes; 1 records in this one.
+        on_progress: called with the number of finished clips.
+    """
+    with atomic_folder(path) as folder:
+        shape = (num_clips, frames_per_clip, 128, 224, 3)
+        np.lib.format.open_memmap(folder / "frames.npy", mode="w+", dtype=np.uint8, shape=shape).flush()
+        jobs = [(folder / "frames.npy", i, first_seed + i, frames_per_clip) for i in range(num_clips)]
+        motions = []
+        if num_workers == 1:
+            for job in jobs:
+                motions.append(_record_one(job))
+                if on_progress is not None:
+                    on_progress(len(motions))
+        else:
+            with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+                for motion in pool.map(_record_one, jobs, chunksize=4):
+                    motions.append(motion)
+                    if on_progress is not None:
+                        on_progress(len(motions))
+        stacked = {name: np.stack([motion[name] for motion in motions]) for name in MOTION_ARRAYS}
+        np.savez(folder / "motion.npz", **stacked)  # type: ignore[arg-type]
+        facts = {"rate_hz": 6.0, "first_seed": first_seed, "num_clips": num_clips, "frames_per_clip": frames_per_clip}
+        (folder / "set.json").write_text(json.dumps(facts, indent=1))
+    return RecordedClips.open(path)
+
+
+def _record_one(job: tuple[Path, int, int, int]) -> dict[str, NDArray[np.generic]]:
+    import cv2
+
+    from drivesim.reference.behavior import record
+    from drivesim.reference.simulator import draw_spec
+
+    cv2.setNumThreads(1)
+    file, index, seed, num_frames = job
+    recording = record(draw_spec(seed), driver=None, num_frames=num_frames, driver_seed=seed)
+    frames = np.load(file, mmap_mode="r+")
+    frames[index] = np.stack([recording.scene.frames[t] for t in range(num_frames)])
+    frames.flush()
+    return motion_arrays(recording)
+
+
+def motion_arrays(recording: Recording) -> dict[str, NDArray[np.generic]]:
+    """Return the motion of a recording under the names of :class:`RecordedClips`."""
+    scene = recording.scene
+    return {
+        "twist": np.stack([scene.speed_mps, scene.yaw_rate_radps], axis=-1).astype(np.float32),
+        "xy_m": scene.xy_m,
+        "yaw_rad": scene.yaw_rad,
+        "is_collision": recording.is_collision,
+        "is_off_road": recording.is_off_road,
+    }
+
+
+def open_or_record(config: DataConfig, *, on_progress: Callable[[int], None] | None = None) -> tuple[RecordedClips, RecordedClips]:
+    """Return (training clips, validation clips), recording what is not there yet.
+
+    Raises:
+        InputError: the folder holds a set of other size or seeds than ``config`` asks for.
+    """
+    wanted = {
+        "train": (config.num_clips, config.first_seed),
+        "validation": (config.num_validation_clips, VALIDATION_SEED),
+    }
+    sets = []
+    for name, (num_clips, first_seed) in wanted.items():
+        path = Path(config.path) / name
+        if path.exists():
+            clips = RecordedClips.open(path)
+            facts = json.loads((path / "set.json").read_text())
+            asked = {"num_clips": num_clips, "frames_per_clip": config.frames_per_clip, "first_seed": first_seed}
+            if {key: facts.get(key) for key in asked} != asked:
+                raise InputError(f"{path} holds {facts}, but the run asks for {asked}; name another data.path or remove it")
+        else:
+            clips = record_clips(
+                path,
+                num_clips=num_clips,
+                frames_per_clip=config.frames_per_clip,
+                first_seed=first_seed,
+                num_workers=config.num_workers,
+                on_progress=on_progress,
+            )
+        sets.append(clips)
+    return sets[0], sets[1]
+
+
+def facts_of(config: DataConfig) -> dict[str, object]:
+    """Return the configuration as plain JSON, for model cards."""
+    return asdict(config)

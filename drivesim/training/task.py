@@ -1,0 +1,70 @@
+"""What a model brings to the training loop: its batches, its losses and its evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Generator, Tensor, nn
+
+
+@dataclass(kw_only=True, slots=True)
+class Evaluation:
+    """Figures on held-out data and, where there is something to see, a picture."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    picture: NDArray[np.uint8] | None = None  # (H, W, 3)
+
+
+@dataclass(kw_only=True, slots=True)
+class FitResult:
+    """How a run ended."""
+
+    step: int
+    metrics: dict[str, float]  # of the last evaluation, made with the averaged weights
+    checkpoint: Path
+    weights: Path  # the averaged weights, safetensors, named as in the module's state_dict
+
+
+class TrainTask(Protocol):
+    """A model to train and all that is particular to it.
+
+    ``model`` is trained in place; it holds the averaged weights when `fit` returns.
+    """
+
+    name: str
+    model: nn.Module
+
+    def batches(
+        self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
+    ) -> Iterator[Any]:
+        """Yield batches without end, the first of them number ``start_step`` of this process.
+
+        A batch must depend on its number and the other arguments alone, with generators of its own: the
+        global ones belong to the step. With accumulation every optimizer step takes several batches. The
+        iterator may be read ahead by another thread.
+        """
+        ...
+
+    def losses(self, model: nn.Module, batch: Any, generator: Generator) -> dict[str, Tensor]:
+        """Return scalars by name; ``"loss"`` is minimised, all are logged.
+
+        Args:
+            model: ``self.model`` in its Fabric wrapper; call it itself (``model(...)``), as only that
+                synchronises the gradients of several processes.
+            batch: One of `batches`, moved to the model's device.
+            generator: On the model's device, seeded for this batch, as torch's global generators are.
+        """
+        ...
+
+    def evaluate(self, model: nn.Module) -> Evaluation:
+        """Measure the plain module: in eval mode, without gradients, with the averaged weights."""
+        ...
+
+    def num_frames(self, batch: Any) -> int:
+        """Return how many frames a batch holds, for the frames per second."""
+        ...

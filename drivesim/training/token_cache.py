@@ -1,0 +1,155 @@
+"""Tokens of recorded clips, computed once, so that world-model training never waits for pictures.
+
+For every frame the cache holds its tokens, the tokens of the past as the model will see it (the truth in half of the
+clips; in the others an imagined past that drifts for a few frames before it is reset, so that training meets the
+mistakes of a rollout), and what motion compensation of that past expects.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from drivesim.checkpoint import tensor_hash
+from drivesim.errors import InputError
+from drivesim.files import atomic_folder
+from drivesim.scene.types import Camera
+from drivesim.tokenizer.vqgan import VQGAN, normalized
+from drivesim.training.data import RecordedClips
+from drivesim.world_model.conditioning import expected_latents
+from drivesim.world_model.motion import Rays, camera_rays
+
+RESET_PROBABILITY = 0.4
+CACHE_ARRAYS = ("token_ids", "context_ids", "expected", "motion", "twist")
+
+
+@dataclass(kw_only=True, slots=True)
+class TokenCache:
+    """Memory-mapped tokens of clips; the arrays must not be written."""
+
+    token_ids: NDArray[np.int32]  # (N, T, S) the true frames
+    context_ids: NDArray[np.int32]  # (N, T, S) the frames as later frames see them
+    expected: NDArray[np.float16]  # (N, T, S, Q) motion-compensated latents of the frame before
+    motion: NDArray[np.float16]  # (N, T, S, 3) seen share and image motion per token
+    twist: NDArray[np.float32]  # (N, T, 2)
+
+    @classmethod
+    def open(cls, path: Path, *, tokenizer: VQGAN) -> TokenCache:
+        """Open a cache made by :func:`build_token_cache` with the same tokenizer.
+
+        Raises:
+            InputError: another tokenizer made it, or it cannot be read.
+        """
+        try:
+            facts = json.loads((path / "cache.json").read_text())
+            arrays: dict[str, Any] = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in CACHE_ARRAYS}
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} holds no token cache ({error}); remove it so that it is made anew") from error
+        if facts["tokenizer"] != tensor_hash(tokenizer.state_dict()):
+            raise InputError(f"{path} was made with another tokenizer; remove it or name another data.path")
+        return cls(**arrays)
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.token_ids)
+
+
+@torch.no_grad()
+def build_token_cache(
+    clips: RecordedClips,
+    tokenizer: VQGAN,
+    camera: Camera,
+    path: Path,
+    *,
+    clips_per_batch: int = 16,
+    seed: int = 0,
+    on_progress: Callable[[int], None] | None = None,
+) -> TokenCache:
+    """Tokenize ``clips`` into the new folder ``path``; ``on_progress`` is told the clips done so far."""
+    weight = next(tokenizer.parameters())
+    rays = camera_rays(camera)
+    rays = Rays(**{name: getattr(rays, name).to(weight.device) for name in Rays.__slots__})
+    generator = torch.Generator().manual_seed(seed)
+    tokenizer.eval()
+    with atomic_folder(path) as folder:
+        arrays = _create(folder, clips, tokenizer)
+        for start in range(0, len(clips), clips_per_batch):
+            rows = slice(start, min(start + clips_per_batch, len(clips)))
+            with torch.autocast(weight.device.type, torch.bfloat16):
+                results = _tokenize(clips, rows, tokenizer, rays, generator)
+            for name, value in results.items():
+                arrays[name][rows] = value.cpu().numpy()
+            if on_progress is not None:
+                on_progress(rows.stop)
+        arrays["twist"][:] = clips.twist
+        for array in arrays.values():
+            array.flush()
+        (folder / "cache.json").write_text(json.dumps({"tokenizer": tensor_hash(tokenizer.state_dict()), "seed": seed}))
+    return TokenCache.open(path, tokenizer=tokenizer)
+
+
+def _create(folder: Path, clips: RecordedClips, tokenizer: VQGAN) -> dict[str, np.memmap[Any, Any]]:
+    shape = (len(clips), clips.frames_per_clip, tokenizer.num_tokens)
+    layout: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+        "token_ids": (np.int32, shape),
+        "context_ids": (np.int32, shape),
+        "expected": (np.float16, (*shape, tokenizer.quantizer.code_dim)),
+        "motion": (np.float16, (*shape, 3)),
+        "twist": (np.float32, (*shape[:2], 2)),
+    }
+    return {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=size)
+        for name, (dtype, size) in layout.items()
+    }
+
+
+def _tokenize(
+    clips: RecordedClips, rows: slice, tokenizer: VQGAN, rays: Rays, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Return the arrays of a few clips, frame after frame, as the imagined past needs the frame before."""
+    device = next(tokenizer.parameters()).device
+    frames = torch.from_numpy(np.ascontiguousarray(clips.frames[rows]))
+    twist = torch.from_numpy(clips.twist[rows]).to(device)
+    batch, num_frames = frames.shape[:2]
+    is_truthful = torch.rand(batch, 1, generator=generator) < 0.5
+    is_reset = torch.rand(batch, num_frames, generator=generator) < RESET_PROBABILITY
+    is_true = (is_truthful | is_reset).to(device)
+    true_ids, context_ids, expected, motion = [], [], [], []
+    for t in range(num_frames):
+        ids = tokenizer.encode(normalized(frames[:, t].to(device)))
+        if t == 0:
+            shape = (batch, tokenizer.num_tokens)
+            guess = torch.zeros(*shape, tokenizer.quantizer.code_dim, device=device)
+            moved, context = torch.zeros(*shape, 3, device=device), ids
+        else:
+            guess, moved = expected_latents(tokenizer, seen, rays, twist[:, t], 1.0 / clips.rate_hz)  # noqa: F821
+            drifted = tokenizer.quantizer(guess.clamp(-0.999, 0.999).atanh()).token_ids_BS
+            context = torch.where(is_true[:, t].unsqueeze(-1), ids, drifted)
+        seen = tokenizer.decode(context)  # noqa: F841
+        true_ids.append(ids)
+        context_ids.append(context)
+        expected.append(guess)
+        motion.append(moved)
+    stacked = {"token_ids": true_ids, "context_ids": context_ids, "expected": expected, "motion": motion}
+    return {name: torch.stack(values, dim=1) for name, values in stacked.items()}
+
+
+def crop(cache: TokenCache, clip: int, start: int, num_frames: int) -> dict[str, Tensor]:
+    """Return a window of a clip as tensors (T, ...)."""
+    window = slice(start, start + num_frames)
+    arrays = {name: getattr(cache, name)[clip, window] for name in CACHE_ARRAYS}
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
+
+
+def stack(crops: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return windows as one batch (B, T, ...)."""
+    return {name: rearrange([crop[name] for crop in crops], "b ... -> b ...") for name in crops[0]}

@@ -1,0 +1,69 @@
+"""Prompts and guides: what the transformer is told besides tokens.
+
+Actions are physical numbers, normalised here and nowhere else. Letters: see ``drivesim/world_model/__init__.py``.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from drivesim.tokenizer.vqgan import VQGAN
+from drivesim.world_model.motion import Rays, compensate, token_motion
+from drivesim.world_model.token_embedding import soft_digits
+
+SPEED_SCALE_MPS = 10.0
+YAW_RATE_SCALE_RADPS = 0.5
+NUM_FREQUENCIES = 5
+
+
+class ActionEncoder(nn.Module):
+    """The MLP of WorldDreamer section 3.2: a frame's (speed, yaw rate) becomes a few prompt tokens."""
+
+    def __init__(self, dim: int, *, num_tokens: int) -> None:
+        """Build the MLP; the paper has one token, more let image regions attend to different parts of the motion."""
+        super().__init__()
+        self.num_tokens = num_tokens
+        num_features = 2 * (1 + 2 * NUM_FREQUENCIES)
+        self.mlp = nn.Sequential(nn.Linear(num_features, dim), nn.SiLU(), nn.Linear(dim, num_tokens * dim))
+
+    def forward(self, twist_BTA: Tensor) -> Tensor:
+        """Return the prompt (B, T, L, C) of twists (B, T, 2) in m/s and rad/s."""
+        scale = twist_BTA.new_tensor([SPEED_SCALE_MPS, YAW_RATE_SCALE_RADPS])
+        x = twist_BTA.float() / scale
+        octaves = 2.0 ** torch.arange(NUM_FREQUENCIES, device=x.device)
+        waves = rearrange(x.unsqueeze(-1) * octaves, "b t a f -> b t (a f)")
+        features = torch.cat([x, waves.sin(), waves.cos()], dim=-1).to(self.mlp[0].weight.dtype)
+        return rearrange(self.mlp(features), "b t (l c) -> b t l c", l=self.num_tokens)
+
+
+def guide_dim(tokenizer: VQGAN) -> int:
+    """Return the numbers per token of :func:`motion_guide`: soft digits or code, seen share, image motion, presence."""
+    levels = tokenizer.quantizer.levels
+    return (sum(levels) if levels else tokenizer.quantizer.code_dim) + 4
+
+
+def guide_features(tokenizer: VQGAN, expected_BSQ: Tensor, motion_BS3: Tensor) -> Tensor:
+    """Return the guide (B, S, G) from motion-compensated latents (bounded, B, S, Q) and token motion (B, S, 3)."""
+    levels = tokenizer.quantizer.levels
+    content = soft_digits(expected_BSQ.float(), levels) if levels else expected_BSQ.float()
+    return torch.cat([content, motion_BS3.float(), torch.ones_like(motion_BS3[..., :1])], dim=-1)
+
+
+def expected_latents(
+    tokenizer: VQGAN, previous_BCHW: Tensor, rays: Rays, twist_BA: Tensor, dt_s: float
+) -> tuple[Tensor, Tensor]:
+    """Warp the previous frames by the ego motion and encode them.
+
+    Returns:
+        bounded latents (B, S, Q) of the warped frames, and the motion of each token (B, S, 3), see ``token_motion``.
+    """
+    compensated = compensate(previous_BCHW, rays, twist_BA, dt_s)
+    expected_BSQ = tokenizer.quantizer.bounded(tokenizer.latents(compensated.frames_BCHW))
+    return expected_BSQ, token_motion(compensated, tokenizer.config.stride)
+
+
+def motion_guide(tokenizer: VQGAN, previous_BCHW: Tensor, rays: Rays, twist_BA: Tensor, dt_s: float) -> Tensor:
+    """Return the guide (B, S, G) of the next frames, given the previous ones (B, 3, H, W) and the twists (B, A)."""
+    return guide_features(tokenizer, *expected_latents(tokenizer, previous_BCHW, rays, twist_BA, dt_s))

@@ -1,0 +1,105 @@
+"""Iterative parallel decoding (MaskGIT; WorldDreamer section 3.4): knows schedules, not layers.
+
+Letters: `B` batch, `S` tokens to fill, `K` codebook size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from drivesim.world_model.masking import num_masked_after
+
+
+class UnmaskOrder(Enum):
+    """Which hidden tokens a round fixes first."""
+
+    CONFIDENCE = "confidence"  # the paper: the most probable ones
+    RANDOM = "random"  # less prone to copying the previous frame
+
+
+@dataclass(kw_only=True, slots=True)
+class SamplerConfig:
+    """How hidden tokens are filled in."""
+
+    num_decode_steps: int = 2
+    temperature: float = 0.0  # 0 takes the most probable token
+    order: UnmaskOrder = UnmaskOrder.CONFIDENCE
+
+    def __post_init__(self) -> None:
+        """Refuse values without a meaning."""
+        if self.num_decode_steps < 1:
+            raise ValueError(f"sampler.num_decode_steps must be at least 1, got {self.num_decode_steps}")
+        if not self.temperature >= 0:
+            raise ValueError(f"sampler.temperature must be >= 0, got {self.temperature}")
+
+
+@dataclass(kw_only=True, slots=True)
+class Sampled:
+    """Tokens with every mask filled in."""
+
+    token_ids_BS: Tensor
+    confidence_BS: Tensor  # probability of each drawn token at temperature 1; 1 where the token was given
+
+
+def draw_tokens(logits_BSK: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+    """Draw ids (B, S) from softmax(logits / temperature); temperature 0 is the argmax."""
+    if temperature == 0:
+        return logits_BSK.argmax(-1)
+    noise = torch.rand(logits_BSK.shape, generator=generator, device=generator.device if generator else None)
+    gumbel = -torch.log(-torch.log(noise.clamp(1e-9, 1 - 1e-7))).to(logits_BSK.device)
+    return (logits_BSK.float() / temperature + gumbel).argmax(-1)
+
+
+def fill_in(
+    logits_fn: Callable[[Tensor, Tensor], Tensor],
+    token_ids_BS: Tensor,
+    is_masked_BS: Tensor,
+    config: SamplerConfig,
+    generator: torch.Generator | None = None,
+) -> Sampled:
+    """Fill the hidden tokens in ``config.num_decode_steps`` rounds; the caller's tensors are not written.
+
+    Args:
+        logits_fn: (token ids (B, S), is_masked (B, S)) to logits (B, S, K).
+        token_ids_BS: given tokens; hidden entries are not read.
+        is_masked_BS: the same number of hidden tokens in every row.
+        config: rounds, temperature and order.
+        generator: source of all randomness.
+    """
+    token_ids_BS, is_masked_BS = token_ids_BS.clone(), is_masked_BS.clone()
+    counts = is_masked_BS.sum(-1)
+    num_hidden = int(counts.max())
+    if int(counts.min()) != num_hidden:
+        raise ValueError(f"every row must hide the same number of tokens, got {counts.tolist()}")
+    confidence_BS = torch.ones(token_ids_BS.shape, device=token_ids_BS.device)
+    num_rounds = min(config.num_decode_steps, max(num_hidden, 1))
+    for round_index in range(num_rounds if num_hidden else 0):
+        logits_BSK = logits_fn(token_ids_BS, is_masked_BS).float()
+        drawn_BS = draw_tokens(logits_BSK, config.temperature, generator)
+        chosen = logits_BSK.gather(-1, drawn_BS.unsqueeze(-1)).squeeze(-1)
+        probability_BS = (chosen - logits_BSK.logsumexp(-1)).exp()
+        keep = num_masked_after(round_index, num_rounds, num_hidden)
+        is_fixed_BS = _fixed_now(probability_BS, is_masked_BS, num_kept_hidden=keep, config=config, generator=generator)
+        token_ids_BS = torch.where(is_fixed_BS, drawn_BS, token_ids_BS)
+        confidence_BS = torch.where(is_fixed_BS, probability_BS, confidence_BS)
+        is_masked_BS = is_masked_BS & ~is_fixed_BS
+    return Sampled(token_ids_BS=token_ids_BS, confidence_BS=confidence_BS)
+
+
+def _fixed_now(
+    probability_BS: Tensor, is_masked_BS: Tensor, *, num_kept_hidden: int, config: SamplerConfig, generator: torch.Generator | None
+) -> Tensor:
+    """Return which hidden tokens this round fixes: all but the ``num_kept_hidden`` of lowest score."""
+    if config.order is UnmaskOrder.RANDOM:
+        noise = torch.rand(probability_BS.shape, generator=generator, device=generator.device if generator else None)
+        score_BS = noise.to(probability_BS.device)
+    else:
+        score_BS = probability_BS
+    score_BS = score_BS.masked_fill(~is_masked_BS, float("inf"))
+    rank_BS = score_BS.argsort(dim=-1, stable=True).argsort(dim=-1)
+    return is_masked_BS & (rank_BS >= num_kept_hidden)

@@ -1,0 +1,266 @@
+"""Spatial Temporal Patchwise Transformer (WorldDreamer section 3.2): tokens and prompts to logits of the hidden tokens.
+
+A layer is: 3D convolution, self-attention inside spatial patches over the frames, cross-attention of each frame to its
+own prompt, MLP. Two modes share the weights' layout:
+
+* full: convolution and attention see frames on both sides (the paper);
+* frame-causal: they see the frame itself and earlier frames. Training then runs two streams: the frames with hidden
+  tokens attend to their own visible tokens and to the CLEAN tokens of earlier frames, which is what an env step does
+  with its cache.
+
+Letters: see ``drivesim/world_model/__init__.py``; `R` channels of the convolution's bottleneck.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.nn import functional
+
+from drivesim.tokenizer.quantizer import Quantizer
+from drivesim.world_model.attention import PatchAttention, PromptAttention
+from drivesim.world_model.token_embedding import TokenEmbedding, TokenHead
+
+NUM_CONV_PAST = 2  # earlier frames that the frame-causal 3D convolution sees
+
+
+@dataclass(kw_only=True, slots=True)
+class STPTConfig:
+    """Sizes of the transformer."""
+
+    dim: int = 192
+    num_layers: int = 5
+    num_heads: int = 4
+    mlp_ratio: float = 3.0
+    conv_dim: int = 48
+    patch_stride: int = 2
+    window: int = 8  # frames that attention sees in frame-causal mode, the newest included
+    is_frame_causal: bool = True
+    guide_dim: int = 0  # numbers per token that tell what motion compensation expects; set by the world model
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be built."""
+        if self.window < 2 or self.num_layers < 1:
+            raise ValueError(f"stpt needs window >= 2 and num_layers >= 1, got {self.window} and {self.num_layers}")
+        if self.dim % self.num_heads:
+            raise ValueError(f"stpt.dim {self.dim} must divide by stpt.num_heads {self.num_heads}")
+
+
+@dataclass(kw_only=True, slots=True)
+class FrameMemory:
+    """What one layer keeps of earlier frames: inputs of the convolution, and keys and values; oldest first."""
+
+    low_FWRS: Tensor  # (F, 2, R, S)
+    keys: Tensor  # (F, W - 1, P, J, N, D), not rotated
+    values: Tensor
+    is_valid_FW: Tensor  # (F, W - 1) bool
+
+    def appended(self, low_FRS: Tensor, keys: Tensor, values: Tensor) -> FrameMemory:
+        """Return the memory after one more frame; the oldest frame drops out and nothing is written in place."""
+        return FrameMemory(
+            low_FWRS=torch.cat([self.low_FWRS[:, 1:], low_FRS.unsqueeze(1)], dim=1),
+            keys=torch.cat([self.keys[:, 1:], keys.unsqueeze(1)], dim=1),
+            values=torch.cat([self.values[:, 1:], values.unsqueeze(1)], dim=1),
+            is_valid_FW=functional.pad(self.is_valid_FW[:, 1:], (0, 1), value=True),
+        )
+
+
+class STPTLayer(nn.Module):
+    """One layer; the methods are the parts that full, two-stream and cached forward passes put together."""
+
+    def __init__(self, config: STPTConfig, grid: tuple[int, int]) -> None:
+        """Build the four parts; every one of them starts as zero."""
+        super().__init__()
+        dim, self.grid = config.dim, grid
+        self.conv_norm = nn.LayerNorm(dim)
+        self.conv_low = nn.Linear(dim, config.conv_dim, bias=False)
+        self.conv = nn.Conv2d((NUM_CONV_PAST + 1) * config.conv_dim, dim, 3, padding=1)
+        self.attention = PatchAttention(dim, config.num_heads, grid=grid, stride=config.patch_stride)
+        self.prompt_attention = PromptAttention(dim, config.num_heads)
+        hidden = int(dim * config.mlp_ratio)
+        self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, dim))
+        last = self.mlp[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(last.weight)
+
+    def low(self, x_FSC: Tensor) -> Tensor:
+        """Return the convolution's bottleneck features (F, R, S)."""
+        return rearrange(self.conv_low(self.conv_norm(x_FSC)), "f s r -> f r s")
+
+    def convolved(self, low_FWRS: Tensor) -> Tensor:
+        """Return the update (F, S, C) from the features of three frames (F, 3, R, S).
+
+        A 3x3x3 convolution at the middle or last of three frames is a 3x3 convolution over their stacked channels.
+        """
+        h, w = self.grid
+        x_FRHW = rearrange(low_FWRS, "f k r (h w) -> f (k r) h w", h=h, w=w)
+        return rearrange(self.conv(x_FRHW.contiguous(memory_format=torch.channels_last)), "f c h w -> f (h w) c")
+
+    def finished(self, x_FSC: Tensor, prompt_FLC: Tensor, is_given_FL: Tensor | None) -> Tensor:
+        """Apply cross-attention to the prompt and the MLP."""
+        x_FSC = x_FSC + self.prompt_attention(x_FSC, prompt_FLC, is_given_FL)
+        result: Tensor = x_FSC + self.mlp(x_FSC)
+        return result
+
+    def full(self, x_BTSC: Tensor, prompt_FLC: Tensor, is_given_FL: Tensor | None) -> Tensor:
+        """Both directions in time, over a clip (B, T, S, C)."""
+        batch, frames = x_BTSC.shape[:2]
+        low = rearrange(self.low(rearrange(x_BTSC, "b t s c -> (b t) s c")), "(b t) r s -> b t r s", b=batch)
+        padded = functional.pad(low, (0, 0, 0, 0, 1, 1))
+        stacked = torch.stack([padded[:, k : k + frames] for k in range(3)], dim=2)
+        conv = self.convolved(rearrange(stacked, "b t k r s -> (b t) k r s"))
+        x_BTSC = x_BTSC + rearrange(conv, "(b t) s c -> b t s c", b=batch)
+        x_BTSC = x_BTSC + self.attention.over_clip(x_BTSC)
+        x_FSC = self.finished(rearrange(x_BTSC, "b t s c -> (b t) s c"), prompt_FLC, is_given_FL)
+        return rearrange(x_FSC, "(b t) s c -> b t s c", b=batch)
+
+    def frame(
+        self, x_FSC: Tensor, memory: FrameMemory, prompt_FLC: Tensor, is_given_FL: Tensor | None
+    ) -> tuple[Tensor, FrameMemory]:
+        """One frame against the memory of earlier ones; also returns the memory with this frame appended."""
+        low_FRS = self.low(x_FSC)
+        x_FSC = x_FSC + self.convolved(torch.cat([memory.low_FWRS, low_FRS.unsqueeze(1)], dim=1))
+        q, k, v = self.attention.project(x_FSC)
+        x_FSC = x_FSC + self.attention.over_window(q, (k, v), (memory.keys, memory.values), memory.is_valid_FW)
+        return self.finished(x_FSC, prompt_FLC, is_given_FL), memory.appended(low_FRS, k, v)
+
+    def two_stream(
+        self, clean_BTSC: Tensor, hidden_BTSC: Tensor, prompt_FLC: Tensor, is_given_FL: Tensor | None, window: int
+    ) -> tuple[Tensor, Tensor]:
+        """Clean and hidden streams of a clip at once; both read the clean stream's past."""
+        batch, frames = clean_BTSC.shape[:2]
+        x_FSC = rearrange(torch.stack([clean_BTSC, hidden_BTSC]), "two b t s c -> (two b t) s c")
+        low_FRS = self.low(x_FSC)
+        clean_low = _past_windows(_clean_half(low_FRS, batch, frames), NUM_CONV_PAST)
+        x_FSC = x_FSC + self.convolved(torch.cat([clean_low.repeat(2, 1, 1, 1), low_FRS.unsqueeze(1)], dim=1))
+        q, k, v = self.attention.project(x_FSC)
+        past_k, past_v = (_past_windows(_clean_half(t, batch, frames), window - 1) for t in (k, v))
+        is_valid_FW = _valid_past(batch, frames, window - 1, q.device)
+        twice = (past_k.repeat(2, 1, 1, 1, 1, 1), past_v.repeat(2, 1, 1, 1, 1, 1))
+        x_FSC = x_FSC + self.attention.over_window(q, (k, v), twice, is_valid_FW.repeat(2, 1))
+        given = None if is_given_FL is None else is_given_FL.repeat(2, 1)
+        x_FSC = self.finished(x_FSC, prompt_FLC.repeat(2, 1, 1), given)
+        clean, hidden = rearrange(x_FSC, "(two b t) s c -> two b t s c", two=2, b=batch)
+        return clean, hidden
+
+
+def _clean_half(x: Tensor, batch: int, frames: int) -> Tensor:
+    return x[: batch * frames].unflatten(0, (batch, frames))
+
+
+def _past_windows(x_BT: Tensor, count: int) -> Tensor:
+    """Return for every frame of (B, T, ...) the ``count`` frames before it, zeros where there are none: (B * T, count, ...)."""
+    frames = x_BT.shape[1]
+    padded = torch.cat([x_BT.new_zeros(x_BT.shape[0], count, *x_BT.shape[2:]), x_BT], dim=1)
+    windows = torch.stack([padded[:, k : k + frames] for k in range(count)], dim=2)
+    return windows.flatten(0, 1)
+
+
+def _valid_past(batch: int, frames: int, count: int, device: torch.device) -> Tensor:
+    """Return (B * T, count): whether the frame ``count - k`` steps back exists."""
+    t = torch.arange(frames, device=device).unsqueeze(-1)
+    back = torch.arange(count, 0, -1, device=device)
+    return repeat(t >= back, "t k -> (b t) k", b=batch)
+
+
+class STPT(nn.Module):
+    """Masked-token transformer over frames of tokens; see the module's docstring."""
+
+    def __init__(self, config: STPTConfig, quantizer: Quantizer, grid: tuple[int, int]) -> None:
+        """Build embedding, layers and head for the codebook of ``quantizer``."""
+        super().__init__()
+        self.config, self.grid = config, grid
+        self.embedding = TokenEmbedding(config.dim, quantizer, num_tokens=grid[0] * grid[1], guide_dim=config.guide_dim)
+        self.layers = nn.ModuleList(STPTLayer(config, grid) for _ in range(config.num_layers))
+        self.head = TokenHead(config.dim, quantizer, guide_dim=config.guide_dim)
+
+    def forward(
+        self,
+        token_ids_BTS: Tensor,
+        is_masked_BTS: Tensor,
+        prompt_BTLC: Tensor,
+        *,
+        guide_BTSG: Tensor | None = None,
+        is_given_BTL: Tensor | None = None,
+    ) -> Tensor:
+        """Full mode: return logits (B, T, S, K); the ids of masked tokens are not read."""
+        self._expect(is_causal=False)
+        x_BTSC = self.embedding(token_ids_BTS, is_masked_BTS, guide_BTSG)
+        prompt_FLC = prompt_BTLC.flatten(0, 1)
+        is_given_FL = None if is_given_BTL is None else is_given_BTL.flatten(0, 1)
+        for layer in self.layers:
+            x_BTSC = layer.full(x_BTSC, prompt_FLC, is_given_FL)  # type: ignore[operator]
+        logits: Tensor = self.head(x_BTSC, guide_BTSG)
+        return logits
+
+    def hidden_stream(
+        self,
+        clean_ids_BTS: Tensor,
+        token_ids_BTS: Tensor,
+        is_masked_BTS: Tensor,
+        prompt_BTLC: Tensor,
+        *,
+        guide_BTSG: Tensor | None = None,
+        is_given_BTL: Tensor | None = None,
+    ) -> Tensor:
+        """Frame-causal training: return the features (B, T, S, C) of the hidden stream, for :attr:`head`.
+
+        Args:
+            clean_ids_BTS: what earlier frames look like to later ones (the truth, or an imagined past).
+            token_ids_BTS: the frames to complete; the ids of masked tokens are not read.
+            is_masked_BTS: which tokens are hidden.
+            prompt_BTLC: each frame's prompt.
+            guide_BTSG: motion compensation's guess, one row per token.
+            is_given_BTL: which prompt tokens are present.
+        """
+        self._expect(is_causal=True)
+        clean_BTSC = self.embedding(clean_ids_BTS, torch.zeros_like(is_masked_BTS), guide_BTSG)
+        hidden_BTSC = self.embedding(token_ids_BTS, is_masked_BTS, guide_BTSG)
+        prompt_FLC = prompt_BTLC.flatten(0, 1)
+        is_given_FL = None if is_given_BTL is None else is_given_BTL.flatten(0, 1)
+        for layer in self.layers:
+            clean_BTSC, hidden_BTSC = layer.two_stream(  # type: ignore[operator]
+                clean_BTSC, hidden_BTSC, prompt_FLC, is_given_FL, self.config.window
+            )
+        return hidden_BTSC
+
+    def empty_memory(self, batch: int, device: torch.device, dtype: torch.dtype) -> list[FrameMemory]:
+        """Return one empty memory per layer."""
+        config = self.config
+        patches, tokens = config.patch_stride**2, self.grid[0] * self.grid[1]
+        shape = (batch, config.window - 1, patches, tokens // patches, config.num_heads, config.dim // config.num_heads)
+        zeros = torch.zeros(shape, device=device, dtype=dtype)
+        low = torch.zeros(batch, NUM_CONV_PAST, config.conv_dim, tokens, device=device, dtype=dtype)
+        is_valid = torch.zeros(batch, config.window - 1, device=device, dtype=torch.bool)
+        return [FrameMemory(low_FWRS=low, keys=zeros, values=zeros, is_valid_FW=is_valid) for _ in self.layers]
+
+    def frame(
+        self,
+        token_ids_BS: Tensor,
+        is_masked_BS: Tensor,
+        prompt_BLC: Tensor,
+        memory: list[FrameMemory],
+        *,
+        guide_BSG: Tensor | None = None,
+    ) -> tuple[Tensor, list[FrameMemory]]:
+        """Frame-causal inference: features (B, S, C) of one frame, and the memory with this frame appended.
+
+        Keep the returned memory only for a finished frame; during decoding rounds it is thrown away.
+        """
+        self._expect(is_causal=True)
+        guide_BTSG = None if guide_BSG is None else guide_BSG.unsqueeze(1)
+        x_BSC = self.embedding(token_ids_BS.unsqueeze(1), is_masked_BS.unsqueeze(1), guide_BTSG).squeeze(1)
+        appended = []
+        for layer, past in zip(self.layers, memory, strict=True):
+            x_BSC, new = layer.frame(x_BSC, past, prompt_BLC, None)  # type: ignore[operator]
+            appended.append(new)
+        return x_BSC, appended
+
+    def _expect(self, *, is_causal: bool) -> None:
+        if self.config.is_frame_causal is not is_causal:
+            wanted = "frame-causal" if is_causal else "full"
+            raise ValueError(f"this pass needs a {wanted} model; set stpt.is_frame_causal={str(is_causal).lower()}")

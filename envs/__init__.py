@@ -1,0 +1,1 @@
+"""Gymnasium environments of drivesim; they are registered by ``import drivesim``."""

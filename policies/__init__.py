@@ -1,0 +1,1 @@
+"""Policies: things with ``select_action(observation, info)``."""
