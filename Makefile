@@ -11,6 +11,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python
 PIP := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= out/demo
+SCENE ?= scene-2001
 TESTFLAGS ?=
 
 help:  ## list the verbs
@@ -31,7 +32,8 @@ help:  ## list the verbs
 	@touch $@
 
 demo: .venv/.installed  ## drive an embedded scene with the shipped weights; writes out/demo
-	@scene=$$($(BIN)/drivesim scenes --names | head -n 1) && $(BIN)/drivesim rollout --scene "$$scene" --out $(OUT)
+	$(BIN)/drivesim rollout --scene $(SCENE) --out $(OUT)
+	@echo "watch $(OUT)/rollout.mp4"
 
 test: .venv/.installed-dev  ## the quick tests
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 -m "not slow" $(TESTFLAGS)

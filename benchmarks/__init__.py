@@ -1,1 +1,1 @@
-"""Measurements: each module is a command that prints a table and writes json; README.md names one per figure."""
+"""Measurements: commands that print a table and write json; README.md names one per published figure."""

@@ -1,4 +1,4 @@
-"""Held-out material: recordings of roads that no training saw, and the instants at which the model takes over.
+"""Held-out material: recordings of roads that no training saw, and instants at which the model takes over.
 
 Road seeds 900000 to 949999 are for published figures; training stays below 900000.
 """
@@ -84,7 +84,7 @@ def embedded_scenes(names: Sequence[str]) -> list[HeldOutScene]:
 
 
 def without_labels(scene: Scene) -> HeldOutScene:
-    """Wrap a scene whose collisions nobody noted; off the road is where the rear axle leaves the drivable area."""
+    """Wrap a scene without noted collisions; off the road is where the rear axle leaves the drivable area."""
     is_off_road = np.zeros(len(scene), dtype=bool)
     if scene.drivable is not None:
         is_off_road = ~scene.drivable.contains(scene.xy_m)
@@ -133,11 +133,10 @@ def draw_starts(
     return starts[:count]
 
 
-def is_moving(scene: HeldOutScene, *, horizon: int, min_speed_mps: float = 1.0) -> BoolArray:
-    """Tell for each frame whether the car moves over the frames that follow; a standing picture has no future."""
-    ahead = np.array([scene.scene.speed_mps[t + 1 : t + 1 + horizon].mean() if t + 1 < len(scene.scene) else 0.0
-                      for t in range(len(scene.scene))])
-    return np.asarray(ahead >= min_speed_mps)
+def is_moving(scene: HeldOutScene, *, min_speed_mps: float = 1.0) -> BoolArray:
+    """Tell for each frame whether the car moves in the next step; a standing picture tells nothing."""
+    ahead_mps = np.append(scene.scene.speed_mps[1:], 0.0)
+    return np.asarray(ahead_mps >= min_speed_mps)
 
 
 def is_drivable(scene: HeldOutScene, *, min_speed_mps: float) -> BoolArray:

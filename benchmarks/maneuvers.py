@@ -1,6 +1,6 @@
-"""Manoeuvres from one start that a world must answer visibly: hard left against hard right, fast against slow.
+"""Manoeuvres that a world must answer visibly: hard left against hard right, fast against slow.
 
-Each manoeuvre is a list of ego states, so the reference world can drive it too and show what the right answer is.
+Each is a list of ego states, so the reference world can drive it too and show what the right answer is.
 """
 
 from __future__ import annotations
@@ -61,9 +61,7 @@ def steer_hard(ego: EgoState, dt_s: float, *, side: int, vehicle: VehicleConfig 
     state = replace(ego, speed_mps=max(ego.speed_mps, MIN_STEERING_SPEED_MPS))
     states = []
     for _ in range(NUM_STEPS):
-        control = control_from_action(
-            side * vehicle.max_steering_rad, state.speed_mps, state, vehicle, dt_s
-        )
+        control = control_from_action(side * vehicle.max_steering_rad, state.speed_mps, state, vehicle, dt_s)
         state = step(state, control, vehicle, dt_s)
         states.append(state)
     return Maneuver(states=states)
@@ -72,9 +70,9 @@ def steer_hard(ego: EgoState, dt_s: float, *, side: int, vehicle: VehicleConfig 
 def hold_speed(
     ego: EgoState, dt_s: float, *, speed_mps: float, vehicle: VehicleConfig | None = None
 ) -> Maneuver:
-    """Follow the curve driven at the start at one speed from the first step on; the speed is set, not reached.
+    """Follow the curve driven at the start at one speed from the first step on: set, not reached.
 
-    The curvature is the one that the grip allows at the faster of the two speeds, so both drive the same path.
+    The curvature is limited by the grip at the faster of the two speeds, so both drive the same path.
     """
     vehicle = vehicle or VehicleConfig()
     wanted = ego.yaw_rate_radps / max(ego.speed_mps, 1.0)
@@ -101,9 +99,7 @@ def _moved(state: EgoState, speed_mps: float, yaw_rate_radps: float, dt_s: float
     )
 
 
-def plan(
-    scenes: Sequence[HeldOutScene], starts: Sequence[Start], maneuver_fn: ManeuverFn
-) -> list[Maneuver]:
+def plan(scenes: Sequence[HeldOutScene], starts: Sequence[Start], maneuver_fn: ManeuverFn) -> list[Maneuver]:
     """Return the manoeuvre from each start."""
     plans = []
     for start in starts:

@@ -52,7 +52,9 @@ class OpenLoop:
         with console.progress_bar(label, len(starts)) as bar:
             for first in range(0, len(starts), self.batch_size):
                 chosen = starts[first : first + self.batch_size]
-                batches.append(self._imagine_batch(scenes, chosen, twist_BTA[first : first + self.batch_size]))
+                batches.append(
+                    self._imagine_batch(scenes, chosen, twist_BTA[first : first + self.batch_size])
+                )
                 bar.advance(len(chosen))
         return np.concatenate(batches)
 

@@ -83,7 +83,9 @@ class Report:
             for row in self.rows
         ]
         facts = ", ".join(f"{name} {value}" for name, value in self.facts.items())
-        console.print_table(self.title, ["figure", "value", "95 % interval", "n", "note"], cells, caption=facts)
+        console.print_table(
+            self.title, ["figure", "value", "95 % interval", "n", "note"], cells, caption=facts
+        )
 
     def write(self, path: Path) -> None:
         """Write `as_dict` as json; the file appears only when it is complete."""

@@ -1,4 +1,4 @@
-"""Means and shares with their uncertainty: a bootstrap over scenes for means, Wilson's interval for shares."""
+"""Means and shares with their uncertainty: bootstrap over scenes for means, Wilson for shares."""
 
 from __future__ import annotations
 

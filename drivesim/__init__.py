@@ -1,7 +1,7 @@
-"""drivesim: a driving simulator made of a learned world model, and the reference world it is measured against.
+"""drivesim: a driving simulator made of a learned world model, and a reference world to measure it against.
 
-Importing this package registers ``WorldDreamer-Drive-v0`` and ``Reference-Drive-v0`` with Gymnasium, by name only:
-nothing heavy (no torch, no HighwayEnv) is imported until an environment is made.
+Importing this package registers ``WorldDreamer-Drive-v0`` and ``Reference-Drive-v0`` with Gymnasium, by
+name only: nothing heavy (no torch, no HighwayEnv) is imported until an environment is made.
 """
 
 from gymnasium.envs.registration import register, registry

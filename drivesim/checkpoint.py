@@ -55,12 +55,20 @@ def resolve_weights(name_or_path: str | Path) -> Path:
     path = Path(name_or_path)
     if not path.is_file():
         names = ", ".join(shipped_weights()) or "none"
-        raise InputError(f"no weights named {str(name_or_path)!r}; give a .safetensors file or one of: {names}")
+        raise InputError(
+            f"no weights named {str(name_or_path)!r}; give a .safetensors file or one of: {names}"
+        )
     return path
 
 
 def save_module(
-    module: nn.Module, path: Path, *, kind: str, config: Any, facts: dict[str, Any] | None = None, dtype: torch.dtype = torch.float16
+    module: nn.Module,
+    path: Path,
+    *,
+    kind: str,
+    config: Any,
+    facts: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write a module's state under ``path``, atomically; floating point tensors are stored as ``dtype``."""
     tensors = {
@@ -88,11 +96,17 @@ def read_checkpoint(path: Path, *, kind: str | None = None) -> Checkpoint:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is not a readable safetensors file ({error}); fetch or train the weights again") from error
+        raise InputError(
+            f"{path} is not a readable safetensors file ({error}); fetch or train the weights again"
+        ) from error
     if not {"kind", "config", "sha256"} <= header.keys():
-        raise InputError(f"{path} was not written by drivesim (its header lacks kind, config or sha256); name other weights")
+        raise InputError(
+            f"{path} was not written by drivesim (its header lacks kind, config or sha256); name other weights"
+        )
     if tensor_hash(tensors) != header["sha256"]:
-        raise InputError(f"{path} is damaged: its tensors do not match the hash in its header; fetch or train it again")
+        raise InputError(
+            f"{path} is damaged: its tensors do not match the hash in its header; fetch or train it again"
+        )
     if kind is not None and header["kind"] != kind:
         raise InputError(f"{path} holds a {header['kind']}, but a {kind} is needed; name other weights")
     config, facts = json.loads(header["config"]), json.loads(header.get("facts", "{}"))
@@ -106,8 +120,15 @@ def load_state(module: nn.Module, checkpoint: Checkpoint) -> None:
         InputError: names or shapes differ.
     """
     state = module.state_dict()
-    missing, unexpected = sorted(state.keys() - checkpoint.tensors.keys()), sorted(checkpoint.tensors.keys() - state.keys())
-    wrong = [name for name in state.keys() & checkpoint.tensors.keys() if state[name].shape != checkpoint.tensors[name].shape]
+    missing, unexpected = (
+        sorted(state.keys() - checkpoint.tensors.keys()),
+        sorted(checkpoint.tensors.keys() - state.keys()),
+    )
+    wrong = [
+        name
+        for name in state.keys() & checkpoint.tensors.keys()
+        if state[name].shape != checkpoint.tensors[name].shape
+    ]
     if missing or unexpected or wrong:
         first = (missing + unexpected + sorted(wrong))[0]
         raise InputError(
@@ -123,7 +144,7 @@ def tensor_hash(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name].contiguous()
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.view(torch.uint8).numpy().tobytes() if value.ndim else value.reshape(1).view(torch.uint8).numpy().tobytes())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -149,7 +170,9 @@ def config_from_json(cls: type[ConfigT], values: dict[str, Any]) -> ConfigT:
     hints = typing.get_type_hints(cls)
     unknown = sorted(values.keys() - hints.keys())
     if unknown:
-        raise InputError(f"{cls.__name__} has no field {unknown[0]!r}; the weights come from another version of drivesim")
+        raise InputError(
+            f"{cls.__name__} has no field {unknown[0]!r}; the weights come from another version of drivesim"
+        )
     return cls(**{name: _value_from_json(hints[name], value) for name, value in values.items()})
 
 

@@ -26,9 +26,7 @@ data_app = typer.Typer(help="Make data sets.", no_args_is_help=True, rich_markup
 app.add_typer(data_app, name="data")
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Configuration overrides.")
-]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Configuration overrides.")]
 DataRoot = Annotated[Path | None, typer.Option(help="A nuScenes data set; the embedded scenes if left out.")]
 Version = Annotated[str, typer.Option(help="Version folder of the data set.")]
 EXIT_INPUT = 2
@@ -112,7 +110,7 @@ def synth(
 ) -> None:
     """Record the reference world as a data set in the nuScenes schema."""
     del debug
-    from drivesim.reference.export import synthesize
+    from drivesim.reference.synth import synthesize
 
     with console.progress_bar("recording scenes", scenes) as bar:
         synthesize(out, num_scenes=scenes, seed=seed, on_progress=bar.update)

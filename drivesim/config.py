@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -97,10 +98,11 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Any:
 
 def override(key: str, value: str | int | float) -> str:
     """Return ``key=value`` for :func:`load_config`, with text quoted so that spaces and signs are safe."""
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"{key}='{escaped}'"
-    return f"{key}={value}"
+    if not isinstance(value, str):
+        return f"{key}={value}"
+    # Inside quotes Hydra reads backslashes as such, except those that stand before a quote.
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), value)
+    return f"{key}='{escaped}'"
 
 
 def configs_folder() -> Path:
@@ -211,7 +213,7 @@ def _same_ending(key: str, keys: Sequence[str]) -> list[str]:
 
 
 def _sentence(error: BaseException) -> str:
-    """Return the first line of the error or of its cause in OmegaConf, with the key that OmegaConf names below."""
+    """Return the first line of the error, or of its cause in OmegaConf, with the key that stands below."""
     if isinstance(error.__cause__, OmegaConfBaseException):
         return _sentence(error.__cause__)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

@@ -35,7 +35,9 @@ class VehicleConfig:
                 raise ValueError(f"vehicle.{name} must be positive, got {getattr(self, name)}")
 
 
-def control_from_action(steering_rad: float, target_speed_mps: float, state: EgoState, config: VehicleConfig, dt_s: float) -> Control:
+def control_from_action(
+    steering_rad: float, target_speed_mps: float, state: EgoState, config: VehicleConfig, dt_s: float
+) -> Control:
     """Turn a Gym action into a control: the acceleration that reaches the target speed within the car's limits."""
     wanted = (target_speed_mps - state.speed_mps) / dt_s
     accel = float(np.clip(wanted, -config.max_braking_mps2, config.max_accel_mps2))
@@ -77,7 +79,9 @@ def planar_motion(speed_mps: float, yaw_rate_radps: float, dt_s: float) -> tuple
     return chord * float(np.cos(half)), chord * float(np.sin(half)), dyaw
 
 
-def inverse(xy_m: FloatArray, yaw_rad: FloatArray, dt_s: float, config: VehicleConfig) -> tuple[FloatArray, FloatArray]:
+def inverse(
+    xy_m: FloatArray, yaw_rad: FloatArray, dt_s: float, config: VehicleConfig
+) -> tuple[FloatArray, FloatArray]:
     """Return (mean speed (T-1,), road-wheel steering (T-1,)) that lead from each pose of a track to the next.
 
     ``xy_m``: (T, 2) rear axle; ``yaw_rad``: (T,). At standstill the steering is reported as zero.

@@ -7,11 +7,14 @@ Letters: `B` batch, `H W` pixels, `C` channels, `A` = 2 (speed in m/s, yaw rate 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
+
+from drivesim.checkpoint import config_from_json, load_state, read_checkpoint, resolve_weights
 
 MIN_LOG_VARIANCE, MAX_LOG_VARIANCE = -8.0, 4.0
 
@@ -181,3 +184,17 @@ def twist_loss(mean_BA: Tensor, log_variance_BA: Tensor, target_BA: Tensor) -> T
     variance_BA = log_variance_BA.exp()
     nll_BA = functional.gaussian_nll_loss(mean_BA, target_BA, variance_BA, reduction="none")
     return (nll_BA * variance_BA.detach().sqrt()).mean()
+
+
+def load_inverse_dynamics(
+    name_or_path: str | Path = "inverse-dynamics", *, device: str = "cpu"
+) -> InverseDynamics:
+    """Load an IDM for reading motion, in float32.
+
+    Raises:
+        InputError: unknown weights, damaged, of another kind, or of shapes that do not fit their configuration.
+    """
+    checkpoint = read_checkpoint(resolve_weights(name_or_path), kind="inverse-dynamics")
+    model = InverseDynamics(config_from_json(InverseDynamicsConfig, checkpoint.config))
+    load_state(model, checkpoint)
+    return model.to(device).eval().requires_grad_(False)

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from drivesim.errors import InputError
-from drivesim.metrics.base import Metrics, MetricResult
+from drivesim.metrics.base import MetricResult, Metrics
 
 
 @dataclass(kw_only=True, slots=True)
 class RewardConfig:
     """Weights of the parts, and the sizes at which a part is at its full weight.
 
-    Progress earns up to ``+progress``; every other part costs at most its weight. The total of a step therefore
-    lies in ``bounds``. A part whose metric could not be measured is zero.
+    Progress earns up to ``+progress``; every other part costs at most its weight. The total of a step
+    therefore lies in ``bounds``. A part whose metric could not be measured is zero.
     """
 
     progress: float = 1.0

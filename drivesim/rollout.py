@@ -6,26 +6,23 @@ Knows environments only through Gymnasium and policies only through ``select_act
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import inspect
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, SupportsFloat, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from drivesim.dynamics import VehicleConfig
+from drivesim.episode import EpisodeConfig as EpisodeConfig
+from drivesim.episode import load_scene as load_scene
+from drivesim.episode import nearest
 from drivesim.errors import InputError
-from drivesim.rewards import RewardConfig
-from drivesim.scene.nuscenes import embedded_dataset, open_dataset
 from drivesim.scene.types import Image, Scene
-from drivesim.world_model.sampler import SamplerConfig
 
 Action = NDArray[np.float32]
 """(2,): road-wheel steering angle in rad, left positive; target speed in m/s."""
@@ -38,85 +35,27 @@ POLICIES = {
 """Short names of the policies that come with drivesim."""
 
 
-@dataclass(kw_only=True, slots=True)
-class EpisodeConfig:
-    """What an episode is: the world, the scene it starts from, its limits and what it rewards."""
-
-    env_id: str = "WorldDreamer-Drive-v0"
-    scene: str = ""  # name of a scene; "" is the first one of the data set
-    dataroot: str | None = None  # folder of a nuScenes data set; None is the embedded one
-    version: str = "v1.0-mini"
-    horizon: int = 100  # steps until the time limit truncates; read by make_env
-    context_frames: int = 4  # recorded frames before the first imagined one
-    rate_hz: float = 6.0
-    max_log_deviation_m: float | None = None  # truncate when further from the recorded car than this
-    off_road_limit: float = 0.5  # terminate when a larger share of the car's footprint is off the road
-    weights: str = "drive-tiny"  # name of shipped weights, or a path
-    device: str = "cpu"
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
-    reward: RewardConfig = field(default_factory=RewardConfig)
-    vehicle: VehicleConfig = field(default_factory=VehicleConfig)
-
-    def __post_init__(self) -> None:
-        """Refuse counts, rates and limits that make no episode."""
-        for name in ("horizon", "context_frames", "rate_hz"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"episode.{name} must be positive, got {getattr(self, name)}")
-        if self.max_log_deviation_m is not None and not self.max_log_deviation_m > 0:
-            raise InputError(f"episode.max_log_deviation_m must be positive or None, got {self.max_log_deviation_m}")
-        if not 0.0 <= self.off_road_limit <= 1.0:
-            raise InputError(f"episode.off_road_limit is a share in [0, 1], got {self.off_road_limit}")
-
-    def with_settings(self, settings: dict[str, Any]) -> EpisodeConfig:
-        """Return a copy with some fields set, as ``gym.make(id, scene=..., context_frames=...)`` names them.
-
-        Raises:
-            InputError: a name that is no setting of an environment.
-        """
-        names = [f.name for f in dataclasses.fields(self) if f.name not in ("env_id", "horizon")]
-        for name in settings:
-            if name == "horizon":
-                raise InputError("gym.make takes max_episode_steps=..., not horizon=..., for the time limit")
-            if name not in names:
-                raise InputError(f"an environment has no setting {name!r}; {nearest(name, names)}")
-        return dataclasses.replace(self, **settings)
-
-
-def nearest(name: str, names: list[str]) -> str:
-    """Return the part of an error sentence that says which names were close, or what there is."""
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"did you mean {', '.join(close)}?" if close else f"choose from {', '.join(names) or 'nothing'}"
-
-
-def load_scene(episode: EpisodeConfig) -> Scene:
-    """Read the episode's scene from its data set.
-
-    Raises:
-        InputError: no such data set or scene.
-    """
-    dataset = embedded_dataset() if episode.dataroot is None else open_dataset(Path(episode.dataroot), episode.version)
-    names = dataset.scene_names()
-    if not names:
-        raise InputError(f"the data set {episode.dataroot} ({episode.version}) holds no scene; name another one")
-    name = episode.scene or names[0]
-    if name not in names:
-        raise InputError(f"there is no scene {name!r}; {nearest(name, names)}")
-    return dataset.load(name, rate_hz=episode.rate_hz)
-
-
-def make_env(episode: EpisodeConfig, *, render_mode: str | None = None, **kwargs: Any) -> gym.Env[Image, Action]:
-    """Make the episode's environment through Gymnasium; ``kwargs`` (e.g. ``scene=`` a Scene) go to the environment.
+def make_env(
+    episode: EpisodeConfig, *, render_mode: str | None = None, **kwargs: Any
+) -> gym.Env[Image, Action]:
+    """Make the episode's environment; ``kwargs``, e.g. ``scene=`` a loaded Scene, go to it.
 
     Raises:
         InputError: no environment of that name is registered.
     """
     try:
         return gym.make(
-            episode.env_id, max_episode_steps=episode.horizon, episode=episode, render_mode=render_mode, **kwargs
+            episode.env_id,
+            max_episode_steps=episode.horizon,
+            episode=episode,
+            render_mode=render_mode,
+            **kwargs,
         )
     except (gym.error.NameNotFound, gym.error.VersionNotFound, gym.error.NamespaceNotFound) as error:
         ours = [env_id for env_id in gym.registry if "-Drive-v" in env_id]
-        raise InputError(f"there is no environment {episode.env_id!r}; {nearest(episode.env_id, ours)}") from error
+        raise InputError(
+            f"there is no environment {episode.env_id!r}; {nearest(episode.env_id, ours)}"
+        ) from error
 
 
 @runtime_checkable
@@ -137,7 +76,9 @@ def load_policy(name: str, **kwargs: Any) -> Policy:
     target = POLICIES.get(name, name)
     module_name, separator, class_name = target.partition(":")
     if not (separator and module_name and class_name):
-        raise InputError(f"there is no policy {name!r}; {nearest(name, sorted(POLICIES))}, or write module:Class")
+        raise InputError(
+            f"there is no policy {name!r}; {nearest(name, sorted(POLICIES))}, or write module:Class"
+        )
     policy_class = _find_class(module_name, class_name)
     try:
         inspect.signature(policy_class).bind(**kwargs)
@@ -145,7 +86,9 @@ def load_policy(name: str, **kwargs: Any) -> Policy:
         raise InputError(f"policy {name!r} cannot be made with {kwargs}: {error}") from error
     policy = policy_class(**kwargs)
     if not isinstance(policy, Policy):
-        raise InputError(f"policy {name!r} has no select_action(observation, info); add that method to {class_name}")
+        raise InputError(
+            f"policy {name!r} has no select_action(observation, info); add that method to {class_name}"
+        )
     return policy
 
 
@@ -159,7 +102,9 @@ def _find_class(module_name: str, class_name: str) -> Any:
         raise InputError(f"cannot import the policy module {module_name!r}: {error}") from error
     found = getattr(module, class_name, None)
     if not callable(found):
-        names = [key for key, value in vars(module).items() if inspect.isclass(value) and not key.startswith("_")]
+        names = [
+            key for key, value in vars(module).items() if inspect.isclass(value) and not key.startswith("_")
+        ]
         raise InputError(f"module {module_name!r} has no class {class_name!r}; {nearest(class_name, names)}")
     return found
 
@@ -184,7 +129,7 @@ class StepRecord:
 
 @dataclass(kw_only=True, slots=True)
 class Rollout:
-    """What happened from reset to the end. Frame ``t`` is the picture after step ``t``; frame 0 is the start."""
+    """What happened from reset to the end. Frame ``t`` is the picture after step ``t``; 0 is the start."""
 
     env_id: str
     scene: str
@@ -194,7 +139,9 @@ class Rollout:
     start_log_index: int
     steps: list[StepRecord] = field(default_factory=list)
     frames: list[Image] = field(default_factory=list)  # one more than steps
-    log_frames: list[Image | None] = field(default_factory=list)  # recorded picture of the same time, while it lasts
+    log_frames: list[Image | None] = field(
+        default_factory=list
+    )  # recorded picture of the same time, while it lasts
 
     @property
     def total_reward(self) -> float:
@@ -203,7 +150,7 @@ class Rollout:
 
     @property
     def end_reason(self) -> str:
-        """Return why the episode ended: goal, off_road, collision, log_deviation, time_limit, or "" if it did not."""
+        """Return goal, off_road, collision, log_deviation or time_limit, or "" if the episode did not end."""
         if not self.steps:
             return ""
         last = self.steps[-1]
@@ -218,7 +165,9 @@ class Rollout:
             "end_reason": self.end_reason,
             "progress_m": sum(record.metrics["progress_m"]["value"] for record in self.steps),
             "route_completion": last.metrics["route_completion"]["value"] if last else 0.0,
-            "mean_confidence": float(np.mean([record.confidence for record in self.steps])) if self.steps else 1.0,
+            "mean_confidence": float(np.mean([record.confidence for record in self.steps]))
+            if self.steps
+            else 1.0,
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -272,7 +221,9 @@ def rollout(
         action = policy.select_action(observation, info)
         observation, step_reward, terminated, truncated, info = env.step(action)
         is_over = terminated or truncated
-        record = _record(len(result.steps) + 1, action, step_reward, info, terminated=terminated, truncated=truncated)
+        record = _record(
+            len(result.steps) + 1, action, step_reward, info, terminated=terminated, truncated=truncated
+        )
         result.steps.append(record)
         _keep_frames(result, observation, info, scene)
         if on_step is not None:
@@ -287,7 +238,13 @@ def _keep_frames(result: Rollout, observation: Image, info: dict[str, Any], scen
 
 
 def _record(
-    step: int, action: Action, step_reward: SupportsFloat, info: dict[str, Any], *, terminated: bool, truncated: bool
+    step: int,
+    action: Action,
+    step_reward: SupportsFloat,
+    info: dict[str, Any],
+    *,
+    terminated: bool,
+    truncated: bool,
 ) -> StepRecord:
     return StepRecord(
         step=step,

@@ -47,7 +47,7 @@ def video_frames(result: Rollout, *, rate_hz: float) -> Iterator[Image]:
     is_learned = result.env_id.startswith("WorldDreamer")
     for index, (frame, log_frame) in enumerate(zip(result.frames, result.log_frames, strict=True)):
         world = "start" if index == 0 else "imagined" if is_learned else "simulated"
-        left = with_label(_enlarged(frame), f"{world}  {_state_words(result, index, rate_hz)}")
+        left = with_label(_enlarged(frame), f"{world} {_state_words(result, index, rate_hz)}")
         if log_frame is None:
             right = with_label(np.zeros_like(left), "the recording has ended")
         else:
@@ -88,7 +88,7 @@ def _row(result: Rollout, index: int, rate_hz: float) -> tuple[object, ...]:
 
 def _state_words(result: Rollout, index: int, rate_hz: float) -> str:
     ego = result.steps[index - 1].ego if index else result.start
-    return f"{index / rate_hz:4.1f} s  {ego['speed_mps']:4.1f} m/s  wheel {ego['steering_rad']:+.2f} rad"
+    return f"{index / rate_hz:.1f} s {ego['speed_mps']:.1f} m/s {ego['steering_rad']:+.2f} rad"
 
 
 def _enlarged(frame: Image) -> Image:

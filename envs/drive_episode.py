@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 
 from drivesim import dynamics
 from drivesim.errors import InputError
@@ -43,7 +44,9 @@ class View:
 class DriveEpisodeEnv(gym.Env[Image, Action], ABC):
     """One car, one scene, one camera. The subclasses' docstrings are the data sheets."""
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 6}  # noqa: RUF012 as in gym.Env
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"], "render_fps": 6}  # noqa: RUF012
+    action_space: spaces.Box  # type: ignore[assignment]
+    observation_space: spaces.Box  # type: ignore[assignment]
     reset_options: ClassVar[tuple[str, ...]] = ("start_index",)
 
     def __init__(
@@ -66,7 +69,9 @@ class DriveEpisodeEnv(gym.Env[Image, Action], ABC):
             InputError: unknown setting, scene or render mode, or a scene shorter than the context.
         """
         if render_mode is not None and render_mode not in self.metadata["render_modes"]:
-            raise InputError(f"render_mode is one of {self.metadata['render_modes']} or None, got {render_mode!r}")
+            raise InputError(
+                f"render_mode is one of {self.metadata['render_modes']} or None, got {render_mode!r}"
+            )
         if isinstance(scene, str):
             settings["scene"] = scene
         self.episode = (episode or EpisodeConfig()).with_settings(settings)
@@ -112,7 +117,9 @@ class DriveEpisodeEnv(gym.Env[Image, Action], ABC):
             raise gym.error.ResetNeeded(NO_EPISODE)
         return self._position
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Image, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Image, dict[str, Any]]:
         """Start at the log's frame ``context_frames - 1``, or at ``options["start_index"]``.
 
         Raises:
@@ -152,7 +159,7 @@ class DriveEpisodeEnv(gym.Env[Image, Action], ABC):
         info = self._info(view, metrics, parts, end_reason=end_reason)
         return self._show(view), total, terminated, truncated, info
 
-    def render(self) -> Image | None:  # type: ignore[override]
+    def render(self) -> Image | None:
         """Return the current picture ("rgb_array") or show it in a window ("human")."""
         if self._frame is None:
             raise gym.error.ResetNeeded("call env.reset() before env.render(): there is no picture yet")
@@ -183,7 +190,9 @@ class DriveEpisodeEnv(gym.Env[Image, Action], ABC):
         first, last = self.episode.context_frames - 1, len(self.scene) - 1
         index = int(options.get("start_index", first))
         if not first <= index <= last:
-            raise InputError(f"start_index must lie in [{first}, {last}] for scene {self.scene.name!r}, got {index}")
+            raise InputError(
+                f"start_index must lie in [{first}, {last}] for scene {self.scene.name!r}, got {index}"
+            )
         return index
 
     def _follow_log(self, index: int) -> RoutePosition:
@@ -200,9 +209,13 @@ class DriveEpisodeEnv(gym.Env[Image, Action], ABC):
 
     def _control(self, action: Action) -> Control:
         steering_rad, target_speed_mps = checked_action(action, self.action_space)
-        return dynamics.control_from_action(steering_rad, target_speed_mps, self.ego, self.episode.vehicle, self.dt_s)
+        return dynamics.control_from_action(
+            steering_rad, target_speed_mps, self.ego, self.episode.vehicle, self.dt_s
+        )
 
-    def _measure(self, previous: EgoState, previous_position: RoutePosition, view: View) -> dict[str, MetricResult]:
+    def _measure(
+        self, previous: EgoState, previous_position: RoutePosition, view: View
+    ) -> dict[str, MetricResult]:
         return measure(
             DrivenStep(
                 previous=previous,

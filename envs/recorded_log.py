@@ -18,8 +18,8 @@ SMOOTHNESS = 0.1
 class RecordedLog:
     """States and actions of a scene's recording.
 
-    The bicycle holds a constant acceleration over a step, so it needs the speed AT each frame, while poses give the
-    mean speed BETWEEN frames; ``speeds_mps`` are the frame speeds whose means repeat the track.
+    The bicycle holds a constant acceleration over a step, so it needs the speed AT each frame, while poses
+    give the mean speed BETWEEN frames; ``speeds_mps`` are the frame speeds whose means repeat the track.
     """
 
     def __init__(self, scene: Scene, vehicle: VehicleConfig) -> None:
@@ -27,7 +27,9 @@ class RecordedLog:
         self._scene = scene
         mean_speed, steering = dynamics.inverse(scene.xy_m, scene.yaw_rad, 1.0 / scene.rate_hz, vehicle)
         self.speeds_mps = np.clip(frame_speeds(mean_speed), 0.0, vehicle.max_speed_mps)  # (T,)
-        self._steering_rad = np.clip(steering, -vehicle.max_steering_rad, vehicle.max_steering_rad)  # (T - 1,)
+        self._steering_rad = np.clip(
+            steering, -vehicle.max_steering_rad, vehicle.max_steering_rad
+        )  # (T - 1,)
 
     def __len__(self) -> int:
         """Return the number of recorded frames."""
@@ -55,8 +57,8 @@ class RecordedLog:
 def frame_speeds(mean_speed_mps: FloatArray) -> FloatArray:
     """Return (T,) speeds at frames whose pairwise means are the (T-1,) mean speeds between frames.
 
-    One such series is as good as any plus an alternating one; of these the smoothest is wanted. It is found by least
-    squares on the means and, with a small weight, on the changes of acceleration.
+    One such series is as good as any plus an alternating one; of these the smoothest is wanted. It is
+    found by least squares on the means and, with a small weight, on the changes of acceleration.
     """
     num_frames = len(mean_speed_mps) + 1
     identity = np.eye(num_frames)

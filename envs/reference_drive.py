@@ -15,10 +15,11 @@ class ReferenceDriveEnv(DriveEpisodeEnv):
     """Drive the scene's own world instead of an imagined one: what the learned world is measured against.
 
     ## Description
-    The scene must be a recording of the reference world (its log name says which road and seed). That world is
-    rebuilt and driven along the recorded poses up to the start; from there the actions drive. Traffic reacts to
-    the car, collisions are known, and pictures are drawn by the reference world's camera. Pose, route, drivable
-    area, reward, termination and info are computed by the same code as in ``WorldDreamer-Drive-v0``.
+    The scene must be a recording of the reference world (its log name says which road and seed). That
+    world is rebuilt and driven along the recorded poses up to the start; from there the actions drive.
+    Traffic reacts to the car, collisions are known, and pictures are drawn by the reference world's
+    camera. Pose, route, drivable area, reward, termination and info are computed by the same code as in
+    ``WorldDreamer-Drive-v0``.
 
     ## Action Space
     ``Box([-0.5, 0], [0.5, 20], (2,), float32)``; the ranges follow ``vehicle``.
@@ -32,22 +33,24 @@ class ReferenceDriveEnv(DriveEpisodeEnv):
     ``Box(0, 255, (128, 224, 3), uint8)``: the front camera's RGB picture, drawn at reset and after each step.
 
     ## Rewards
-    The parts and weights of ``WorldDreamer-Drive-v0``: progress (+1.0), lateral (-0.2), heading (-0.1), comfort
-    (-0.1), off_road (-1.0), collision (-2.0); a step lies in [-4.4, 1.0]. Here ``collision`` is measured.
+    The parts and weights of ``WorldDreamer-Drive-v0``: progress (+1.0), lateral (-0.2), heading (-0.1),
+    comfort (-0.1), off_road (-1.0), collision (-2.0); a step lies in [-4.4, 1.0]. Here ``collision`` is
+    measured.
 
     ## Starting State
-    The recorded pose and speed at frame ``context_frames - 1``, or at ``reset(options={"start_index": k})``, the
-    traffic having seen the recorded drive so far. The world's own seed is part of the scene, so ``reset(seed=)``
-    changes nothing: every rollout with the same actions is the same, bit for bit.
+    The recorded pose and speed at frame ``context_frames - 1``, or at
+    ``reset(options={"start_index": k})``, the traffic having seen the recorded drive so far. The world's
+    own seed is part of the scene, so ``reset(seed=)`` changes nothing: every rollout with the same actions
+    is the same, bit for bit.
 
     ## Episode End
-    Terminated: ``collision``, ``off_road`` (more than half of the footprint outside the drivable area) or ``goal``
-    (within 2 m of the route's end). Truncated: after 100 steps, or ``log_deviation`` beyond
+    Terminated: ``collision``, ``off_road`` (more than half of the footprint outside the drivable area) or
+    ``goal`` (within 2 m of the route's end). Truncated: after 100 steps, or ``log_deviation`` beyond
     ``max_log_deviation_m``, if that is set. ``info["end_reason"]`` names the cause.
 
     ## Arguments
-    Those of ``WorldDreamer-Drive-v0`` but ``world_model``; ``weights``, ``device`` and ``sampler`` are accepted and
-    not used, so that one ``EpisodeConfig`` serves both.
+    Those of ``WorldDreamer-Drive-v0`` but ``world_model``; ``weights``, ``device`` and ``sampler`` are
+    accepted and not used, so that one ``EpisodeConfig`` serves both.
 
     ## Info keys
     Those of ``WorldDreamer-Drive-v0``; ``confidence`` is always 1.0.
@@ -80,7 +83,8 @@ class ReferenceDriveEnv(DriveEpisodeEnv):
         except ValueError as error:
             raise InputError(
                 f"scene {self.scene.name!r} is no recording of the reference world (its log is "
-                f"{self.scene.log_name!r}); choose one that `drivesim data synth` wrote, or WorldDreamer-Drive-v0"
+                f"{self.scene.log_name!r}); choose one that `drivesim data synth` wrote, "
+                "or take WorldDreamer-Drive-v0"
             ) from error
 
     def _begin_world(self, start_index: int) -> View:

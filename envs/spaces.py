@@ -17,7 +17,7 @@ TOLERANCE = 1e-5
 
 
 def action_space(vehicle: VehicleConfig) -> spaces.Box:
-    """Return Box([-max_steering, 0], [max_steering, max_speed]): steering in rad (left positive), speed in m/s."""
+    """Return the box of road-wheel steering in rad (left positive) and target speed in m/s."""
     low = np.array([-vehicle.max_steering_rad, 0.0], dtype=np.float32)
     high = np.array([vehicle.max_steering_rad, vehicle.max_speed_mps], dtype=np.float32)
     return spaces.Box(low, high, dtype=np.float32)

@@ -62,7 +62,8 @@ class Window:
             self._screen = pygame.display.set_mode(size)
         except pygame.error as error:
             raise InputError(
-                f'render_mode="human" found no display ({error}): start it on a desktop or use render_mode="rgb_array"'
+                f'render_mode="human" found no display ({error}): '
+                'start it on a desktop or use render_mode="rgb_array"'
             ) from error
         pygame.display.set_caption(self._title)
         self._pygame, self._clock = pygame, pygame.time.Clock()

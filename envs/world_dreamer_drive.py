@@ -1,4 +1,4 @@
-"""WorldDreamer-Drive-v0: drive inside a learned world model. Ego motion is exact; the pictures are imagined."""
+"""WorldDreamer-Drive-v0: drive in imagined pictures; the ego motion is exact."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from drivesim.errors import InputError
 from drivesim.rollout import EpisodeConfig
 from drivesim.scene.types import EgoState, Scene
-from drivesim.world_model.world_model import WorldModel, WorldState, load_world_model
+from drivesim.world_model.pretrained import load_world_model
+from drivesim.world_model.world_model import WorldModel, WorldState
 from envs.drive_episode import DriveEpisodeEnv, View
 
 
@@ -19,10 +20,11 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     """Steer a car through camera pictures that a world model imagines, starting from a recorded scene.
 
     ## Description
-    A recorded scene gives the first ``context_frames`` pictures and the motion between them. From then on every
-    picture is imagined by the world model under the motion that the actions cause. The car itself is a kinematic
-    bicycle that is integrated exactly, so its pose, the route, the drivable area and the comfort of the ride are
-    always measured and never guessed from pictures. One step lasts ``1 / rate_hz`` = 1/6 s.
+    A recorded scene gives the first ``context_frames`` pictures and the motion between them. From then on
+    every picture is imagined by the world model under the motion that the actions cause. The car itself is
+    a kinematic bicycle that is integrated exactly, so its pose, the route, the drivable area and the
+    comfort of the ride are always measured and never guessed from pictures. One step lasts ``1 / rate_hz``
+    = 1/6 s.
 
     ## Action Space
     ``Box([-0.5, 0], [0.5, 20], (2,), float32)``; the ranges follow ``vehicle``.
@@ -33,13 +35,15 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | 1 | target speed, reached within the car's limits (+4, -8 m/s2) | 0 | 20 | m/s |
 
     An action that is not finite, of another shape or more than 1e-5 out of range raises ``InputError``.
-    ``gymnasium.wrappers.RescaleAction(env, -1, 1)`` gives learners the symmetric range they like.
+    Learners like a symmetric range:
+    ``gymnasium.wrappers.RescaleAction(env, np.float32([-1, -1]), np.float32([1, 1]))``.
 
     ## Observation Space
     ``Box(0, 255, (128, 224, 3), uint8)``: the front camera's RGB picture. At reset it is the recorded one.
 
     ## Rewards
-    A weighted sum, its parts in ``info["rewards"]``; a part that cannot be measured is 0. Weights: ``reward``.
+    A weighted sum, its parts in ``info["rewards"]``; a part that cannot be measured is 0. Weights:
+    ``reward``.
 
     | Part | Per step | Weight |
     |---|---|---|
@@ -54,14 +58,16 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
 
     ## Starting State
     The recorded pose and speed at frame ``context_frames - 1``, or at ``reset(options={"start_index": k})``.
-    The seed draws the numbers that the sampler uses; equal seeds and actions give equal pictures, bit for bit, on
-    one machine with one number of threads.
+    The seed draws the numbers that the sampler uses; equal seeds and actions give equal pictures, bit for
+    bit, on one machine with one number of threads.
 
     ## Episode End
-    Terminated: ``off_road`` (more than ``off_road_limit`` = half of the footprint outside the drivable area) or
-    ``goal`` (within 2 m of the route's end); ``collision`` where it can be measured, which this world cannot yet.
-    Truncated: after 100 steps (``gym.make(..., max_episode_steps=...)``), or ``log_deviation`` when further than
-    ``max_log_deviation_m`` from the recorded car, if that is set. ``info["end_reason"]`` names the cause.
+    Terminated: ``off_road`` (more than ``off_road_limit`` = half of the footprint outside the drivable
+    area) or ``goal`` (within 2 m of the route's end); ``collision`` where it can be measured, which this
+    world cannot yet.
+    Truncated: after 100 steps (``gym.make(..., max_episode_steps=...)``), or ``log_deviation`` when
+    further than ``max_log_deviation_m`` from the recorded car, if that is set. ``info["end_reason"]``
+    names the cause.
 
     ## Arguments
     ``gym.make("WorldDreamer-Drive-v0", scene=..., ...)``:
@@ -77,7 +83,8 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | max_log_deviation_m | None | see Episode End |
     | off_road_limit | 0.5 | see Episode End |
     | sampler, reward, vehicle | defaults | ``SamplerConfig``, ``RewardConfig``, ``VehicleConfig`` |
-    | rate_hz | 6.0 | steps per second; must be the weights' |
+    | rate_hz | 6.0 | steps per second: those of the weights |
+    | width_px, height_px | 224, 128 | size of the pictures: those of the weights |
     | episode | None | all of these at once, as an ``EpisodeConfig`` |
     | render_mode | None | "rgb_array", or "human" for a window |
 
@@ -126,8 +133,15 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     def _require_fit(self, world_model: WorldModel) -> None:
         if not np.isclose(world_model.rate_hz, self.scene.rate_hz):
             raise InputError(
-                f"the weights imagine {world_model.rate_hz:g} frames per second but scene {self.scene.name!r} is read at "
-                f"{self.scene.rate_hz:g}; set rate_hz={world_model.rate_hz:g}"
+                f"the weights imagine {world_model.rate_hz:g} frames per second but scene "
+                f"{self.scene.name!r} is read at {self.scene.rate_hz:g}; set rate_hz={world_model.rate_hz:g}"
+            )
+        drawn, camera = world_model.tokenizer.config, self.scene.camera
+        if (drawn.width_px, drawn.height_px) != (camera.width_px, camera.height_px):
+            raise InputError(
+                f"the weights draw pictures of {drawn.width_px}x{drawn.height_px} but scene "
+                f"{self.scene.name!r} is read at {camera.width_px}x{camera.height_px}; "
+                f"set width_px={drawn.width_px} and height_px={drawn.height_px}"
             )
         if self.episode.context_frames < world_model.num_context_frames:
             raise InputError(
@@ -148,7 +162,8 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
         return View(frame=frames[-1])
 
     def _advance_world(self, previous: EgoState, current: EgoState) -> View:
-        assert self._world_model is not None and self._state is not None
+        assert self._world_model is not None
+        assert self._state is not None
         mean_speed_mps = 0.5 * (previous.speed_mps + current.speed_mps)
         twist = np.array([mean_speed_mps, current.yaw_rate_radps])
         with torch.inference_mode():

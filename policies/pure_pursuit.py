@@ -64,7 +64,9 @@ class PurePursuitPolicy:
         lengths_m = np.linalg.norm(legs, axis=1)
         turns = np.diff(np.unwrap(np.arctan2(legs[:, 1], legs[:, 0])))
         # Three turns together: single ones are as noisy as the route's points.
-        curvature = np.abs(np.convolve(turns / np.maximum(lengths_m[1:], 1e-3), np.full(3, 1 / 3), mode="same"))
+        curvature = np.abs(
+            np.convolve(turns / np.maximum(lengths_m[1:], 1e-3), np.full(3, 1 / 3), mode="same")
+        )
         in_bend_mps2 = self.lateral_accel_mps2 / np.maximum(curvature, 1e-4)
         distance_m = np.cumsum(lengths_m)[: len(curvature)]
         now_mps = np.sqrt(in_bend_mps2 + 2.0 * 0.6 * self.braking_mps2 * distance_m)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ DT_S = 1.0 / RATE_HZ
 
 
 def driven_states(num_frames: int, *, speed_mps: float = 8.0, steering_rad: float = 0.0) -> list[EgoState]:
-    """Drive the bicycle from (50, 50) heading along x: half the frames straight, then with the given steering."""
+    """Drive the bicycle from (50, 50) heading along x: half of it straight, then with the steering."""
     states = [EgoState(x_m=50.0, y_m=50.0, yaw_rad=0.0, speed_mps=speed_mps)]
     for index in range(1, num_frames):
         steering = steering_rad if index >= num_frames // 2 else 0.0
@@ -34,12 +36,12 @@ def make_scene(
     half_width_m: float = 5.0,
     camera: Camera | None = None,
 ) -> Scene:
-    """Return a scene of a straight then bending road, its pictures random but fixed; the road ends with the log."""
+    """Return a scene of a straight, then bending road; its pictures are random but fixed."""
     camera = camera or front_camera()
     states = driven_states(num_frames, speed_mps=speed_mps, steering_rad=steering_rad)
     xy_m = np.array([(state.x_m, state.y_m) for state in states])
     rng = np.random.default_rng(7)
-    speed = np.array([speed_mps] + [0.5 * (a.speed_mps + b.speed_mps) for a, b in zip(states, states[1:], strict=False)])
+    speed = np.array([speed_mps] + [0.5 * (a.speed_mps + b.speed_mps) for a, b in pairwise(states)])
     scene = Scene(
         name="made-by-hand",
         place="nowhere",
@@ -97,18 +99,26 @@ class FakeWorldModel:
     def __init__(self, *, rate_hz: float = RATE_HZ, num_context_frames: int = 4) -> None:
         self.rate_hz = rate_hz
         self.num_context_frames = num_context_frames
+        self.tokenizer = SimpleNamespace(config=SimpleNamespace(width_px=224, height_px=128))
         self.observed_twist: torch.Tensor | None = None
         self.twists: list[torch.Tensor] = []
 
     def observe(self, frames_BTHWC: torch.Tensor, twist_BTA: torch.Tensor, camera: Camera) -> FakeState:
-        assert frames_BTHWC.dtype == torch.uint8 and twist_BTA.dtype == torch.float32
-        assert frames_BTHWC.shape[:2] == twist_BTA.shape[:2] and twist_BTA.shape[-1] == 2
+        assert frames_BTHWC.dtype == torch.uint8
+        assert twist_BTA.dtype == torch.float32
+        assert frames_BTHWC.shape[:2] == twist_BTA.shape[:2]
+        assert twist_BTA.shape[-1] == 2
         assert frames_BTHWC.shape[2:] == (camera.height_px, camera.width_px, 3)
         self.observed_twist = twist_BTA
         return FakeState(frame_BHWC=frames_BTHWC[:, -1], num_imagined=0)
 
     def imagine(
-        self, state: FakeState, twist_BA: torch.Tensor, *, generator: torch.Generator | None = None, sampler: object = None
+        self,
+        state: FakeState,
+        twist_BA: torch.Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        sampler: object = None,
     ) -> FakeImagined:
         self.twists.append(twist_BA)
         shift_px = round(float(twist_BA[0, 1]) * 20)

@@ -26,7 +26,9 @@ def drive(
     return np.stack(frames)
 
 
-def view(x_m: float, y_m: float, yaw_rad: float, *, camera: Camera | None = None, seed: int = 0) -> NDArray[np.uint8]:
+def view(
+    x_m: float, y_m: float, yaw_rad: float, *, camera: Camera | None = None, seed: int = 0
+) -> NDArray[np.uint8]:
     """Return the (H, W, 3) picture from a rear-axle pose."""
     camera = camera or front_camera()
     rows = np.arange(camera.height_px)[:, None] + 0.5 - camera.cy_px

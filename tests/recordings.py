@@ -10,6 +10,7 @@ import numpy as np
 
 from drivesim.dynamics import planar_motion
 from drivesim.reference.export import ExportConfig, export_nuscenes
+from drivesim.reference.vehicles import VehicleBox
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import DrivableArea, Scene, front_camera
 
@@ -38,7 +39,7 @@ def make_scene(
         cos, sin = np.cos(yaw[-1]), np.sin(yaw[-1])
         xy.append(xy[-1] + [cos * forward - sin * left, sin * forward + cos * left])
         yaw.append(yaw[-1] + turn)
-    speed[0], yaw_rate[0] = speed[1], yaw_rate[1]
+    speed[0], yaw_rate[0] = speed[min(1, num_frames - 1)], yaw_rate[min(1, num_frames - 1)]
     return Scene(
         name=name,
         place="reference-winding",
@@ -66,11 +67,27 @@ def make_drivable() -> DrivableArea:
     return DrivableArea(mask=mask, resolution_m=0.25, origin_xy_m=np.array([10.0, 5.0]))
 
 
+def make_traffic(num_frames: int) -> list[list[VehicleBox]]:
+    """A car that drives ahead, a truck that hides behind it, and a barrier far away."""
+    return [
+        [
+            VehicleBox(x_m=75.0 + index, y_m=60.0, yaw_rad=0.1, length_m=4.2, width_m=1.8, height_m=1.5),
+            VehicleBox(x_m=85.0 + index, y_m=63.0, yaw_rad=0.1, length_m=8.0, width_m=2.4, height_m=3.2),
+            VehicleBox(x_m=300.0, y_m=60.0, yaw_rad=0.0, length_m=2.0, width_m=2.0, height_m=1.1),
+        ]
+        for index in range(num_frames)
+    ]
+
+
 def recording_of(scene: Scene) -> Any:
     """Return what the export reads of a recording."""
     length = len(scene)
     return SimpleNamespace(
-        scene=scene, is_collision=np.zeros(length, bool), is_off_road=np.zeros(length, bool), driver="good"
+        scene=scene,
+        is_collision=np.zeros(length, bool),
+        is_off_road=np.zeros(length, bool),
+        driver="good",
+        traffic=make_traffic(length),
     )
 
 

@@ -1,4 +1,4 @@
-"""Each metric: a step that has it, one that has not, one where it cannot be measured; and the route below them."""
+"""Each metric: with the fault, without it, and where it cannot be measured; and the route below them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,8 @@ def test_comfort_counts_kept_limits(change: dict[str, float], num_broken: int) -
 
 def test_collision_and_log_deviation_say_when_they_are_not_measurable() -> None:
     unknown = driving.measure(driven_step(EGO))
-    assert not unknown["collision"].is_valid and not unknown["log_deviation_m"].is_valid
+    assert not unknown["collision"].is_valid
+    assert not unknown["log_deviation_m"].is_valid
     known = driving.measure(driven_step(EGO, is_collision=True, log_xy_m=np.array([13.0, 4.0])))
     assert known["collision"].as_dict() == {"value": 1.0, "is_valid": True}
     assert known["log_deviation_m"].value == pytest.approx(5.0)

@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 from painted_road import drive
 
-from drivesim.metrics.motion import MotionConfig, RoadMotion, horizontal_shift_px, shift_correlation, turning_px
+from drivesim.metrics.motion import (
+    MotionConfig,
+    RoadMotion,
+    horizontal_shift_px,
+    shift_correlation,
+    turning_px,
+)
 from drivesim.scene.types import front_camera
 
 CAMERA = front_camera()
@@ -31,7 +37,7 @@ def test_a_blank_picture_gives_a_finite_answer() -> None:
     blank = np.full((128, 224, 3), 90, dtype=np.uint8)
     curve = shift_correlation(blank, blank, camera=CAMERA, config=MotionConfig())
     assert np.isfinite(curve).all()
-    assert np.isfinite(RoadMotion(CAMERA, rate_hz=6.0).pair_speed_mps(blank, blank))
+    assert np.isfinite(RoadMotion(CAMERA, rate_hz=6.0).speed_mps(np.stack([blank, blank])))
 
 
 @pytest.mark.parametrize("yaw_rate_radps", [0.0, 0.3])

@@ -46,7 +46,8 @@ def test_constant_holds_wheel_and_speed() -> None:
 def test_replay_follows_the_log_to_centimetres() -> None:
     result = drive(ReplayPolicy())
     deviations = [record.metrics["log_deviation_m"]["value"] for record in result.steps]
-    assert len(deviations) >= 40 and max(deviations) < 0.05
+    assert len(deviations) >= 40
+    assert max(deviations) < 0.05
     assert result.end_reason == "goal"
 
 
@@ -75,7 +76,9 @@ def test_pure_pursuit_slows_in_bends_and_speeds_up_on_straights() -> None:
     policy = PurePursuitPolicy(cruise_speed_mps=12.0)
     assert policy.select_action(PICTURE, info_ahead(straight))[1] > 10.0
     assert policy.select_action(PICTURE, info_ahead(arc(15.0)))[1] < 10.0
-    bend_far_ahead = np.concatenate([straight[:15], straight[14] + np.cumsum(np.tile([0.5, 1.9], (5, 1)), axis=0)])
+    bend_far_ahead = np.concatenate(
+        [straight[:15], straight[14] + np.cumsum(np.tile([0.5, 1.9], (5, 1)), axis=0)]
+    )
     late = policy.select_action(PICTURE, info_ahead(bend_far_ahead, speed_mps=12.0))[1]
     assert late < 12.0
 
@@ -90,4 +93,5 @@ def test_policies_stay_in_the_action_space_on_any_route(name: str) -> None:
         info["route_ahead_m"] = np.cumsum(rng.normal(0, 3, (20, 2)), axis=0).astype(np.float32)
         info["ego"].update(speed_mps=float(rng.uniform(0, 20)), accel_mps2=float(rng.uniform(-8, 4)))
         action = policy.select_action(PICTURE, info)
-        assert action.dtype == np.float32 and env.action_space.contains(action)
+        assert action.dtype == np.float32
+        assert env.action_space.contains(action)

@@ -26,7 +26,9 @@ def test_a_perfect_step_earns_the_upper_bound() -> None:
 
 
 def test_the_worst_step_costs_the_lower_bound() -> None:
-    worst = metrics(progress_m=-99, lateral_error_m=-99, heading_error_rad=3, comfort=0, off_road=1, collision=1)
+    worst = metrics(
+        progress_m=-99, lateral_error_m=-99, heading_error_rad=3, comfort=0, off_road=1, collision=1
+    )
     total, _ = reward(worst, RewardConfig())
     assert total == pytest.approx(RewardConfig().bounds[0]) == pytest.approx(-4.4)
 

@@ -29,12 +29,16 @@ def hand_made(**episode: object) -> gym.Env:
 
 
 def test_rollout_records_every_step_as_json() -> None:
-    result = rollout(hand_made(), ConstantPolicy(), seed=3, num_steps=5)
+    told: list[int] = []
+    result = rollout(hand_made(), ConstantPolicy(), seed=3, num_steps=5, on_step=told.append)
+    assert told == [1, 2, 3, 4, 5]
     record = json.loads(json.dumps(result.to_json(), allow_nan=False))
     assert [step["step"] for step in record["steps"]] == [1, 2, 3, 4, 5]
     assert set(record["steps"][0]) == STEP_KEYS
     assert record["steps"][0]["action"].keys() == {"steering_rad", "target_speed_mps"}
-    assert record["summary"]["num_steps"] == 5 and record["seed"] == 3 and record["policy"] == "ConstantPolicy"
+    assert record["summary"]["num_steps"] == 5
+    assert record["seed"] == 3
+    assert record["policy"] == "ConstantPolicy"
     for step in record["steps"]:
         assert step["reward"] == pytest.approx(sum(step["rewards"].values()))
 
@@ -61,7 +65,8 @@ def test_equal_seeds_give_equal_rollouts_and_other_seeds_do_not() -> None:
 def test_time_limit_comes_from_the_horizon() -> None:
     result = rollout(hand_made(horizon=4), ConstantPolicy(target_speed_mps=2.0), seed=0)
     assert len(result.steps) == 4
-    assert result.end_reason == "time_limit" and result.steps[-1].truncated
+    assert result.end_reason == "time_limit"
+    assert result.steps[-1].truncated
 
 
 def test_a_rollout_needs_a_step() -> None:
@@ -69,7 +74,9 @@ def test_a_rollout_needs_a_step() -> None:
         rollout(hand_made(), ConstantPolicy(), num_steps=0)
 
 
-@pytest.mark.parametrize("field", [{"horizon": 0}, {"context_frames": 0}, {"rate_hz": -1.0}, {"off_road_limit": 2.0}])
+@pytest.mark.parametrize(
+    "field", [{"horizon": 0}, {"context_frames": 0}, {"rate_hz": -1.0}, {"off_road_limit": 2.0}]
+)
 def test_episodes_that_make_no_sense_are_refused(field: dict[str, float]) -> None:
     name, value = next(iter(field.items()))
     with pytest.raises(InputError, match=f"{name}.*{value}"):
@@ -83,7 +90,8 @@ def test_unknown_environment_names_the_ones_there_are() -> None:
 
 def test_load_policy_by_short_name_with_arguments() -> None:
     policy = load_policy("constant", steering_rad=0.1)
-    assert isinstance(policy, ConstantPolicy) and policy.steering_rad == 0.1
+    assert isinstance(policy, ConstantPolicy)
+    assert policy.steering_rad == 0.1
     for name in ("constant", "replay", "pure-pursuit"):
         assert isinstance(load_policy(name), Policy)
 

@@ -97,8 +97,8 @@ def comfort(
 ) -> MetricResult:
     """Return the share of the six comfort limits that the step keeps, in [0, 1]; 1 is a comfortable step.
 
-    The limits bound longitudinal and lateral acceleration, yaw rate and yaw acceleration, longitudinal and total
-    jerk. Jerk and yaw acceleration are differences of the step's means to those of the step before.
+    The limits bound longitudinal and lateral acceleration, yaw rate and yaw acceleration, longitudinal and
+    total jerk. Jerk and yaw acceleration are differences of the step's means to those of the step before.
     """
     lateral_mps2 = current.speed_mps * current.yaw_rate_radps
     jerk_mps3 = (current.accel_mps2 - previous.accel_mps2) / dt_s
@@ -121,7 +121,7 @@ def collision(is_collision: bool | None) -> MetricResult:
 
 
 def log_deviation(ego: EgoState, log_xy_m: FloatArray | None) -> MetricResult:
-    """Return the distance in metres from where the recorded car was at this time; invalid once the log is over."""
+    """Return the metres to where the recorded car was at this time; invalid once the log is over."""
     if log_xy_m is None:
         return NOT_MEASURABLE
     return MetricResult(value=float(np.hypot(ego.x_m - log_xy_m[0], ego.y_m - log_xy_m[1])))

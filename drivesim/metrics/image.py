@@ -1,7 +1,7 @@
-"""How alike pictures are: PSNR and SSIM per frame; LPIPS, FID and FVD through a weights file that the user names.
+"""How alike pictures are: PSNR and SSIM per frame; LPIPS, FID and FVD through a file that the user names.
 
-Nothing here downloads. The learned ones need a trained network and their numbers mean something only together with
-it; so the file is an argument and its name travels with the result.
+Nothing here downloads. The learned ones need a trained network and their numbers mean something only
+together with it; so the file is an argument and its name travels with the result.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def psnr(predicted: Images, target: Images) -> FloatArray:
 
 
 def ssim(predicted: Images, target: Images) -> FloatArray:
-    """Return structural similarity (11 px Gaussian window, RGB mean) per frame, (N, H, W, 3) uint8 -> (N,)."""
+    """Return SSIM (11 px Gaussian window, mean over RGB) per frame: (N, H, W, 3) uint8 -> (N,)."""
     ensure_torchvision()
     from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -61,7 +61,7 @@ def ssim(predicted: Images, target: Images) -> FloatArray:
 
 
 def _as_bchw(frames: Images) -> Tensor:
-    return rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "B H W C -> B C H W").float()
+    return rearrange(torch.from_numpy(np.array(frames)), "B H W C -> B C H W").float()
 
 
 class Extractor(Enum):
@@ -100,7 +100,7 @@ class FeatureNetwork:
             raise ValueError(
                 f"{self.kind.value} reads arrays of axes {pattern.split('->')[0]}, got {stack.shape}"
             )
-        batch = rearrange(torch.from_numpy(np.ascontiguousarray(stack)), pattern).float()
+        batch = rearrange(torch.from_numpy(np.array(stack)), pattern).float()
         found = self.module(batch, **_OPTIONS[self.kind])
         return np.asarray(found.flatten(1).double().numpy())
 
@@ -124,7 +124,9 @@ def load_feature_network(kind: Extractor, weights: Path | str | None) -> Feature
     if not path.is_file():
         raise InputError(f"no feature network for {kind.value} at {path}: name {hint}")
     try:
-        with warnings.catch_warnings():  # TorchScript is old, but it is the form these networks are published in
+        with (
+            warnings.catch_warnings()
+        ):  # TorchScript is old, but it is the form these networks are published in
             warnings.simplefilter("ignore", DeprecationWarning)
             module = torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:

@@ -1,8 +1,8 @@
 """Image motion without any weights: how far the view turned and how fast the road went by between two frames.
 
-Turning is a sideways shift of the view around the horizon, found by correlating every shift in reach. Speed is found
-by moving the earlier frame's ground as a flat road would move at each candidate speed and keeping the one that fits
-the later frame best. Both are measured on the picture alone, so they hold for imagined frames too.
+Turning is a sideways shift of the view around the horizon, found by correlating every shift in reach. Speed is
+found by moving the earlier frame's ground as a flat road would move at each candidate speed and keeping the one that
+fits the later frames best; a road without any mark across (between two solid lines, say) does not show its speed.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class MotionConfig:
     max_shift: float = 0.20  # of the picture's width, per frame
     ground_below_horizon: float = 0.06  # the ground used for speed starts this far below the horizon
     max_speed_mps: float = 24.0
-    speed_step_mps: float = 0.5
+    speed_step_mps: float = 1.0
     yaw_rate_reach_radps: float = 0.12  # searched around the yaw rate that the shift gives
-    num_yaw_rates: int = 5
+    num_yaw_rates: int = 3
 
 
 def horizontal_shift_px(
@@ -109,18 +109,17 @@ class RoadMotion:
         self._rows_px, self._ground_xy_m = _ground_points(camera, config)
 
     def speed_mps(self, frames: Images) -> float:
-        """Return the median speed over the steps of (T, H, W, 3) uint8 frames."""
-        pairs = pairwise(frames)
-        return float(np.median([self.pair_speed_mps(previous, current) for previous, current in pairs]))
-
-    def pair_speed_mps(self, previous: Images, current: Images) -> float:
-        """Return the speed at which the ground moved between two (H, W, 3) uint8 frames."""
-        shift_px = horizontal_shift_px(previous, current, camera=self.camera, config=self.config)
-        turned_radps = float(np.arctan(shift_px / self.camera.fx_px)) / self.dt_s
-        scores = np.stack([self._scores(previous, current, turned_radps + d) for d in self.yaw_offsets_radps])
-        curve = scores[np.unravel_index(int(scores.argmax()), scores.shape)[0]]
+        """Return the one speed that fits all steps of (T, H, W, 3) uint8 frames best."""
+        curve = np.mean([self._fit(previous, current) for previous, current in pairwise(frames)], axis=0)
         best = int(curve.argmax())
         return float(self.speeds_mps[best] + _parabola_offset(curve, best) * self.config.speed_step_mps)
+
+    def _fit(self, previous: Images, current: Images) -> FloatArray:
+        """Return how well each candidate speed explains two frames, at the yaw rate that suits it best."""
+        shift_px = horizontal_shift_px(previous, current, camera=self.camera, config=self.config)
+        turned_radps = float(np.arctan(shift_px / self.camera.fx_px)) / self.dt_s
+        scores = [self._scores(previous, current, turned_radps + d) for d in self.yaw_offsets_radps]
+        return np.asarray(np.max(scores, axis=0))
 
     def _scores(self, previous: Images, current: Images, yaw_rate_radps: float) -> FloatArray:
         """Return the correlation of the later frame's ground with the earlier one's, per candidate speed."""

@@ -1,4 +1,4 @@
 """The ground-truth world: HighwayEnv roads and traffic, seen through a camera that this package draws itself.
 
-The learned model never imports it. Surfaces, looks, scenery and the camera know nothing of drivers or recordings.
+The learned model never imports it. Surfaces, looks, scenery and the camera know nothing of drivers.
 """

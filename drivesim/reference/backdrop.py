@@ -35,7 +35,9 @@ class Backdrop:
         turn = np.floor(azimuth.min() / _FULL_TURN) * _FULL_TURN
         columns = ((azimuth - turn) * (self._columns / _FULL_TURN) - 0.5).astype(np.float32)
         return np.asarray(
-            cv2.remap(self._panorama, columns, self._map_row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            cv2.remap(
+                self._panorama, columns, self._map_row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
         )
 
 
@@ -81,18 +83,21 @@ def _silhouettes(
 ) -> list[tuple[FloatArray, FloatArray, float]]:
     """Return far to near (columns,) heights in pixels of a 160 px lens, lit colour and share of haze."""
     azimuth = (np.arange(columns) + 0.5) / columns * _FULL_TURN
-    light = air.ambient_rgb + 0.35 * air.sun_rgb
+    light: FloatArray = air.ambient_rgb + 0.35 * air.sun_rgb
+    building, leaf, hill = (
+        np.array(rgb) for rgb in ((128.0, 124.0, 122.0), look.leaf_rgb, (92.0, 106.0, 118.0))
+    )
     hills = _waves(azimuth, range(2, 9), rng) * rng.uniform(0.8, 2.6) + rng.uniform(2.0, 5.0)
     far = 0.80 if air.haze_per_m < 0.005 else 0.92
-    layers = [(hills, np.array([92.0, 106.0, 118.0]) * light, far)]
+    layers: list[tuple[FloatArray, FloatArray, float]] = [(hills, np.asarray(hill * light), far)]
     near_haze = float(min(0.93, 0.5 + air.haze_per_m * 30.0))
     if look.scenery is SceneryKind.TOWN:
         blocks = np.repeat(rng.uniform(1.5, 10.0, columns // 12 + 1), 12)[:columns]
-        layers.append((blocks, np.array([128.0, 124.0, 122.0]) * light, near_haze))
+        layers.append((blocks, np.asarray(building * light), near_haze))
     elif look.scenery is not SceneryKind.OPEN:
         trees = 3.5 + _waves(azimuth, range(5, 14), rng) + 0.45 * _waves(azimuth, range(40, 70, 5), rng)
         trees = trees * (1.3 if look.scenery is SceneryKind.FOREST else 0.8)
-        layers.append((trees, np.array(look.leaf_rgb) * light, near_haze))
+        layers.append((trees, np.asarray(leaf * light), near_haze))
     return layers
 
 

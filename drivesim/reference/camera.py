@@ -15,14 +15,21 @@ from drivesim.reference.backdrop import Backdrop
 from drivesim.reference.look import Look, atmosphere
 from drivesim.reference.painter import Painter, View, headlight, paint
 from drivesim.reference.scenery import Scenery
-from drivesim.reference.solids import VehicleBox, scenery_faces, vehicle_faces
+from drivesim.reference.solids import scenery_faces
 from drivesim.reference.surface import Surface
+from drivesim.reference.vehicles import VehicleBox, vehicle_faces
 from drivesim.scene.geometry import FloatArray, global_from_ego
 from drivesim.scene.types import CAM_FROM_FORWARD, Camera, Image
 
 __all__ = ["FrameRenderer", "VehicleBox"]
 
-_BANDS = ((80.0, 16), (34.0, 12), (17.0, 8), (8.6, 4), (0.0, 2))  # nearest distance in metres, samples per row
+_BANDS = (
+    (80.0, 16),
+    (34.0, 12),
+    (17.0, 8),
+    (8.6, 4),
+    (0.0, 2),
+)  # nearest distance in metres, samples per row
 
 
 @dataclass(kw_only=True, slots=True)
@@ -48,9 +55,13 @@ class FrameRenderer:
             camera: must look straight ahead with its horizon inside the picture.
         """
         if not np.allclose(camera.ego_from_cam[:3, :3], CAM_FROM_FORWARD, atol=1e-6):
-            raise ValueError("the reference world needs a camera that looks straight ahead; use front_camera()")
+            raise ValueError(
+                "the reference world needs a camera that looks straight ahead; use front_camera()"
+            )
         if not 1 <= camera.cy_px < camera.height_px - 1:
-            raise ValueError(f"the horizon must lie inside the picture, got row {camera.cy_px} of {camera.height_px}")
+            raise ValueError(
+                f"the horizon must lie inside the picture, got row {camera.cy_px} of {camera.height_px}"
+            )
         self._surface, self._scenery, self._look, self._camera = surface, scenery, look, camera
         self._air = atmosphere(look)
         self._painter = Painter(self._air)
@@ -93,23 +104,33 @@ class FrameRenderer:
                 continue
             middle_m = scale / (np.sqrt((first - camera.cy_px + 0.5) * (last - camera.cy_px)))
             texel_m = max(middle_m / camera.fx_px, 0.7 * middle_m**2 / scale / samples)
-            level = int(np.clip(round(np.log2(texel_m / self._surface.resolution_m)), 0, len(self._surface.levels) - 1))
+            level = int(
+                np.clip(
+                    round(np.log2(texel_m / self._surface.resolution_m)), 0, len(self._surface.levels) - 1
+                )
+            )
             image_from_band = np.array([[1, 0, 0.5], [0, 1 / samples, first + 0.5 / samples], [0, 0, 1]])
             # ground point of pixel (u, v): forward = scale / (v - cy), left = (cx - u) / fx * forward
             ego_from_image = np.array(
                 [
                     [0, forward_m, scale - forward_m * camera.cy_px],
-                    [-scale / camera.fx_px, left_m, scale * camera.cx_px / camera.fx_px - left_m * camera.cy_px],
+                    [
+                        -scale / camera.fx_px,
+                        left_m,
+                        scale * camera.cx_px / camera.fx_px - left_m * camera.cy_px,
+                    ],
                     [0, 1, -camera.cy_px],
                 ]
             )
             ego_from_band = ego_from_image @ image_from_band
-            bands.append(_Band(rows=slice(first, last), samples=samples, level=level, ego_from_band=ego_from_band))
+            bands.append(
+                _Band(rows=slice(first, last), samples=samples, level=level, ego_from_band=ego_from_band)
+            )
             first = last
         return bands
 
     def _ground_light(self) -> tuple[FloatArray, FloatArray]:
-        """Return gain and bias per ground pixel: light, headlights, wet gleam and haze never move in the picture."""
+        """Return gain and bias per ground pixel: light, headlights, gleam and haze stay put in it."""
         camera, air = self._camera, self._air
         below = np.arange(self._first_row, camera.height_px) + 0.5 - camera.cy_px
         forward = (camera.fy_px * camera.ego_from_cam[2, 3] / np.maximum(below, 0.25))[:, None]
@@ -127,7 +148,9 @@ class FrameRenderer:
     def _draw_ground(self, picture: Image, global_from_here: FloatArray) -> None:
         ground = picture[self._first_row :]
         for band in self._bands:
-            level_from_band = self._surface.level_from_global(band.level) @ global_from_here @ band.ego_from_band
+            level_from_band = (
+                self._surface.level_from_global(band.level) @ global_from_here @ band.ego_from_band
+            )
             rows = band.rows.stop - band.rows.start
             samples = cv2.warpPerspective(
                 self._surface.levels[band.level],
@@ -137,5 +160,7 @@ class FrameRenderer:
                 borderMode=cv2.BORDER_CONSTANT,
                 borderValue=self._surface.far_rgb.tolist(),
             )
-            picture[band.rows] = cv2.resize(samples, (self._camera.width_px, rows), interpolation=cv2.INTER_AREA)
+            picture[band.rows] = cv2.resize(
+                samples, (self._camera.width_px, rows), interpolation=cv2.INTER_AREA
+            )
         ground[:] = np.clip(ground * self._gain + self._bias, 0.0, 255.0)

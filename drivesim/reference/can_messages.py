@@ -75,12 +75,12 @@ def _pose(scene: Scene, start_us: int, rate_hz: float) -> list[Message]:
         y = float(scene.xy_m[index - 1, 1]) + np.sin(yaw) * forward + np.cos(yaw) * left
         messages.append(
             {
-                "accel": [round(float(accels[index]), 3), round(speed * yaw_rate, 3), GRAVITY_MPS2],
-                "orientation": [round(float(q), 6) for q in quaternion_from_yaw(yaw + turn)],
+                "accel": [round(float(accels[index]), 2), round(speed * yaw_rate, 2), GRAVITY_MPS2],
+                "orientation": [round(float(q), 5) for q in quaternion_from_yaw(yaw + turn)],
                 "pos": [round(float(x), 3), round(float(y), 3), 0],
-                "rotation_rate": [0, 0, round(yaw_rate, 5)],
+                "rotation_rate": [0, 0, round(yaw_rate, 4)],
                 "utime": _utime(start_us, float(instant)),
-                "vel": [round(speed, 4), 0, 0],
+                "vel": [round(speed, 3), 0, 0],
             }
         )
     return messages

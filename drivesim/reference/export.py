@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from hashlib import md5
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import numpy as np
 
 from drivesim.errors import InputError
 from drivesim.files import atomic_folder
+from drivesim.reference.annotations import CATEGORIES, VISIBILITIES, AnnotationTables, token_of
 from drivesim.reference.can_messages import can_messages
 from drivesim.scene.geometry import quaternion_from_rotation, quaternion_from_yaw
 from drivesim.scene.types import DrivableArea, Image, Scene
@@ -35,8 +35,8 @@ VEHICLE = "drivesim"
 _EPOCH_US = 1_700_000_000_000_000
 _SCENE_PERIOD_US = 3_600_000_000
 _CHANNEL = "CAM_FRONT"
-_SENSOR_TOKEN = md5(b"sensor/CAM_FRONT", usedforsecurity=False).hexdigest()
-_VISIBILITIES = ("v0-40", "v40-60", "v60-80", "v80-100")
+_SENSOR_TOKEN = token_of("sensor", _CHANNEL)
+_ATTRIBUTES = {"vehicle.moving": "Vehicle is moving.", "vehicle.stopped": "Vehicle stands but may go on."}
 _TABLES = (
     "attribute", "calibrated_sensor", "category", "ego_pose", "instance", "log", "map", "sample",
     "sample_annotation", "sample_data", "scene", "sensor", "visibility",
@@ -104,17 +104,13 @@ def export_nuscenes(recordings: Iterable[Recording], out: Path, *, config: Expor
                     raise InputError(
                         f"a data set holds scenes up to {LAST_SCENE_NUMBER}; export fewer recordings"
                     )
-                _add_scene(tables, recording.scene, number)
+                _add_scene(tables, recording, number)
             if count == 0:
                 raise InputError(f"nothing to write to {out}: ask for at least one scene")
             tables.write()
     except FileExistsError as error:
         raise InputError(str(error)) from error
     return count
-
-
-def _token(*parts: object) -> str:
-    return md5("/".join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
 
 
 def _write_json(path: Path, value: object) -> None:
@@ -125,27 +121,23 @@ def _write_json(path: Path, value: object) -> None:
 def _add_vocabulary(tables: _Tables) -> None:
     """Fill the tables that do not depend on the scenes."""
     tables.add("sensor", token=_SENSOR_TOKEN, channel=_CHANNEL, modality="camera")
-    for level, name in enumerate(_VISIBILITIES, start=1):
-        percent = name.removeprefix("v")
-        tables.add(
-            "visibility", token=str(level), level=name, description=f"{percent} % of the object is visible"
-        )
-    tables.add(
-        "category", token=_token("category", "car"), name="vehicle.car", description="A car of the traffic."
-    )
-    for name in ("vehicle.moving", "vehicle.stopped"):
-        tables.add(
-            "attribute", token=_token("attribute", name), name=name, description=f"The car is {name[8:]}."
-        )
+    for token, (least, most) in VISIBILITIES.items():
+        words = f"{least} to {most} % of the object is visible"
+        tables.add("visibility", token=token, level=f"v{least}-{most}", description=words)
+    for name, words in CATEGORIES.items():
+        tables.add("category", token=token_of("category", name), name=name, description=words)
+    for name, words in _ATTRIBUTES.items():
+        tables.add("attribute", token=token_of("attribute", name), name=name, description=words)
 
 
-def _add_scene(tables: _Tables, scene: Scene, number: int) -> None:
+def _add_scene(tables: _Tables, recording: Recording, number: int) -> None:
     """Write one recording: its log, map, calibration, key frames, sweeps and CAN bus files."""
+    scene = recording.scene
     scene.validate()
     if len(scene) < 2:
         raise InputError(f"recording {scene.log_name!r} has {len(scene)} frame; record at least 2")
     name = f"scene-{number:04d}"
-    scene_token, log_token = _token("scene", name, scene.log_name), _token("log", name, scene.log_name)
+    scene_token, log_token = token_of("scene", name, scene.log_name), token_of("log", name, scene.log_name)
     start_us = _EPOCH_US + number * _SCENE_PERIOD_US
     date = datetime.fromtimestamp(start_us / 1e6, tz=UTC).date().isoformat()
     tables.add(
@@ -159,6 +151,11 @@ def _add_scene(tables: _Tables, scene: Scene, number: int) -> None:
     _add_map(tables, scene, log_token)
     samples = _add_samples(tables, scene, scene_token, start_us)
     _add_frames(tables, scene, samples, start_us)
+    boxes = AnnotationTables(scene_token)
+    for index in _keyframes(scene):
+        boxes.add(samples[index], recording.traffic[index], xy_m=scene.xy_m[index])
+    tables.records["instance"] += boxes.instances()
+    tables.records["sample_annotation"] += boxes.annotations()
     tables.add(
         "scene",
         token=scene_token,
@@ -189,7 +186,7 @@ def _frame_us(scene: Scene, start_us: int, index: int) -> int:
 def _add_samples(tables: _Tables, scene: Scene, scene_token: str, start_us: int) -> list[str]:
     """Add the annotated instants; return for each frame the token of the nearest one."""
     keyframes = _keyframes(scene)
-    tokens = [_token("sample", scene_token, index) for index in keyframes]
+    tokens = [token_of("sample", scene_token, index) for index in keyframes]
     for position, (index, token) in enumerate(zip(keyframes, tokens, strict=True)):
         tables.add(
             "sample",
@@ -208,13 +205,13 @@ def _add_frames(tables: _Tables, scene: Scene, samples: list[str], start_us: int
     camera = scene.camera
     calibration = tables.add(
         "calibrated_sensor",
-        token=_token("calibrated_sensor", samples[0]),
+        token=token_of("calibrated_sensor", samples[0]),
         sensor_token=_SENSOR_TOKEN,
         translation=camera.ego_from_cam[:3, 3].tolist(),
         rotation=quaternion_from_rotation(camera.ego_from_cam[:3, :3]).tolist(),
         camera_intrinsic=camera.intrinsic.tolist(),
     )
-    tokens = [_token("sample_data", samples[0], index) for index in range(len(scene))]
+    tokens = [token_of("sample_data", samples[0], index) for index in range(len(scene))]
     keyframes = set(_keyframes(scene))
     for index, token in enumerate(tokens):
         timestamp = _frame_us(scene, start_us, index)
@@ -248,7 +245,7 @@ def _add_pose(tables: _Tables, scene: Scene, index: int, *, token: str, timestam
 
 def _add_map(tables: _Tables, scene: Scene, log_token: str) -> None:
     """Every recording has a world, and so a map, of its own; one without drivable area is empty."""
-    token = _token("map", log_token)
+    token = token_of("map", log_token)
     filename = f"maps/{token}.png"
     mask = np.zeros((2, 2), dtype=np.uint8) if scene.drivable is None else map_mask(scene.drivable)
     write_image(tables.root / filename, mask)

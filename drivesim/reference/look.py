@@ -136,13 +136,19 @@ def atmosphere(look: Look) -> Atmosphere:
     grey, bright = _GREYNESS[look.weather], _BRIGHTNESS[look.weather]
     top, horizon, cloud = (_greyed(np.array(color), grey) * bright for color in _SKY[look.time_of_day])
     is_night = look.time_of_day is TimeOfDay.NIGHT
-    overcast_gain = 1.0 + (0.0 if is_night else 0.4 * grey)  # a closed sky scatters what the sun no longer gives
+    overcast_gain = 1.0 + (
+        0.0 if is_night else 0.4 * grey
+    )  # a closed sky scatters what the sun no longer gives
     across = np.cos(elevation_rad)
     return Atmosphere(
         ambient_rgb=_greyed(np.array(ambient), 0.6 * grey) * overcast_gain * bright,
         sun_rgb=np.array(sun) * (1.0 - 0.9 * grey) * bright,
         sun_direction=np.array(
-            [across * np.cos(look.sun_azimuth_rad), across * np.sin(look.sun_azimuth_rad), np.sin(elevation_rad)]
+            [
+                across * np.cos(look.sun_azimuth_rad),
+                across * np.sin(look.sun_azimuth_rad),
+                np.sin(elevation_rad),
+            ]
         ),
         sky_top_rgb=top * (1.0 - 0.15 * grey) + 0.15 * grey * horizon,
         horizon_rgb=horizon,
@@ -160,21 +166,30 @@ def _greyed(rgb: FloatArray, share: float) -> FloatArray:
 
 
 _GROUNDS: dict[SceneryKind, list[tuple[Color, Color]]] = {  # ground, patches
-    SceneryKind.FOREST: [((84.0, 98.0, 56.0), (108.0, 96.0, 66.0)), ((74.0, 92.0, 58.0), (96.0, 108.0, 62.0))],
-    SceneryKind.TOWN: [((128.0, 126.0, 118.0), (104.0, 118.0, 82.0)), ((116.0, 112.0, 108.0), (140.0, 132.0, 118.0))],
+    SceneryKind.FOREST: [
+        ((84.0, 98.0, 56.0), (108.0, 96.0, 66.0)),
+        ((74.0, 92.0, 58.0), (96.0, 108.0, 62.0)),
+    ],
+    SceneryKind.TOWN: [
+        ((128.0, 126.0, 118.0), (104.0, 118.0, 82.0)),
+        ((116.0, 112.0, 108.0), (140.0, 132.0, 118.0)),
+    ],
     SceneryKind.OPEN: [
         ((104.0, 126.0, 66.0), (152.0, 142.0, 84.0)),
         ((164.0, 144.0, 102.0), (136.0, 120.0, 84.0)),
         ((122.0, 132.0, 72.0), (92.0, 116.0, 60.0)),
         ((214.0, 218.0, 226.0), (188.0, 190.0, 190.0)),
     ],
-    SceneryKind.SUBURB: [((100.0, 128.0, 68.0), (120.0, 136.0, 78.0)), ((112.0, 122.0, 78.0), (134.0, 126.0, 92.0))],
+    SceneryKind.SUBURB: [
+        ((100.0, 128.0, 68.0), (120.0, 136.0, 78.0)),
+        ((112.0, 122.0, 78.0), (134.0, 126.0, 92.0)),
+    ],
 }
 _STRIPES = [(3.0, 6.0), (3.0, 9.0), (4.0, 8.0), (2.5, 4.5), (6.0, 6.0)]  # length, gap in metres
 
 
 def draw_look(rng: Generator) -> Look:
-    """Draw a look: half of them at noon, a fifth at night, every weather and scenery often enough to learn."""
+    """Draw a look: half at noon, a fifth at night, every weather and scenery often enough to learn."""
     scenery = list(SceneryKind)[int(rng.choice(4, p=[0.3, 0.2, 0.25, 0.25]))]
     grounds = _GROUNDS[scenery]
     ground, patch = grounds[int(rng.integers(len(grounds)))]
@@ -207,5 +222,7 @@ def draw_look(rng: Generator) -> Look:
 
 
 def _varied(rgb: Color, spread: float, rng: Generator) -> Color:
-    red, green, blue = np.clip(np.array(rgb) + rng.uniform(-spread, spread) + rng.normal(0, spread / 4, 3), 8.0, 250.0)
+    red, green, blue = np.clip(
+        np.array(rgb) + rng.uniform(-spread, spread) + rng.normal(0, spread / 4, 3), 8.0, 250.0
+    )
     return float(red), float(green), float(blue)

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from drivesim.reference.look import Atmosphere
-from drivesim.reference.scenery import PlantKind, Scenery
-from drivesim.reference.solids import Faces
+from drivesim.reference.scenery import Scenery
+from drivesim.reference.solids import BoolArray, Faces
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import Camera, Image
 
@@ -18,7 +19,10 @@ FAR_M = 150.0
 _FADE_M = 40.0  # things dissolve into haze over the last metres before FAR_M
 _SHIFT = 4
 
-Polygon = tuple[np.ndarray[tuple[int, ...], np.dtype[np.int32]], list[float]]
+PixelArray = NDArray[np.int32]
+"""(N, 2) fixed-point pixels as cv2 draws them."""
+
+Polygon = tuple[PixelArray, list[float]]
 Painting = list[tuple[float, list[Polygon]]]
 """Depth in metres and the polygons of one thing, in painting order."""
 
@@ -44,7 +48,7 @@ class View:
         row = self.camera.cy_px - self.camera.fy_px * (z_m - self.height_m) / forward - 0.5
         return np.stack([column, row], axis=-1)
 
-    def is_in_sight(self, forward: FloatArray, left: FloatArray, radius_m: FloatArray | float) -> FloatArray:
+    def is_in_sight(self, forward: FloatArray, left: FloatArray, radius_m: FloatArray | float) -> BoolArray:
         """Tell which discs of a radius may touch the picture."""
         slope = max(self.camera.cx_px, self.camera.width_px - self.camera.cx_px) / self.camera.fx_px
         is_near = (forward > NEAR_M - radius_m) & (forward < FAR_M)
@@ -92,7 +96,11 @@ class Painter:
         normal = np.where((is_two_sided & (facing < 0))[:, None], -normal, normal)
         is_cut = (ahead <= NEAR_M).any(axis=1)
         points = view.pixels(np.maximum(ahead, NEAR_M), aside, corners[..., 2])
-        is_kept = ((facing > 0) | is_two_sided) & (ahead > NEAR_M).any(axis=1) & (is_cut | self._is_worth(points, is_two_sided, view))
+        is_kept = (
+            ((facing > 0) | is_two_sided)
+            & (ahead > NEAR_M).any(axis=1)
+            & (is_cut | self._is_worth(points, is_two_sided, view))
+        )
         index, corners, ahead, aside = index[is_kept], corners[is_kept], ahead[is_kept], aside[is_kept]
         normal, is_cut, points = normal[is_kept], is_cut[is_kept], points[is_kept]
         middle, side = ahead.mean(axis=1), aside.mean(axis=1)
@@ -108,11 +116,15 @@ class Painter:
         return [(float(depth[owner]), polygons) for owner, polygons in groups.items()]
 
     @staticmethod
-    def _is_worth(points: FloatArray, is_two_sided: FloatArray, view: View) -> FloatArray:
-        """Tell which (F, corners, 2) polygons touch the picture and are not too small to see; posts stay on edge."""
+    def _is_worth(points: FloatArray, is_two_sided: BoolArray, view: View) -> BoolArray:
+        """Tell which (F, corners, 2) polygons touch the picture and are large enough to see."""
         low, high = points.min(axis=1), points.max(axis=1)
         size = high - low
-        is_inside = (high >= 0.0).all(axis=1) & (low[:, 0] < view.camera.width_px) & (low[:, 1] < view.camera.height_px)
+        is_inside = (
+            (high >= 0.0).all(axis=1)
+            & (low[:, 0] < view.camera.width_px)
+            & (low[:, 1] < view.camera.height_px)
+        )
         return np.asarray(is_inside & (size.max(axis=1) > 0.8) & ((size.min(axis=1) > 0.08) | is_two_sided))
 
     def plants(self, scenery: Scenery, view: View) -> Painting:
@@ -124,7 +136,9 @@ class Painter:
         kind = scenery.plant_kind[index].astype(np.int64)
         stretch = 1.0 + 0.25 * np.sin(scenery.plant_xy_m[index, 0] * 7.0 + scenery.plant_xy_m[index, 1] * 3.0)
         sun_side = np.sin(np.arctan2(self._air.sun_direction[1], self._air.sun_direction[0]) - view.yaw_rad)
-        shape = _SHAPES[kind] + np.array([0.07 * sun_side, 0.0]) * _LEAN[:, None, None]  # (n, parts, corners, 2)
+        shape = (
+            _SHAPES[kind] + np.array([0.07 * sun_side, 0.0]) * _LEAN[:, None, None]
+        )  # (n, parts, corners, 2)
         aside = left[:, None, None] + shape[..., 0] * (height * stretch)[:, None, None]
         up = shape[..., 1] * height[:, None, None]
         ahead = np.broadcast_to(forward[:, None, None], aside.shape)
@@ -134,9 +148,15 @@ class Painter:
         leaf[:, 0] = [78.0, 62.0, 48.0]
         lit = leaf * (light + self._lamp(forward, left)[:, None])
         colors = self._finished(lit, forward[:, None] + np.zeros(len(_TONE)), left[:, None]).tolist()
-        first, last = _FIRST_PART[kind].tolist(), np.where(forward > 75.0, len(_TONE) - 1, len(_TONE)).tolist()
+        first, last = (
+            _FIRST_PART[kind].tolist(),
+            np.where(forward > 75.0, len(_TONE) - 1, len(_TONE)).tolist(),
+        )
         return [
-            (float(forward[row]), [(points[row, part], colors[row][part]) for part in range(first[row], last[row])])
+            (
+                float(forward[row]),
+                [(points[row, part], colors[row][part]) for part in range(first[row], last[row])],
+            )
             for row in range(len(index))
         ]
 
@@ -153,13 +173,11 @@ def paint_polygons(picture: Image, polygons: list[Polygon]) -> None:
         cv2.fillConvexPoly(picture, points, color, cv2.LINE_AA, _SHIFT)
 
 
-def _fixed_point(points: FloatArray) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+def _fixed_point(points: FloatArray) -> PixelArray:
     return np.round(np.clip(points, -8000.0, 8000.0) * (1 << _SHIFT)).astype(np.int32)
 
 
-def _cut(
-    ahead: FloatArray, aside: FloatArray, z_m: FloatArray, view: View
-) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+def _cut(ahead: FloatArray, aside: FloatArray, z_m: FloatArray, view: View) -> PixelArray:
     """Return the pixels of the part of a polygon that lies beyond the near plane."""
     corners = list(zip(ahead.tolist(), aside.tolist(), z_m.tolist(), strict=True))
     kept: list[tuple[float, float, float]] = []
@@ -168,7 +186,9 @@ def _cut(
             kept.append(here)
         if (here[0] > NEAR_M) != (there[0] > NEAR_M):
             share = (NEAR_M - here[0]) / (there[0] - here[0])
-            kept.append((NEAR_M, here[1] + share * (there[1] - here[1]), here[2] + share * (there[2] - here[2])))
+            kept.append(
+                (NEAR_M, here[1] + share * (there[1] - here[1]), here[2] + share * (there[2] - here[2]))
+            )
     clipped = np.array(kept)
     return _fixed_point(view.pixels(clipped[:, 0], clipped[:, 1], clipped[:, 2]))
 

@@ -35,7 +35,7 @@ class Route:
         self._spacing_m = self.length_m / max(len(legs), 1)
 
     def locate(self, xy_m: FloatArray, near_m: float) -> RoutePoint:
-        """Return where a (2,) point lies, looking around ``near_m`` along the route, then everywhere if that is far."""
+        """Return where a (2,) point lies, searched around ``near_m`` first, everywhere if that is far."""
         first, last = self._window(near_m - _WINDOW_M, near_m + _WINDOW_M)
         index = first + int(np.argmin(((self.xy_m[first:last] - xy_m) ** 2).sum(axis=1)))
         if ((self.xy_m[index] - xy_m) ** 2).sum() > _GIVE_UP_M**2:
@@ -46,13 +46,18 @@ class Route:
         """Return where (V, 2) points lie beside the stretch from ``from_m`` to ``from_m + reach_m``."""
         first, last = self._window(from_m, from_m + reach_m)
         squared = ((self.xy_m[None, first:last] - xy_m[:, None]) ** 2).sum(axis=2)
-        return [self._at_index(point, first + int(index)) for point, index in zip(xy_m, squared.argmin(axis=1), strict=True)]
+        return [
+            self._at_index(point, first + int(index))
+            for point, index in zip(xy_m, squared.argmin(axis=1), strict=True)
+        ]
 
     def point_at(self, along_m: float) -> FloatArray:
         """Return the (2,) point ``along_m`` metres along; beyond the ends the route goes on straight."""
         index = self._index(along_m)
         heading = self.heading_rad[index]
-        return np.asarray(self.xy_m[index] + (along_m - self.along_m[index]) * np.array([np.cos(heading), np.sin(heading)]))
+        return np.asarray(
+            self.xy_m[index] + (along_m - self.along_m[index]) * np.array([np.cos(heading), np.sin(heading)])
+        )
 
     def heading_at(self, along_m: float) -> float:
         """Return the heading of the route ``along_m`` metres along (unwrapped)."""
@@ -60,7 +65,7 @@ class Route:
 
     def curvature_between(self, from_m: float, to_m: float) -> float:
         """Return the largest curvature (1/m, as a magnitude) of eight-metre pieces of a stretch ahead."""
-        stride = max(int(round(8.0 / self._spacing_m)), 1)
+        stride = max(round(8.0 / self._spacing_m), 1)
         first, last = self._window(from_m, to_m)
         later = self.heading_rad[first + stride : last + stride]
         turned = np.abs(later - self.heading_rad[first : first + len(later)])
@@ -70,7 +75,9 @@ class Route:
         heading = float(self.heading_rad[index])
         dx, dy = float(xy_m[0] - self.xy_m[index, 0]), float(xy_m[1] - self.xy_m[index, 1])
         cos, sin = np.cos(heading), np.sin(heading)
-        return RoutePoint(along_m=float(self.along_m[index] + dx * cos + dy * sin), left_m=float(dy * cos - dx * sin))
+        return RoutePoint(
+            along_m=float(self.along_m[index] + dx * cos + dy * sin), left_m=float(dy * cos - dx * sin)
+        )
 
     def _index(self, along_m: float) -> int:
         return int(np.clip(round(along_m / self._spacing_m), 0, len(self.xy_m) - 1))

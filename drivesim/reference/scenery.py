@@ -1,4 +1,4 @@
-"""What stands along the roads: trees, houses, posts, signs and rails, placed once per world, none on a road."""
+"""What stands along the roads, and never on them: trees, houses, posts, signs and rails."""
 
 from __future__ import annotations
 
@@ -52,13 +52,20 @@ class Scenery:
     post_kind: FloatArray = field(default_factory=lambda: _empty(0))  # (Q,) of PostKind
     post_rgb: FloatArray = field(default_factory=lambda: _empty(0, 3))  # (Q, 3) of a sign's plate
     house_pose: FloatArray = field(default_factory=lambda: _empty(0, 3))  # (H, 3) x, y, yaw
-    house_size_m: FloatArray = field(default_factory=lambda: _empty(0, 4))  # (H, 4) length, width, wall, roof height
+    house_size_m: FloatArray = field(
+        default_factory=lambda: _empty(0, 4)
+    )  # (H, 4) length, width, wall, roof height
     house_rgb: FloatArray = field(default_factory=lambda: _empty(0, 2, 3))  # (H, 2, 3) wall, roof
     rail_xy_m: FloatArray = field(default_factory=lambda: _empty(0, 2, 2))  # (R, 2, 2) both ends of a piece
 
 
 def place_scenery(
-    network: RoadNetwork, drivable: DrivableArea, look: Look, rng: Generator, *, offset_m: FloatArray | None = None
+    network: RoadNetwork,
+    drivable: DrivableArea,
+    look: Look,
+    rng: Generator,
+    *,
+    offset_m: FloatArray | None = None,
 ) -> Scenery:
     """Place the props of a look beside the roads.
 
@@ -101,7 +108,7 @@ class _Clearance:
 
 
 def _kerb_points(lanes: list[LaneEdges], spacing_m: float, beyond_m: float) -> tuple[FloatArray, FloatArray]:
-    """Return (N, 2) points ``beyond_m`` outside both edges of all lanes and (N,) yaws from there to the lane."""
+    """Return (N, 2) points ``beyond_m`` outside both edges of all lanes, (N,) yaws towards the lane."""
     points, yaws = [], []
     for lane in lanes:
         s_m = np.arange(0.5 * min(spacing_m, lane.s_m[-1]), lane.s_m[-1], spacing_m)
@@ -123,19 +130,30 @@ def _apart(xy_m: FloatArray, radius_m: FloatArray) -> list[int]:
     return kept
 
 
-_HOUSES = {SceneryKind.TOWN: (14.0, 5.0, 14.0), SceneryKind.SUBURB: (22.0, 9.0, 20.0)}  # spacing, nearest, farthest
-_WALLS = np.array([[206, 198, 182], [184, 150, 126], [168, 172, 180], [226, 222, 212], [150, 110, 92], [196, 178, 130]])
+_HOUSES = {
+    SceneryKind.TOWN: (14.0, 5.0, 14.0),
+    SceneryKind.SUBURB: (22.0, 9.0, 20.0),
+}  # spacing, nearest, farthest
+_WALLS = np.array(
+    [[206, 198, 182], [184, 150, 126], [168, 172, 180], [226, 222, 212], [150, 110, 92], [196, 178, 130]]
+)
 _ROOFS = np.array([[132, 72, 56], [92, 88, 88], [110, 84, 68], [74, 78, 88]])
 
 
-def _place_houses(scenery: Scenery, lanes: list[LaneEdges], clearance: _Clearance, look: Look, rng: Generator) -> None:
+def _place_houses(
+    scenery: Scenery, lanes: list[LaneEdges], clearance: _Clearance, look: Look, rng: Generator
+) -> None:
     spacing_m, nearest_m, farthest_m = _HOUSES.get(look.scenery, (110.0, 16.0, 40.0))
     is_town = look.scenery is SceneryKind.TOWN
     front_m = rng.uniform(nearest_m, farthest_m)
     points, yaws = _kerb_points(lanes, spacing_m / max(look.density, 0.3), front_m)
     points = points + rng.uniform(-3.0, 3.0, points.shape)
     count = len(points)
-    low, high = ([10.0, 9.0, 6.0, 0.0], [20.0, 14.0, 17.0, 0.0]) if is_town else ([8.0, 7.0, 3.2, 1.8], [14.0, 10.0, 5.5, 3.4])
+    low, high = (
+        ([10.0, 9.0, 6.0, 0.0], [20.0, 14.0, 17.0, 0.0])
+        if is_town
+        else ([8.0, 7.0, 3.2, 1.8], [14.0, 10.0, 5.5, 3.4])
+    )
     size = rng.uniform(low, high, (count, 4))
     radius = np.hypot(size[:, 0], size[:, 1]) / 2
     is_free = (clearance(points) > radius + 1.5) & (rng.random(count) < 0.85)
@@ -169,7 +187,13 @@ def _place_plants(scenery: Scenery, clearance: _Clearance, look: Look, rng: Gene
         to_house = np.linalg.norm(points[:, None] - scenery.house_pose[None, :, :2], axis=-1) - reach
         keep &= to_house.min(axis=1) > 1.0
     points, kind = points[keep], kind[keep]
-    tall = np.array([rng.uniform(5.0, 10.0, len(kind)), rng.uniform(6.0, 14.0, len(kind)), rng.uniform(0.8, 2.0, len(kind))])
+    tall = np.array(
+        [
+            rng.uniform(5.0, 10.0, len(kind)),
+            rng.uniform(6.0, 14.0, len(kind)),
+            rng.uniform(0.8, 2.0, len(kind)),
+        ]
+    )
     tint = np.where(kind == PlantKind.CONIFER, 0.72, 1.0) * rng.uniform(0.8, 1.2, len(kind))
     hue = rng.uniform(-8.0, 8.0, (len(kind), 3))
     scenery.plant_xy_m, scenery.plant_kind = points, kind.astype(np.float64)
@@ -178,10 +202,14 @@ def _place_plants(scenery: Scenery, clearance: _Clearance, look: Look, rng: Gene
     scenery.plant_rgb = np.clip((leaf + hue) * tint[:, None], 5.0, 250.0)
 
 
-_SIGN_RGB = np.array([[40, 80, 170], [190, 40, 36], [34, 120, 70], [236, 190, 40], [235, 235, 235]], dtype=np.float64)
+_SIGN_RGB = np.array(
+    [[40, 80, 170], [190, 40, 36], [34, 120, 70], [236, 190, 40], [235, 235, 235]], dtype=np.float64
+)
 
 
-def _place_posts(scenery: Scenery, lanes: list[LaneEdges], clearance: _Clearance, look: Look, rng: Generator) -> None:
+def _place_posts(
+    scenery: Scenery, lanes: list[LaneEdges], clearance: _Clearance, look: Look, rng: Generator
+) -> None:
     is_built_up = look.scenery in (SceneryKind.TOWN, SceneryKind.SUBURB)
     beyond_m = look.asphalt_margin_m + min(look.shoulder_m, 1.6)
     plan = [(PostKind.SIGN, 70.0, beyond_m + 0.6, 0.6)]

@@ -1,4 +1,4 @@
-"""The ground-truth world: a road, its traffic and its look, all made from a family and a seed, and a car moved through it."""
+"""The ground-truth world: a road, its traffic and its look, made from a seed, and a car moved through it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import numpy as np
 
 from drivesim.dynamics import VehicleConfig
 from drivesim.errors import InputError
-from drivesim.reference.camera import FrameRenderer, VehicleBox
+from drivesim.reference.camera import FrameRenderer
+from drivesim.reference.cars import TrafficCar
+from drivesim.reference.layout import RoadLayout
 from drivesim.reference.look import draw_look
-from drivesim.reference.roads import FAMILIES, RoadLayout, build_road
+from drivesim.reference.roads import FAMILIES, build_road
 from drivesim.reference.route import Route
 from drivesim.reference.scenery import place_scenery
 from drivesim.reference.surface import Surface, paint_surface
-from drivesim.reference.traffic import Traffic, TrafficCar
+from drivesim.reference.traffic import Traffic
+from drivesim.reference.vehicles import VehicleBox
 from drivesim.scene.geometry import FloatArray, global_from_ego, transform_points, wrap_angle
 from drivesim.scene.types import Camera, DrivableArea, EgoState, Image, front_camera
 
@@ -78,7 +81,9 @@ def draw_spec(seed: int) -> WorldSpec:
     if rng.random() < _WINDING_SHARE:
         return WorldSpec(family="winding", seed=seed)
     families = list(_OTHER_SHARES)
-    return WorldSpec(family=families[int(rng.choice(len(families), p=list(_OTHER_SHARES.values())))], seed=seed)
+    return WorldSpec(
+        family=families[int(rng.choice(len(families), p=list(_OTHER_SHARES.values())))], seed=seed
+    )
 
 
 class ReferenceWorld:
@@ -88,7 +93,12 @@ class ReferenceWorld:
     """
 
     def __init__(
-        self, spec: WorldSpec, *, camera: Camera | None = None, vehicle: VehicleConfig | None = None, rate_hz: float = 6.0
+        self,
+        spec: WorldSpec,
+        *,
+        camera: Camera | None = None,
+        vehicle: VehicleConfig | None = None,
+        rate_hz: float = 6.0,
     ) -> None:
         """Build the road; the picture of the ground is painted when first needed.
 
@@ -103,7 +113,9 @@ class ReferenceWorld:
         self.vehicle = vehicle or VehicleConfig()
         self.rate_hz = rate_hz
         root = np.random.SeedSequence([spec.seed, zlib.crc32(spec.family.encode())])
-        self._seeds = dict(zip(("road", "look", "surface", "scenery", "traffic", "start"), root.spawn(6), strict=True))
+        self._seeds = dict(
+            zip(("road", "look", "surface", "scenery", "traffic", "start"), root.spawn(6), strict=True)
+        )
         self.layout: RoadLayout = build_road(spec.family, self._rng("road"))
         self.look = draw_look(self._rng("look"))
         self.route = Route(_cut_route(self.layout, self._rng("start")))
@@ -142,7 +154,9 @@ class ReferenceWorld:
     @cached_property
     def surface(self) -> Surface:
         """Return the painted ground."""
-        return paint_surface(self.layout.network, offset_m=self.layout.offset_m, look=self.look, rng=self._rng("surface"))
+        return paint_surface(
+            self.layout.network, offset_m=self.layout.offset_m, look=self.look, rng=self._rng("surface")
+        )
 
     @property
     def drivable(self) -> DrivableArea:
@@ -161,7 +175,8 @@ class ReferenceWorld:
         xy_m, yaw_rad = self.route.point_at(along_m), self.route.heading_at(along_m)
         left_m = float(np.clip(rng.normal(0.0, 0.25), -0.6, 0.6))
         speed_mps = 0.0 if rng.random() < 0.08 else float(rng.uniform(2.0, 16.0))
-        speed_mps = min(speed_mps, float(np.sqrt(5.0 / max(self.route.curvature_between(along_m, along_m + 20.0), 1e-3))))
+        bend = self.route.curvature_between(along_m, along_m + 20.0)
+        speed_mps = min(speed_mps, float(np.sqrt(5.0 / max(bend, 1e-3))))
         self._ego = EgoState(
             x_m=float(xy_m[0] - np.sin(yaw_rad) * left_m),
             y_m=float(xy_m[1] + np.cos(yaw_rad) * left_m),
@@ -199,20 +214,24 @@ class ReferenceWorld:
             places = self.route.locate_ahead(positions, from_m=here.along_m, reach_m=60.0)
             nearest, place = min(zip(cars, places, strict=True), key=lambda pair: pair[1].along_m)
             if 3.0 < place.along_m - here.along_m < 55.0 and abs(place.left_m) < 9.0:
-                heading_rad = self.route.heading_at(place.along_m)
-                parts.append(_car_words(nearest, left_m=place.left_m, is_oncoming=bool(np.cos(nearest.heading - heading_rad) < 0)))
+                is_oncoming = bool(np.cos(nearest.heading - self.route.heading_at(place.along_m)) < 0)
+                parts.append(_car_words(nearest, left_m=place.left_m, is_oncoming=is_oncoming))
         return ", ".join(parts)
 
 
 def footprint(ego: EgoState, vehicle: VehicleConfig) -> FloatArray:
     """Return the (4, 2) corners of the car in the global frame."""
-    back, front, half = -vehicle.rear_overhang_m, vehicle.length_m - vehicle.rear_overhang_m, vehicle.width_m / 2
+    back, front, half = (
+        -vehicle.rear_overhang_m,
+        vehicle.length_m - vehicle.rear_overhang_m,
+        vehicle.width_m / 2,
+    )
     corners = [[back, -half], [back, half], [front, half], [front, -half]]
     return transform_points(global_from_ego([ego.x_m, ego.y_m], ego.yaw_rad), corners)
 
 
 def _cut_route(layout: RoadLayout, rng: np.random.Generator) -> FloatArray:
-    """Return the stretch of the route from a little behind a random start to its end, or some laps of a loop."""
+    """Return the route from a little behind a random start to its end, or some laps of a loop."""
     points = layout.route_xy_m
     wanted = int(_ROUTE_BEHIND_M + _ROUTE_AHEAD_M)
     if layout.is_loop:
@@ -232,7 +251,8 @@ def _bend_words(turn_rad: float) -> str:
 
 
 def _car_words(car: TrafficCar, *, left_m: float, is_oncoming: bool) -> str:
-    name = f"{car.body.color} {car.body.kind}"
+    article = "an" if car.body.color[0] in "aeiou" else "a"
+    name = f"{article} {car.body.color} {car.body.kind}"
     if is_oncoming:
-        return f"meeting a {name}"
-    return f"following a {name}" if abs(left_m) < 1.8 else f"beside a {name}"
+        return f"meeting {name}"
+    return f"following {name}" if abs(left_m) < 1.8 else f"beside {name}"

@@ -1,4 +1,4 @@
-"""Stunts: short scripts of wheel and speed that have nothing to do with the road, as policies under training drive."""
+"""Stunts: short scripts of wheel and speed that ignore the road, as policies under training drive."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def draw_stunt(rng: np.random.Generator, *, weights: dict[str, float], rate_hz: 
     """
     kinds = list(weights)
     shares = np.array(list(weights.values()))
-    return Stunt(STUNTS[kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]](rng, rate_hz))
+    kind = kinds[int(rng.choice(len(kinds), p=shares / shares.sum()))]
+    return Stunt(STUNTS[kind](rng, rate_hz))
 
 
 def _duration(rng: np.random.Generator, rate_hz: float, shortest_s: float, longest_s: float) -> int:
@@ -76,14 +77,17 @@ def _hard_turn(rng: np.random.Generator, rate_hz: float, speed_mps: float | None
 def _speed_step(rng: np.random.Generator, rate_hz: float) -> list[Instant]:
     speed_mps = _speed(rng)
     shortest_s = 1.2 + speed_mps / 8.0  # time to reach it
-    return [Instant(speed_mps=speed_mps) for _ in range(_duration(rng, rate_hz, shortest_s, shortest_s + 2.0))]
+    return [
+        Instant(speed_mps=speed_mps) for _ in range(_duration(rng, rate_hz, shortest_s, shortest_s + 2.0))
+    ]
 
 
 def _both(rng: np.random.Generator, rate_hz: float) -> list[Instant]:
     """Take a speed first, then turn hard at it."""
     speed_mps = float(rng.choice(_SPEEDS_MPS[1:]))
     run_up_s = 0.3 + speed_mps / 10.0
-    return [Instant(speed_mps=speed_mps) for _ in range(_duration(rng, rate_hz, 0.3, run_up_s))] + _hard_turn(rng, rate_hz, speed_mps)
+    run_up = [Instant(speed_mps=speed_mps) for _ in range(_duration(rng, rate_hz, 0.3, run_up_s))]
+    return run_up + _hard_turn(rng, rate_hz, speed_mps)
 
 
 def _slalom(rng: np.random.Generator, rate_hz: float) -> list[Instant]:
@@ -98,7 +102,8 @@ def _random(rng: np.random.Generator, rate_hz: float) -> list[Instant]:
     """Draw a new action every few steps."""
     instants: list[Instant] = []
     for _ in range(int(rng.integers(3, 8))):
-        wheel, speed_mps = float(rng.uniform(-_MAX_STEERING_RAD, _MAX_STEERING_RAD)), float(rng.uniform(0.0, 16.0))
+        wheel = float(rng.uniform(-_MAX_STEERING_RAD, _MAX_STEERING_RAD))
+        speed_mps = float(rng.uniform(0.0, 16.0))
         instants += [Instant(steering_rad=wheel, speed_mps=speed_mps)] * _duration(rng, rate_hz, 0.16, 0.8)
     return instants
 
@@ -106,7 +111,9 @@ def _random(rng: np.random.Generator, rate_hz: float) -> list[Instant]:
 def _frozen(rng: np.random.Generator, rate_hz: float) -> list[Instant]:
     """Hold one action, as an untrained policy does."""
     wheel, speed_mps = float(rng.normal(0.0, 0.1)), _speed(rng)
-    return [Instant(steering_rad=wheel, speed_mps=speed_mps) for _ in range(_duration(rng, rate_hz, 1.0, 3.0))]
+    return [
+        Instant(steering_rad=wheel, speed_mps=speed_mps) for _ in range(_duration(rng, rate_hz, 1.0, 3.0))
+    ]
 
 
 def _run_off(rng: np.random.Generator, rate_hz: float) -> list[Instant]:

@@ -1,4 +1,4 @@
-"""The ground of a world: every lane painted once into a bird's-eye texture with a mip pyramid, and where one may drive.
+"""The ground of a world: all lanes painted once into a bird's-eye texture with mip levels; the drivable area.
 
 Row 0 of the texture is its northern edge (largest y), as in a map mask.
 """
@@ -12,6 +12,7 @@ import numpy as np
 from highway_env.road.lane import AbstractLane, LineType
 from highway_env.road.road import RoadNetwork
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from drivesim.reference.look import Look, Weather
 from drivesim.scene.geometry import FloatArray
@@ -44,7 +45,9 @@ class LaneEdges:
     def resampled(self, s_m: FloatArray, lateral_m: float) -> FloatArray:
         """Return (M, 2) points at distances ``s_m`` and a lateral offset."""
         curve = self.at(lateral_m)
-        return np.stack([np.interp(s_m, self.s_m, curve[:, 0]), np.interp(s_m, self.s_m, curve[:, 1])], axis=-1)
+        return np.stack(
+            [np.interp(s_m, self.s_m, curve[:, 0]), np.interp(s_m, self.s_m, curve[:, 1])], axis=-1
+        )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -95,10 +98,14 @@ def paint_surface(network: RoadNetwork, *, offset_m: FloatArray, look: Look, rng
     lanes = sample_lanes(network, offset_m)
     corners = np.concatenate([np.concatenate([lane.first_xy_m, lane.second_xy_m]) for lane in lanes])
     if corners.min() < 0.0:
-        raise ValueError(f"roads must lie at non-negative coordinates, got {corners.min(axis=0)}; raise offset_m")
+        raise ValueError(
+            f"roads must lie at non-negative coordinates, got {corners.min(axis=0)}; raise offset_m"
+        )
     extent = corners.max(axis=0) + MARGIN_M
     resolution_m = max(_FINEST_M, float(np.sqrt(extent.prod() / _MAX_PIXELS)))
-    coarsest_m = resolution_m * 2 ** (_NUM_LEVELS - 1)  # whole cells of it, so that every level halves exactly
+    coarsest_m = resolution_m * 2 ** (
+        _NUM_LEVELS - 1
+    )  # whole cells of it, so that every level halves exactly
     size_x, size_y = (float(v) for v in np.ceil(extent / coarsest_m) * coarsest_m)
     drivable = _drivable_area(lanes, size_x, size_y)
     painter = _Painter(size_x, size_y, resolution_m, look, rng)
@@ -120,7 +127,9 @@ def _drivable_area(lanes: list[LaneEdges], size_x: float, size_y: float) -> Driv
     rows, columns = int(np.ceil(size_y / _DRIVABLE_CELL_M)), int(np.ceil(size_x / _DRIVABLE_CELL_M))
     mask = np.zeros((rows, columns), np.uint8)
     for lane in lanes:
-        for quad in _pixel_quads(lane.first_xy_m, lane.second_xy_m, rows * _DRIVABLE_CELL_M, _DRIVABLE_CELL_M):
+        for quad in _pixel_quads(
+            lane.first_xy_m, lane.second_xy_m, rows * _DRIVABLE_CELL_M, _DRIVABLE_CELL_M
+        ):
             cv2.fillConvexPoly(mask, quad, 1, cv2.LINE_8, _SHIFT)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
     return DrivableArea(mask=mask.astype(bool), resolution_m=_DRIVABLE_CELL_M, origin_xy_m=np.zeros(2))
@@ -128,7 +137,7 @@ def _drivable_area(lanes: list[LaneEdges], size_x: float, size_y: float) -> Driv
 
 def _pixel_quads(
     first_xy_m: FloatArray, second_xy_m: FloatArray, size_y_m: float, resolution_m: float
-) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+) -> NDArray[np.int32]:
     """Return (N - 1, 4, 2) quads between two curves, in cv2's fixed-point pixel coordinates."""
     quads = np.stack([first_xy_m[:-1], first_xy_m[1:], second_xy_m[1:], second_xy_m[:-1]], axis=1)
     quads = np.stack([quads[..., 0], size_y_m - quads[..., 1]], axis=-1) / resolution_m - 0.5
@@ -169,7 +178,7 @@ class _Painter:
         quads = _pixel_quads(lane.at(from_m), lane.at(to_m), self._size_y, self._resolution_m)
         self._fill(quads, np.broadcast_to(rgb, (len(lane.s_m), 3)))
 
-    def _fill(self, quads: np.ndarray[tuple[int, ...], np.dtype[np.int32]], rgb: FloatArray) -> None:
+    def _fill(self, quads: NDArray[np.int32], rgb: FloatArray) -> None:
         for quad, color in zip(quads, rgb.tolist(), strict=False):
             cv2.fillConvexPoly(self.image, quad, color, cv2.LINE_AA, _SHIFT)
 
@@ -198,7 +207,9 @@ class _Painter:
         elif line_type == LineType.STRIPED:
             period_m = self._look.stripe_length_m + self._look.stripe_gap_m
             for start_m in np.arange(0.0, lane.s_m[-1], period_m):
-                s_m = np.clip(start_m + self._look.stripe_length_m * np.array([0.0, 0.5, 1.0]), 0.0, lane.s_m[-1])
+                s_m = np.clip(
+                    start_m + self._look.stripe_length_m * np.array([0.0, 0.5, 1.0]), 0.0, lane.s_m[-1]
+                )
                 self._strip(lane, s_m, lateral_m - half, lateral_m + half, np.array(self._look.line_rgb))
 
     def _strip(self, lane: LaneEdges, s_m: FloatArray, from_m: float, to_m: float, rgb: FloatArray) -> None:

@@ -1,8 +1,8 @@
-"""`drivesim data synth`: random worlds, random drivers -> a nuScenes data set."""
+"""Random worlds, random drivers -> a nuScenes data set (`drivesim data synth`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,69 +11,95 @@ import numpy as np
 from drivesim.errors import InputError
 from drivesim.reference.behavior import Recording, record
 from drivesim.reference.export import ExportConfig, export_nuscenes
-from drivesim.reference.simulator import draw_spec
+from drivesim.reference.simulator import WorldSpec, draw_spec
 
 RESERVED_SEED = 950_000
 """Road seeds from here on are kept for later comparisons and are never recorded."""
 
 
-@dataclass(kw_only=True, slots=True)
-class SynthConfig:
-    """What is recorded. Scene ``i`` is the world of road seed ``first_seed + i``."""
+@dataclass(kw_only=True, slots=True, frozen=True)
+class ScenePlan:
+    """One recording to be made."""
 
-    num_scenes: int = 10
-    first_seed: int = 0
+    spec: WorldSpec
+    driver: str | None = None  # None draws one, good to reckless
     duration_s: float = 15.0
     rate_hz: float = 6.0
-    driver: str | None = None  # a driver's name; None draws one per scene, good to reckless
 
     def __post_init__(self) -> None:
-        """Refuse empty data sets, reserved seeds and scenes of less than a second."""
-        if self.num_scenes < 1:
-            raise InputError(f"cannot record {self.num_scenes} scenes; ask for at least 1")
-        if self.first_seed < 0 or self.first_seed + self.num_scenes > RESERVED_SEED:
-            last = self.first_seed + self.num_scenes - 1
-            raise InputError(
-                f"seeds {self.first_seed} to {last} are not all within 0 to {RESERVED_SEED - 1}; choose others"
-            )
+        """Refuse reserved seeds and recordings of less than a second."""
+        if self.spec.seed >= RESERVED_SEED:
+            raise InputError(f"road seed {self.spec.seed} is reserved; choose seeds below {RESERVED_SEED}")
         if not (self.duration_s >= 1.0 and self.rate_hz >= 1.0):
-            raise InputError(f"need at least 1 s and 1 Hz, got {self.duration_s} s and {self.rate_hz} Hz")
+            raise InputError(f"need at least 1 s at 1 Hz, got {self.duration_s} s at {self.rate_hz} Hz")
+
+    @property
+    def num_frames(self) -> int:
+        """Return the frames that span the duration, both ends included."""
+        return int(np.ceil(self.duration_s * self.rate_hz - 1e-6)) + 1
 
 
-def synthesise(
+def synthesize(
     out: Path,
-    config: SynthConfig,
     *,
-    export: ExportConfig | None = None,
-    on_scene: Callable[[Recording], None] | None = None,
+    num_scenes: int,
+    seed: int,
+    duration_s: float = 15.0,
+    rate_hz: float = 6.0,
+    on_progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Record worlds and write them to the new folder ``out``, which appears only when complete.
+    """Record worlds ``seed``, ``seed + 1``, ... and write them to the new folder ``out``.
+
+    The folder appears only when complete. The same arguments give the same bytes.
 
     Args:
         out: data root to be.
-        config: what to record.
-        export: how to write it.
-        on_scene: called after each recorded scene, for progress.
+        num_scenes: how many.
+        seed: of the first world, and of its driver.
+        duration_s: length of each scene.
+        rate_hz: frames per second.
+        on_progress: called with the number of scenes recorded so far.
 
     Returns:
         The number of scenes.
+
+    Raises:
+        InputError: no scenes, reserved seeds, too short, or ``out`` is there and not empty.
     """
-    return export_nuscenes(recordings(config, on_scene=on_scene), out, config=export)
+    if num_scenes < 1 or seed < 0 or seed + num_scenes > RESERVED_SEED:
+        raise InputError(
+            f"cannot record {num_scenes} scenes from seed {seed}; ask for at least 1, with seeds "
+            f"from 0 to {RESERVED_SEED - 1}"
+        )
+    plans = (
+        ScenePlan(spec=draw_spec(number), duration_s=duration_s, rate_hz=rate_hz)
+        for number in range(seed, seed + num_scenes)
+    )
+    return export_nuscenes(recordings(plans, on_progress=on_progress), out)
+
+
+def record_plans(
+    plans: Iterable[ScenePlan],
+    out: Path,
+    *,
+    export: ExportConfig,
+    on_progress: Callable[[int], None] | None = None,
+) -> int:
+    """Record chosen worlds and write them to the new folder ``out``; return the number of scenes."""
+    return export_nuscenes(recordings(plans, on_progress=on_progress), out, config=export)
 
 
 def recordings(
-    config: SynthConfig, *, on_scene: Callable[[Recording], None] | None = None
+    plans: Iterable[ScenePlan], *, on_progress: Callable[[int], None] | None = None
 ) -> Iterator[Recording]:
-    """Record one scene after another; the same config gives the same scenes."""
-    num_frames = int(np.ceil(config.duration_s * config.rate_hz)) + 1
-    for seed in range(config.first_seed, config.first_seed + config.num_scenes):
-        recording = record(
-            draw_spec(seed),
-            driver=config.driver,
-            num_frames=num_frames,
-            driver_seed=seed,
-            rate_hz=config.rate_hz,
+    """Make one recording after another; the driver's chance follows from the road seed."""
+    for count, plan in enumerate(plans, start=1):
+        yield record(
+            plan.spec,
+            driver=plan.driver,
+            num_frames=plan.num_frames,
+            driver_seed=plan.spec.seed,
+            rate_hz=plan.rate_hz,
         )
-        if on_scene is not None:
-            on_scene(recording)
-        yield recording
+        if on_progress is not None:
+            on_progress(count)

@@ -1,6 +1,7 @@
 """Endless random winding roads: a course of straights, arcs and chicanes, and the lanes laid along it.
 
-Pure geometry on HighwayEnv's lane classes; which lanes a road has is drawn in ``roads.py``. Lateral offsets are left-positive.
+Pure geometry on HighwayEnv's lane classes; which lanes a road has is drawn in ``roads.py``. Lateral offsets
+are left-positive.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _TRAFFIC_LATERAL_ACCEL_MPS2 = 2.2
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Piece:
-    """A stretch of the course: an arc where ``curvature_1pm`` is not zero, a chicane where ``amplitude_m`` is not."""
+    """A stretch of the course: an arc if curved, a chicane if it has an amplitude, else straight."""
 
     start_m: tuple[float, float]
     heading_rad: float
@@ -32,7 +33,8 @@ class Piece:
         half = 0.5 * self.curvature_1pm * self.length_m
         chord = self.length_m * float(np.sinc(half / np.pi))
         direction = self.heading_rad + half
-        return self.start_m[0] + chord * float(np.cos(direction)), self.start_m[1] + chord * float(np.sin(direction))
+        dx_m, dy_m = chord * float(np.cos(direction)), chord * float(np.sin(direction))
+        return self.start_m[0] + dx_m, self.start_m[1] + dy_m
 
     @property
     def speed_limit_mps(self) -> float:
@@ -52,7 +54,9 @@ class LaneStyle:
     right_line: int = LineType.NONE
 
 
-def draw_course(rng: np.random.Generator, *, is_loop: bool, min_radius_m: float, half_width_m: float) -> list[Piece]:
+def draw_course(
+    rng: np.random.Generator, *, is_loop: bool, min_radius_m: float, half_width_m: float
+) -> list[Piece]:
     """Draw a course that keeps clear of itself: a closed loop, or 430-640 m that fit into about 330 x 330 m.
 
     Args:
@@ -69,18 +73,20 @@ def draw_course(rng: np.random.Generator, *, is_loop: bool, min_radius_m: float,
     return [Piece(start_m=(0.0, 0.0), heading_rad=0.0, length_m=420.0)]
 
 
-def continue_course(rng: np.random.Generator, *, start_m: tuple[float, float], heading_rad: float) -> list[Piece]:
+def continue_course(
+    rng: np.random.Generator, *, start_m: tuple[float, float], heading_rad: float
+) -> list[Piece]:
     """Draw a short gentle course of an arc and a straight that goes on from a given pose."""
     radius_m = float(rng.uniform(45.0, 140.0))
     angle_rad = float(rng.uniform(0.2, 0.8) * rng.choice([-1, 1]))
-    bend = Piece(
-        start_m=start_m, heading_rad=heading_rad, length_m=radius_m * abs(angle_rad), curvature_1pm=np.sign(angle_rad) / radius_m
-    )
-    return [bend, Piece(start_m=bend.end_m, heading_rad=heading_rad + angle_rad, length_m=120.0 - min(bend.length_m, 80.0))]
+    bend_m = radius_m * abs(angle_rad)
+    bend = Piece(start_m=start_m, heading_rad=heading_rad, length_m=bend_m, curvature_1pm=angle_rad / bend_m)
+    straight_m = 120.0 - min(bend_m, 80.0)
+    return [bend, Piece(start_m=bend.end_m, heading_rad=heading_rad + angle_rad, length_m=straight_m)]
 
 
 def lay_lane(piece: Piece, style: LaneStyle, speed_limit_mps: float) -> AbstractLane:
-    """Return the HighwayEnv lane that follows ``piece`` at the offset of ``style``, in its driving direction."""
+    """Return the HighwayEnv lane that follows a piece at the offset and in the direction of ``style``."""
     # HighwayEnv names the side of negative lateral coordinates first: the right one, as y points up here.
     common = {
         "width": style.width_m,
@@ -109,11 +115,12 @@ def _lay_arc(piece: Piece, style: LaneStyle, common: dict[str, object]) -> Circu
     radius_m = 1 / abs(piece.curvature_1pm)
     left = np.array([-np.sin(piece.heading_rad), np.cos(piece.heading_rad)])
     center = np.array(piece.start_m) + left * turn * radius_m
-    phases = [piece.heading_rad - turn * np.pi / 2, piece.heading_rad - turn * np.pi / 2 + piece.curvature_1pm * piece.length_m]
+    first = piece.heading_rad - turn * np.pi / 2
+    phases = [first, first + piece.curvature_1pm * piece.length_m]
     if not style.is_forward:
         phases.reverse()
-    is_counter_clockwise = (turn > 0) == style.is_forward  # what HighwayEnv, with y down, calls clockwise
-    return CircularLane(center, radius_m - turn * style.offset_m, phases[0], phases[1], clockwise=is_counter_clockwise, **common)
+    is_left_turn = (turn > 0) == style.is_forward  # what HighwayEnv, with y down, calls clockwise
+    return CircularLane(center, radius_m - turn * style.offset_m, *phases, clockwise=is_left_turn, **common)
 
 
 def _open_corners(rng: np.random.Generator) -> FloatArray:
@@ -139,7 +146,9 @@ def _loop_corners(rng: np.random.Generator) -> FloatArray:
     return points if rng.random() < 0.5 else points[::-1].copy()
 
 
-def _rounded(rng: np.random.Generator, corners: FloatArray, *, is_loop: bool, min_radius_m: float) -> list[Piece] | None:
+def _rounded(
+    rng: np.random.Generator, corners: FloatArray, *, is_loop: bool, min_radius_m: float
+) -> list[Piece] | None:
     """Round the corners with arcs; None where a corner is too sharp for ``min_radius_m``."""
     legs = np.diff(np.vstack([corners, corners[:1]]) if is_loop else corners, axis=0)
     lengths = np.hypot(legs[:, 0], legs[:, 1])
@@ -182,25 +191,31 @@ def _straight(rng: np.random.Generator, start: FloatArray, heading_rad: float, l
     amplitude_m = 0.0
     if length_m > 45.0 and rng.random() < 0.35:
         slope_limit = min(0.3, 0.035 * length_m / (2 * np.pi))
-        amplitude_m = float(rng.choice([-1, 1]) * rng.uniform(0.4, 1.0) * slope_limit * length_m / (2 * np.pi))
+        share = float(rng.choice([-1, 1]) * rng.uniform(0.4, 1.0))
+        amplitude_m = share * slope_limit * length_m / (2 * np.pi)
     return Piece(
-        start_m=(float(start[0]), float(start[1])), heading_rad=heading_rad, length_m=length_m, amplitude_m=amplitude_m
+        start_m=(float(start[0]), float(start[1])),
+        heading_rad=heading_rad,
+        length_m=length_m,
+        amplitude_m=amplitude_m,
     )
 
 
 def _is_clear(pieces: list[Piece], *, clearance_m: float, is_loop: bool) -> bool:
-    """Tell whether the course is short and compact enough and keeps ``clearance_m`` to its other stretches."""
+    """Tell whether the course is compact and keeps ``clearance_m`` to its other stretches."""
     spacing_m = 6.0
     points = []
     for piece in pieces:
         steps = np.arange(0.0, piece.length_m, spacing_m)
         half = 0.5 * piece.curvature_1pm * steps
         chord, direction = steps * np.sinc(half / np.pi), piece.heading_rad + half
-        points.append(np.stack([np.cos(direction), np.sin(direction)], axis=1) * chord[:, None] + np.array(piece.start_m))
+        bearing = np.stack([np.cos(direction), np.sin(direction)], axis=1)
+        points.append(bearing * chord[:, None] + np.array(piece.start_m))
     track = np.concatenate(points)
     total_m = sum(piece.length_m for piece in pieces)
     extent = np.ptp(track, axis=0)
-    if extent[0] * extent[1] > 1.1e5 or extent.max() > 480.0 or not (230.0 if is_loop else 430.0) < total_m < 660.0:
+    is_too_large = extent[0] * extent[1] > 1.1e5 or extent.max() > 480.0
+    if is_too_large or not (230.0 if is_loop else 430.0) < total_m < 660.0:
         return False
     gap = np.hypot(*(track[:, None] - track[None]).transpose(2, 0, 1))
     apart = np.abs(np.arange(len(track))[:, None] - np.arange(len(track)))

@@ -1,6 +1,6 @@
 """Windows of scenes as batches for training and evaluation.
 
-B: clips in a batch, T: frames, H W C: picture, A: the twist (speed in m/s, yaw rate in rad/s that lead into a frame).
+B: clips in a batch, T: frames, H W C: picture, A: twist (speed in m/s, yaw rate in rad/s, into a frame).
 """
 
 from __future__ import annotations

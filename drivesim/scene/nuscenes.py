@@ -143,9 +143,8 @@ class NuScenesDataset:
         steady = steady_frames(_times_us(pictures), rate_hz)
         steady.check_length(name, min_frames)
         if steady.num_repeated:
-            problems.append(
-                f"{steady.num_repeated} of {len(steady.indices)} instants lack a picture of their own"
-            )
+            count = f"{steady.num_repeated} of {len(steady.indices)}"
+            problems.append(f"{count} instants lack a picture of their own")
         paths = [self.dataroot / pictures[index]["filename"] for index in steady.indices]
         scene = self._assemble(record, pictures, steady, rate_hz)
         scene.frames = FrameFiles(paths, width_px, height_px)

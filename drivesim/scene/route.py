@@ -32,8 +32,8 @@ class RoutePosition:
 class Route:
     """A polyline with arc length.
 
-    A route may cross or repeat itself (a lap, a roundabout); ``project`` therefore searches near the last known
-    place when it is told one.
+    A route may cross or repeat itself (a lap, a roundabout); ``project`` therefore searches near the last
+    known place when it is told one.
     """
 
     def __init__(self, xy_m: ArrayLike) -> None:
@@ -85,7 +85,8 @@ class Route:
             xy_m: (2,) global point.
             yaw_rad: heading of the car there.
             near_m: the last known distance along the route; the search stays 10 m behind to 30 m ahead of it.
-                Without it the whole route is searched, and of equally near places (within 0.5 m) the first is taken.
+                Without it the whole route is searched, and of equally near places (within 0.5 m) the first
+                is taken.
         """
         offset = np.asarray(xy_m, dtype=np.float64) - self.xy_m[:-1]
         along = np.clip(np.sum(offset * self._direction, axis=1), 0.0, self._segment_m)
@@ -105,7 +106,7 @@ class Route:
         return RoutePosition(distance_m=distance_m, lateral_m=lateral_m, heading_error_rad=heading)
 
     def command_at(self, distance_m: float) -> Command:
-        """Return LEFT or RIGHT where the route turns by 45 degrees or more within the next 25 m, else FOLLOW."""
+        """Return LEFT or RIGHT if the route turns 45 degrees or more within the next 25 m, else FOLLOW."""
         ahead = self.headings_at(distance_m + np.linspace(0.0, TURN_WITHIN_M, 26)) - self.headings_at(
             distance_m
         )
@@ -116,7 +117,7 @@ class Route:
 
 
 def route_of(scene: Scene) -> Route:
-    """Return the scene's route; without one the recorded path, and for a standing car 100 m straight ahead."""
+    """Return the scene's route; without one the recorded path, for a standing car 100 m straight on."""
     for points in (scene.route_xy_m, scene.xy_m):
         if points is not None and len(_without_repeats(points)) >= 2 and _length_m(points) >= 1.0:
             return Route(points)

@@ -23,7 +23,9 @@ class TokenizerLossConfig:
     l2_weight: float = 3.0
     perceptual_weight: float = 0.0
     perceptual_model: str = "resnet18"  # a timm model whose features are compared
-    perceptual_weights: str | None = None  # file with that model's weights (safetensors or torch); nothing is fetched
+    perceptual_weights: str | None = (
+        None  # file with that model's weights (safetensors or torch); nothing is fetched
+    )
     adversarial_weight: float = 0.0
     discriminator_channels: int = 48
 
@@ -33,7 +35,9 @@ class TokenizerLossConfig:
         if min(weights) < 0 or max(weights[:2]) <= 0:
             raise ValueError(f"loss weights must be >= 0 and one of l1, l2 positive, got {weights}")
         if self.perceptual_weight > 0 and self.perceptual_weights is None:
-            raise ValueError("losses.perceptual_weight > 0 needs losses.perceptual_weights=FILE with the timm model's weights")
+            raise ValueError(
+                "losses.perceptual_weight > 0 needs losses.perceptual_weights=FILE with the timm model's weights"
+            )
 
 
 class PatchDiscriminator(nn.Module):
@@ -43,9 +47,17 @@ class PatchDiscriminator(nn.Module):
         """Build three stride-2 convolutions behind a pixel-unshuffle stem."""
         super().__init__()
         widths = [channels, 2 * channels, 4 * channels]
-        layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, widths[0], 3, padding=1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, widths[0], 3, padding=1),
+            nn.LeakyReLU(0.2),
+        ]
         for before, after in zip(widths, widths[1:], strict=False):
-            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.GroupNorm(8, after), nn.LeakyReLU(0.2)]
+            layers += [
+                nn.Conv2d(before, after, 4, stride=2, padding=1),
+                nn.GroupNorm(8, after),
+                nn.LeakyReLU(0.2),
+            ]
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1))
 
     def forward(self, frames_BCHW: Tensor) -> Tensor:
@@ -117,5 +129,7 @@ def _timm_features(name: str, weights: str) -> nn.Module:
     from drivesim.torchvision_guard import import_timm
 
     timm = import_timm()
-    model: nn.Module = timm.create_model(name, features_only=True, out_indices=(1, 2, 3), checkpoint_path=weights)
+    model: nn.Module = timm.create_model(
+        name, features_only=True, out_indices=(1, 2, 3), checkpoint_path=weights
+    )
     return model.eval().requires_grad_(False)

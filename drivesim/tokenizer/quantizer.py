@@ -43,6 +43,10 @@ class Quantizer(Protocol):
         """Return the continuous point of code space that would be rounded to a code."""
         ...
 
+    def nearest(self, bounded_BSQ: Tensor) -> Tensor:
+        """Return the token ids (B, S) nearest to points of code space."""
+        ...
+
 
 class FiniteScalarQuantizer(nn.Module):
     """Finite scalar quantization (Mentzer et al., 2023): every number is squashed and rounded to a few levels.
@@ -74,6 +78,10 @@ class FiniteScalarQuantizer(nn.Module):
         """Return the level index of each number, int64 in [0, level)."""
         cells = torch.floor((bounded_BSQ + 1) / 2 * self.levels_Q)
         return torch.minimum(cells, self.levels_Q - 1).clamp_min(0).long()
+
+    def nearest(self, bounded_BSQ: Tensor) -> Tensor:
+        """Return the token ids (B, S) of the cells that points of [-1, 1] lie in."""
+        return (self.digits(bounded_BSQ.float()) * self.strides_Q).sum(-1)
 
     def forward(self, latents_BSQ: Tensor) -> Quantized:
         """Round ``latents_BSQ`` of shape (B, S, Q) to the middle of their cells."""
@@ -109,12 +117,20 @@ class VectorQuantizer(nn.Module):
     ema_sum_KQ: Tensor
 
     def __init__(
-        self, codebook_size: int, code_dim: int, *, decay: float = 0.99, commitment: float = 0.25, revive_below: float = 0.03
+        self,
+        codebook_size: int,
+        code_dim: int,
+        *,
+        decay: float = 0.99,
+        commitment: float = 0.25,
+        revive_below: float = 0.03,
     ) -> None:
         """Start from random codes; they are drawn to the data within the first steps."""
         super().__init__()
         if codebook_size < 2 or code_dim < 1:
-            raise ValueError(f"codebook_size must be >= 2 and code_dim >= 1, got {codebook_size} and {code_dim}")
+            raise ValueError(
+                f"codebook_size must be >= 2 and code_dim >= 1, got {codebook_size} and {code_dim}"
+            )
         self.codebook_size = codebook_size
         self.code_dim = code_dim
         self.levels: tuple[int, ...] = ()
@@ -132,12 +148,16 @@ class VectorQuantizer(nn.Module):
         """Return the codebook vectors (..., Q) of token ids."""
         return functional.embedding(token_ids, self.codebook_KQ)
 
+    def nearest(self, bounded_BSQ: Tensor) -> Tensor:
+        """Return the token ids (B, S) of the codes nearest to points of code space."""
+        distances = torch.cdist(bounded_BSQ.float().flatten(0, 1), self.codebook_KQ)
+        return distances.argmin(-1).reshape(bounded_BSQ.shape[:2])
+
     def forward(self, latents_BSQ: Tensor) -> Quantized:
         """Replace every latent by its nearest code; in training mode also move the codes."""
         with torch.autocast(latents_BSQ.device.type, enabled=False):
             latents_BSQ = latents_BSQ.float()
-            token_ids_BS = torch.cdist(latents_BSQ.detach().flatten(0, 1), self.codebook_KQ).argmin(-1)
-            token_ids_BS = token_ids_BS.reshape(latents_BSQ.shape[:2])
+            token_ids_BS = self.nearest(latents_BSQ.detach())
             codes_BSQ = self.codes(token_ids_BS)
             loss = self.commitment * functional.mse_loss(latents_BSQ, codes_BSQ)
             if self.training:

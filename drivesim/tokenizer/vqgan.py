@@ -42,9 +42,13 @@ class VQGANConfig:
     def __post_init__(self) -> None:
         """Refuse sizes that the strides do not divide."""
         if len(self.channels) != len(self.num_res_blocks) or not self.channels:
-            raise ValueError(f"channels {self.channels} and num_res_blocks {self.num_res_blocks} must pair up")
+            raise ValueError(
+                f"channels {self.channels} and num_res_blocks {self.num_res_blocks} must pair up"
+            )
         if self.height_px % self.stride or self.width_px % self.stride:
-            raise ValueError(f"height_px and width_px must divide by {self.stride}, got {self.height_px}x{self.width_px}")
+            raise ValueError(
+                f"height_px and width_px must divide by {self.stride}, got {self.height_px}x{self.width_px}"
+            )
 
     @property
     def stride(self) -> int:
@@ -77,7 +81,10 @@ class ResBlock(nn.Module):
 
 def _encoder(config: VQGANConfig, code_dim: int) -> nn.Sequential:
     widths = config.channels
-    layers: list[nn.Module] = [nn.PixelUnshuffle(STEM_STRIDE), nn.Conv2d(3 * STEM_STRIDE**2, widths[0], 3, padding=1)]
+    layers: list[nn.Module] = [
+        nn.PixelUnshuffle(STEM_STRIDE),
+        nn.Conv2d(3 * STEM_STRIDE**2, widths[0], 3, padding=1),
+    ]
     for i, width in enumerate(widths):
         if i > 0:
             layers.append(nn.Conv2d(widths[i - 1], width, 3, stride=2, padding=1))
@@ -171,7 +178,9 @@ class VQGAN(nn.Module):
     def _check_frames(self, frames_BCHW: Tensor) -> None:
         expected = (3, self.config.height_px, self.config.width_px)
         if frames_BCHW.ndim != 4 or tuple(frames_BCHW.shape[1:]) != expected:
-            raise ValueError(f"frames must be (B, 3, {expected[1]}, {expected[2]}), got {tuple(frames_BCHW.shape)}")
+            raise ValueError(
+                f"frames must be (B, 3, {expected[1]}, {expected[2]}), got {tuple(frames_BCHW.shape)}"
+            )
 
 
 def normalized(frames_BHWC: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One function per `drivesim train` command: data, task, loop, and the trained model as its own checkpoint."""
+"""One function per `drivesim train` command: data, task, loop, the trained model as a checkpoint."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from drivesim import console
+from drivesim.scene.types import Camera, front_camera
+from drivesim.tokenizer.vqgan import VQGAN, normalized, to_uint8
 from drivesim.training import inverse_dynamics, tokenizer, world_model
 from drivesim.training.config import TrainConfig
 from drivesim.training.data import DataConfig, RecordedClips, open_or_record
 from drivesim.training.loop import FitResult, TrainTask, fit
+from drivesim.training.token_cache import TokenCache, open_or_build
+from drivesim.world_model.pretrained import load_tokenizer
 
 SaveFn = Callable[[nn.Module, Path], None]
 
@@ -26,14 +31,26 @@ def train_tokenizer(config: TrainConfig, out: Path, *, resume: bool = False) -> 
 
 def train_world_model(config: TrainConfig, out: Path, *, resume: bool = False) -> FitResult:
     """Train the world model on a trained tokenizer; ``weights`` are ``out/world-model.safetensors``."""
-    task = world_model.make_task(config.world_model, *_recorded_clips(config.data))
+    vqgan, camera = load_tokenizer(config.world_model.tokenizer), front_camera()
+    train, validation = _recorded_clips(config.data)
+    cache = _token_cache(train, vqgan, camera, config)
+    task = world_model.make_task(config.world_model, cache, validation, tokenizer=vqgan, camera=camera)
     return _fit(task, config, out, resume=resume, save_fn=world_model.save_world_model)
 
 
 def train_inverse_dynamics(config: TrainConfig, out: Path, *, resume: bool = False) -> FitResult:
     """Train the inverse dynamics model; ``weights`` are ``out/inverse-dynamics.safetensors``."""
-    task = inverse_dynamics.make_task(config.inverse_dynamics, *_recorded_clips(config.data))
+    name = config.inverse_dynamics_tokenizer
+    vqgan = None if name is None else load_tokenizer(name)
+    reconstruct_fn = None if vqgan is None else lambda frames_BHWC: _reconstruct(vqgan, frames_BHWC)
+    clips = _recorded_clips(config.data)
+    task = inverse_dynamics.make_task(config.inverse_dynamics, *clips, reconstruct_fn)
     return _fit(task, config, out, resume=resume, save_fn=inverse_dynamics.save_inverse_dynamics)
+
+
+@torch.no_grad()
+def _reconstruct(vqgan: VQGAN, frames_BHWC: Tensor) -> Tensor:
+    return to_uint8(vqgan.decode(vqgan.encode(normalized(frames_BHWC))))
 
 
 def _fit(task: TrainTask, config: TrainConfig, out: Path, *, resume: bool, save_fn: SaveFn) -> FitResult:
@@ -53,3 +70,9 @@ def _recorded_clips(config: DataConfig) -> tuple[RecordedClips, RecordedClips]:
         return open_or_record(config)
     with console.progress_bar("recording clips", num_missing) as bar:
         return open_or_record(config, on_progress=lambda _: bar.advance())
+
+
+def _token_cache(clips: RecordedClips, vqgan: VQGAN, camera: Camera, config: TrainConfig) -> TokenCache:
+    path, num_frames = Path(config.data.path) / "tokens", config.world_model.frames_per_clip
+    with console.progress_bar("tokenizing clips", len(clips)) as bar:
+        return open_or_build(clips, vqgan, camera, path, num_frames=num_frames, on_progress=bar.update)

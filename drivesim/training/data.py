@@ -34,15 +34,21 @@ class DataConfig:
     num_clips: int = 800
     num_validation_clips: int = 24
     frames_per_clip: int = 48
-    first_seed: int = 0  # road seeds below 890000 train, 890000-899999 validate, 900000 and up are for benchmarks
+    first_seed: int = (
+        0  # road seeds below 890000 train, 890000-899999 validate, 900000 and up are for benchmarks
+    )
     num_workers: int = 2
 
     def __post_init__(self) -> None:
         """Refuse empty sets and road seeds that are kept for benchmarks."""
         if min(self.num_clips, self.num_validation_clips, self.frames_per_clip - 1, self.num_workers) < 1:
-            raise ValueError("data needs num_clips, num_validation_clips, num_workers >= 1 and frames_per_clip >= 2")
+            raise ValueError(
+                "data needs num_clips, num_validation_clips, num_workers >= 1 and frames_per_clip >= 2"
+            )
         if self.first_seed < 0 or self.first_seed + self.num_clips > VALIDATION_SEED:
-            raise ValueError(f"data.first_seed + data.num_clips must stay in 0..{VALIDATION_SEED}, got {self.first_seed}")
+            raise ValueError(
+                f"data.first_seed + data.num_clips must stay in 0..{VALIDATION_SEED}, got {self.first_seed}"
+            )
 
 
 VALIDATION_SEED = 890_000
@@ -75,7 +81,8 @@ class RecordedClips:
             arrays = {name: motion[name] for name in MOTION_ARRAYS}
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"{path} holds no recorded clips ({error}); remove it so that it is recorded anew") from error
+                f"{path} holds no recorded clips ({error}); remove it so that it is recorded anew"
+            ) from error
         return cls(frames=frames, rate_hz=float(facts["rate_hz"]), path=path, **arrays)
 
     def __len__(self) -> int:
@@ -125,7 +132,12 @@ def record_clips(
                         on_progress(len(motions))
         stacked = {name: np.stack([motion[name] for motion in motions]) for name in MOTION_ARRAYS}
         np.savez(folder / "motion.npz", **stacked)  # type: ignore[arg-type]
-        facts = {"rate_hz": 6.0, "first_seed": first_seed, "num_clips": num_clips, "frames_per_clip": frames_per_clip}
+        facts = {
+            "rate_hz": 6.0,
+            "first_seed": first_seed,
+            "num_clips": num_clips,
+            "frames_per_clip": frames_per_clip,
+        }
         (folder / "set.json").write_text(json.dumps(facts, indent=1))
     return RecordedClips.open(path)
 
@@ -141,7 +153,6 @@ def _record_one(job: tuple[Path, int, int, int]) -> dict[str, NDArray[np.generic
     recording = record(draw_spec(seed), driver=None, num_frames=num_frames, driver_seed=seed)
     frames = np.load(file, mmap_mode="r+")
     frames[index] = np.stack([recording.scene.frames[t] for t in range(num_frames)])
-    frames.flush()
     return motion_arrays(recording)
 
 
@@ -157,7 +168,9 @@ def motion_arrays(recording: Recording) -> dict[str, NDArray[np.generic]]:
     }
 
 
-def open_or_record(config: DataConfig, *, on_progress: Callable[[int], None] | None = None) -> tuple[RecordedClips, RecordedClips]:
+def open_or_record(
+    config: DataConfig, *, on_progress: Callable[[int], None] | None = None
+) -> tuple[RecordedClips, RecordedClips]:
     """Return (training clips, validation clips), recording what is not there yet.
 
     Raises:
@@ -173,9 +186,15 @@ def open_or_record(config: DataConfig, *, on_progress: Callable[[int], None] | N
         if path.exists():
             clips = RecordedClips.open(path)
             facts = json.loads((path / "set.json").read_text())
-            asked = {"num_clips": num_clips, "frames_per_clip": config.frames_per_clip, "first_seed": first_seed}
+            asked = {
+                "num_clips": num_clips,
+                "frames_per_clip": config.frames_per_clip,
+                "first_seed": first_seed,
+            }
             if {key: facts.get(key) for key in asked} != asked:
-                raise InputError(f"{path} holds {facts}, but the run asks for {asked}; name another data.path or remove it")
+                raise InputError(
+                    f"{path} holds {facts}, but the run asks for {asked}; name another data.path or remove it"
+                )
         else:
             clips = record_clips(
                 path,

@@ -1,8 +1,8 @@
 """Training of the inverse dynamics model: frame pairs in, likelihood out, and how well motion is read.
 
-The model must read motion from imagined pictures, so training pairs are blurred, made blocky, brightened and, with a
-tokenizer, replaced by its reconstructions. A few pairs do not belong together: from them the model learns to say that
-it cannot read the motion.
+The model must read motion from imagined pictures, so training pairs are blurred, made blocky, brightened and,
+with a tokenizer, replaced by its reconstructions. A few pairs do not belong together: from them the model learns to
+say that it cannot read the motion.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from drivesim.checkpoint import save_module
 from drivesim.inverse_dynamics import InverseDynamics, InverseDynamicsConfig, twist_loss
+from drivesim.tokenizer.vqgan import normalized, to_uint8
 from drivesim.training.data import RecordedClips
 from drivesim.training.frame_pairs import (
     PairBatch,
@@ -30,6 +31,7 @@ from drivesim.training.frame_pairs import (
     spoil,
 )
 from drivesim.training.task import Evaluation
+from drivesim.world_model.pretrained import load_tokenizer
 
 TURNING_RADPS = 0.1  # the sign of turning is judged where the true yaw rate is above this
 
@@ -40,6 +42,7 @@ class InverseDynamicsTrainingConfig:
 
     model: InverseDynamicsConfig = field(default_factory=InverseDynamicsConfig)
     spoiling: SpoilingConfig = field(default_factory=SpoilingConfig)
+    tokenizer: str | None = None  # weights whose reconstructions are mixed in: a shipped name or a file
     num_reconstructed_pairs: int = 1536  # made once, when a tokenizer is given
     num_validation_pairs: int = 768
 
@@ -72,7 +75,7 @@ class InverseDynamicsTask:
         validation: RecordedClips,
         reconstruct_fn: ReconstructFn | None = None,
     ) -> None:
-        """Build the model, the validation pairs and, with ``reconstruct_fn``, reconstructed training pairs."""
+        """Build the model, the validation pairs and, with ``reconstruct_fn``, reconstructed pairs."""
         self.config, self.train = config, train
         self.model: nn.Module = InverseDynamicsModule(config.model)
         self.validation = draw_pairs(validation, np.random.default_rng(0), count=config.num_validation_pairs)
@@ -129,8 +132,15 @@ def make_task(
         config: Model and degradations.
         train: Clips to learn from.
         validation: Clips of other roads.
-        reconstruct_fn: A tokenizer's encode and decode on uint8 `[B, H, W, 3]`; None trains without it.
+        reconstruct_fn: A tokenizer's encode and decode on uint8 `[B, H, W, 3]`; by default that of
+            ``config.tokenizer``, if one is named there.
     """
+    if reconstruct_fn is None and config.tokenizer is not None:
+        tokenizer = load_tokenizer(config.tokenizer)
+
+        def reconstruct_fn(frames_BHWC: Tensor) -> Tensor:
+            return to_uint8(tokenizer.reconstruct(normalized(frames_BHWC)))
+
     return InverseDynamicsTask(config, train, validation, reconstruct_fn)
 
 

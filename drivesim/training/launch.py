@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -22,6 +23,7 @@ def make_fabric(config: TrainingConfig) -> Any:
             break
     else:
         raise InputError("training needs Lightning Fabric; run: pip install lightning-fabric")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision
     return fabric_class(
         accelerator=config.accelerator,
         devices=config.devices,

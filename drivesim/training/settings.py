@@ -8,7 +8,7 @@ from typing import Any
 
 from drivesim.training.optimizers import OptimizerKind
 
-PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
 @dataclass(kw_only=True, slots=True)

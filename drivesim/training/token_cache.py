@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from drivesim.errors import InputError
 from drivesim.files import atomic_folder
 from drivesim.scene.types import Camera
 from drivesim.tokenizer.vqgan import VQGAN, normalized
-from drivesim.training.data import RecordedClips
+from drivesim.training.data import MOTION_ARRAYS, RecordedClips
 from drivesim.world_model.conditioning import expected_latents
 from drivesim.world_model.motion import Rays, camera_rays
 
@@ -51,9 +51,13 @@ class TokenCache:
         """
         try:
             facts = json.loads((path / "cache.json").read_text())
-            arrays: dict[str, Any] = {name: np.load(path / f"{name}.npy", mmap_mode="r") for name in CACHE_ARRAYS}
+            arrays: dict[str, Any] = {
+                name: np.load(path / f"{name}.npy", mmap_mode="r") for name in CACHE_ARRAYS
+            }
         except (OSError, ValueError) as error:
-            raise InputError(f"{path} holds no token cache ({error}); remove it so that it is made anew") from error
+            raise InputError(
+                f"{path} holds no token cache ({error}); remove it so that it is made anew"
+            ) from error
         if facts["tokenizer"] != tensor_hash(tokenizer.state_dict()):
             raise InputError(f"{path} was made with another tokenizer; remove it or name another data.path")
         return cls(**arrays)
@@ -70,35 +74,45 @@ def build_token_cache(
     camera: Camera,
     path: Path,
     *,
+    num_frames: int | None = None,
     clips_per_batch: int = 16,
     seed: int = 0,
     on_progress: Callable[[int], None] | None = None,
 ) -> TokenCache:
-    """Tokenize ``clips`` into the new folder ``path``; ``on_progress`` is told the clips done so far."""
+    """Tokenize the first ``num_frames`` of all ``clips`` into the new folder ``path``; ``on_progress`` gets the clips done."""
     weight = next(tokenizer.parameters())
     rays = camera_rays(camera)
     rays = Rays(**{name: getattr(rays, name).to(weight.device) for name in Rays.__slots__})
     generator = torch.Generator().manual_seed(seed)
     tokenizer.eval()
     with atomic_folder(path) as folder:
-        arrays = _create(folder, clips, tokenizer)
+        num_frames = clips.frames_per_clip if num_frames is None else min(num_frames, clips.frames_per_clip)
+        arrays = _create(folder, (len(clips), num_frames), tokenizer)
         for start in range(0, len(clips), clips_per_batch):
             rows = slice(start, min(start + clips_per_batch, len(clips)))
             with torch.autocast(weight.device.type, torch.bfloat16):
-                results = _tokenize(clips, rows, tokenizer, rays, generator)
+                results = _tokenize(_head(clips, rows, num_frames), tokenizer, rays, generator)
             for name, value in results.items():
                 arrays[name][rows] = value.cpu().numpy()
             if on_progress is not None:
                 on_progress(rows.stop)
-        arrays["twist"][:] = clips.twist
+        arrays["twist"][:] = clips.twist[:, :num_frames]
         for array in arrays.values():
             array.flush()
-        (folder / "cache.json").write_text(json.dumps({"tokenizer": tensor_hash(tokenizer.state_dict()), "seed": seed}))
+        (folder / "cache.json").write_text(
+            json.dumps({"tokenizer": tensor_hash(tokenizer.state_dict()), "seed": seed})
+        )
     return TokenCache.open(path, tokenizer=tokenizer)
 
 
-def _create(folder: Path, clips: RecordedClips, tokenizer: VQGAN) -> dict[str, np.memmap[Any, Any]]:
-    shape = (len(clips), clips.frames_per_clip, tokenizer.num_tokens)
+def _head(clips: RecordedClips, rows: slice, num_frames: int) -> RecordedClips:
+    """Return the first frames of a few clips, in memory."""
+    arrays = {name: getattr(clips, name)[rows, :num_frames] for name in ("frames", *MOTION_ARRAYS)}
+    return replace(clips, **arrays)
+
+
+def _create(folder: Path, size: tuple[int, int], tokenizer: VQGAN) -> dict[str, np.memmap[Any, Any]]:
+    shape = (*size, tokenizer.num_tokens)
     layout: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
         "token_ids": (np.int32, shape),
         "context_ids": (np.int32, shape),
@@ -113,28 +127,27 @@ def _create(folder: Path, clips: RecordedClips, tokenizer: VQGAN) -> dict[str, n
 
 
 def _tokenize(
-    clips: RecordedClips, rows: slice, tokenizer: VQGAN, rays: Rays, generator: torch.Generator
+    clips: RecordedClips, tokenizer: VQGAN, rays: Rays, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Return the arrays of a few clips, frame after frame, as the imagined past needs the frame before."""
     device = next(tokenizer.parameters()).device
-    frames = torch.from_numpy(np.ascontiguousarray(clips.frames[rows]))
-    twist = torch.from_numpy(clips.twist[rows]).to(device)
+    frames = torch.from_numpy(np.array(clips.frames))
+    twist = torch.from_numpy(clips.twist).to(device)
     batch, num_frames = frames.shape[:2]
     is_truthful = torch.rand(batch, 1, generator=generator) < 0.5
     is_reset = torch.rand(batch, num_frames, generator=generator) < RESET_PROBABILITY
     is_true = (is_truthful | is_reset).to(device)
-    true_ids, context_ids, expected, motion = [], [], [], []
-    for t in range(num_frames):
+    first = tokenizer.encode(normalized(frames[:, 0].to(device)))
+    seen = tokenizer.decode(first)
+    true_ids, context_ids = [first], [first]
+    expected = [torch.zeros(*first.shape, tokenizer.quantizer.code_dim, device=device)]
+    motion = [torch.zeros(*first.shape, 3, device=device)]
+    for t in range(1, num_frames):
         ids = tokenizer.encode(normalized(frames[:, t].to(device)))
-        if t == 0:
-            shape = (batch, tokenizer.num_tokens)
-            guess = torch.zeros(*shape, tokenizer.quantizer.code_dim, device=device)
-            moved, context = torch.zeros(*shape, 3, device=device), ids
-        else:
-            guess, moved = expected_latents(tokenizer, seen, rays, twist[:, t], 1.0 / clips.rate_hz)  # noqa: F821
-            drifted = tokenizer.quantizer(guess.clamp(-0.999, 0.999).atanh()).token_ids_BS
-            context = torch.where(is_true[:, t].unsqueeze(-1), ids, drifted)
-        seen = tokenizer.decode(context)  # noqa: F841
+        guess, moved = expected_latents(tokenizer, seen, rays, twist[:, t], 1.0 / clips.rate_hz)
+        drifted = tokenizer.quantizer.nearest(guess)
+        context = torch.where(is_true[:, t].unsqueeze(-1), ids, drifted)
+        seen = tokenizer.decode(context)
         true_ids.append(ids)
         context_ids.append(context)
         expected.append(guess)
@@ -147,9 +160,28 @@ def crop(cache: TokenCache, clip: int, start: int, num_frames: int) -> dict[str,
     """Return a window of a clip as tensors (T, ...)."""
     window = slice(start, start + num_frames)
     arrays = {name: getattr(cache, name)[clip, window] for name in CACHE_ARRAYS}
-    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
+    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
 
 
 def stack(crops: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Return windows as one batch (B, T, ...)."""
     return {name: rearrange([crop[name] for crop in crops], "b ... -> b ...") for name in crops[0]}
+
+
+def open_or_build(
+    clips: RecordedClips,
+    tokenizer: VQGAN,
+    camera: Camera,
+    path: Path,
+    *,
+    num_frames: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> TokenCache:
+    """Return the cache in ``path``, making it if it is not there.
+
+    Raises:
+        InputError: another tokenizer made it.
+    """
+    if path.exists():
+        return TokenCache.open(path, tokenizer=tokenizer)
+    return build_token_cache(clips, tokenizer, camera, path, num_frames=num_frames, on_progress=on_progress)

@@ -11,11 +11,12 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from drivesim.checkpoint import save_module
 from drivesim.tokenizer.losses import TokenizerLoss, TokenizerLossConfig
 from drivesim.tokenizer.quantizer import codebook_usage
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig, normalized, to_uint8
-from drivesim.training.loop import Evaluation
 from drivesim.training.data import RecordedClips
+from drivesim.training.loop import Evaluation
 
 
 @dataclass(kw_only=True, slots=True)
@@ -47,12 +48,18 @@ class TokenizerTask:
 
     name = "tokenizer"
 
-    def __init__(self, config: TokenizerTrainingConfig, train: RecordedClips, validation: RecordedClips) -> None:
+    def __init__(
+        self, config: TokenizerTrainingConfig, train: RecordedClips, validation: RecordedClips
+    ) -> None:
         """Build the model; the validation frames are spread evenly over the validation clips."""
         self.model: nn.Module = TokenizerModule(config)
         self.train = train
-        flat = np.linspace(0, len(validation) * validation.frames_per_clip - 1, config.num_validation_frames).astype(int)
-        frames = [validation.frames[i // validation.frames_per_clip, i % validation.frames_per_clip] for i in flat]
+        flat = np.linspace(
+            0, len(validation) * validation.frames_per_clip - 1, config.num_validation_frames
+        ).astype(int)
+        frames = [
+            validation.frames[i // validation.frames_per_clip, i % validation.frames_per_clip] for i in flat
+        ]
         self.validation_BHWC = torch.from_numpy(np.stack(frames))
 
     def batches(
@@ -66,7 +73,9 @@ class TokenizerTask:
             times = rng.integers(self.train.frames_per_clip, size=batch_size)
             is_flipped = rng.random(batch_size) < 0.5
             frames = [self.train.frames[i, t] for i, t in zip(clips, times, strict=True)]
-            frames = [frame[:, ::-1] if flip else frame for frame, flip in zip(frames, is_flipped, strict=True)]
+            frames = [
+                frame[:, ::-1] if flip else frame for frame, flip in zip(frames, is_flipped, strict=True)
+            ]
             yield torch.from_numpy(np.stack(frames))
             step += 1
 
@@ -100,14 +109,14 @@ class TokenizerTask:
         return Evaluation(metrics={"psnr_db": psnr, "codebook_usage": usage}, picture=picture)
 
 
-def make_task(config: TokenizerTrainingConfig, train: RecordedClips, validation: RecordedClips) -> TokenizerTask:
+def make_task(
+    config: TokenizerTrainingConfig, train: RecordedClips, validation: RecordedClips
+) -> TokenizerTask:
     """Return the training task of the tokenizer."""
     return TokenizerTask(config, train, validation)
 
 
 def save_tokenizer(model: nn.Module, path: Path) -> None:
     """Write the trained tokenizer of a training module as a checkpoint of its own."""
-    from drivesim.checkpoint import save_module
-
     vqgan: VQGAN = model.vqgan  # type: ignore[assignment]
     save_module(vqgan, path, kind="tokenizer", config=vqgan.config)

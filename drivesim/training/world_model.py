@@ -6,7 +6,8 @@ Letters: see ``drivesim/world_model/__init__.py``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from drivesim.checkpoint import save_module
 from drivesim.scene.types import Camera
 from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.training.data import RecordedClips
@@ -31,6 +33,7 @@ class WorldModelTrainingConfig:
     model: WorldModelConfig = field(default_factory=WorldModelConfig)
     tokenizer: str = "drive-tiny"  # weights whose tokenizer is used: a shipped name or a file
     mask: MaskKind = MaskKind.NEXT_FRAME
+    frames_per_clip: int = 36  # of each recorded clip, how many are tokenized
     frames_per_window: int = 12
     context_noise: float = 0.1  # tokens of the past replaced at random: the rate is uniform in [0, this]
     horizon: int = 6  # steps of the open-loop check during training
@@ -86,13 +89,19 @@ class WorldModelTask:
     name = "world-model"
 
     def __init__(
-        self, config: WorldModelTrainingConfig, cache: TokenCache, validation: RecordedClips, tokenizer: VQGAN, camera: Camera
+        self,
+        config: WorldModelTrainingConfig,
+        cache: TokenCache,
+        validation: RecordedClips,
+        tokenizer: VQGAN,
+        camera: Camera,
     ) -> None:
         """Build the model around a trained tokenizer."""
         self.config, self.cache, self.camera = config, cache, camera
-        self.model: nn.Module = WorldModelModule(WorldModel(config.model, tokenizer=tokenizer))
+        model_config = replace(config.model, vqgan=tokenizer.config)
+        self.model: nn.Module = WorldModelModule(WorldModel(model_config, tokenizer=tokenizer))
         num_frames = config.model.num_context_frames + config.horizon
-        self.validation_BTHWC = torch.from_numpy(np.ascontiguousarray(validation.frames[:, :num_frames]))
+        self.validation_BTHWC = torch.from_numpy(np.array(validation.frames[:, :num_frames]))
         self.validation_twist_BTA = torch.from_numpy(validation.twist[:, :num_frames])
 
     def batches(
@@ -107,7 +116,9 @@ class WorldModelTask:
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             clips = rng.integers(len(self.cache), size=batch_size)
             starts = rng.integers(total - num_frames + 1, size=batch_size)
-            batch = stack([crop(self.cache, int(i), int(t), num_frames) for i, t in zip(clips, starts, strict=True)])
+            batch = stack(
+                [crop(self.cache, int(i), int(t), num_frames) for i, t in zip(clips, starts, strict=True)]
+            )
             shape = batch["token_ids"].shape
             batch["is_masked"] = draw_mask(config.mask, *shape, generator)
             rate = torch.rand(batch_size, 1, 1, generator=generator) * config.context_noise
@@ -117,7 +128,9 @@ class WorldModelTask:
             yield batch
             step += 1
 
-    def losses(self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(
+        self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
+    ) -> dict[str, Tensor]:
         """Return the named loss terms of one batch."""
         del generator  # the masks come with the batch
         terms: dict[str, Tensor] = model(batch)
@@ -136,7 +149,9 @@ class WorldModelTask:
         twist_BTA = self.validation_twist_BTA.to(device)
         imagined = []
         with torch.autocast(device.type, torch.bfloat16):
-            state = world_model.observe(self.validation_BTHWC[:, :context], twist_BTA[:, :context], self.camera)
+            state = world_model.observe(
+                self.validation_BTHWC[:, :context], twist_BTA[:, :context], self.camera
+            )
             for t in range(context, self.validation_BTHWC.shape[1]):
                 step = world_model.imagine(state, twist_BTA[:, t])
                 state = step.state
@@ -157,7 +172,18 @@ def _psnr(frames_BTHWC: Tensor, true_BTHWC: Tensor) -> Tensor:
 
 
 def make_task(
-    config: WorldModelTrainingConfig, cache: TokenCache, validation: RecordedClips, *, tokenizer: VQGAN, camera: Camera
+    config: WorldModelTrainingConfig,
+    cache: TokenCache,
+    validation: RecordedClips,
+    *,
+    tokenizer: VQGAN,
+    camera: Camera,
 ) -> WorldModelTask:
     """Return the training task of the world model."""
     return WorldModelTask(config, cache, validation, tokenizer, camera)
+
+
+def save_world_model(model: nn.Module, path: Path) -> None:
+    """Write the trained world model of a training module, with its tokenizer, as a checkpoint."""
+    world_model: WorldModel = model.world_model  # type: ignore[assignment]
+    save_module(world_model, path, kind="world-model", config=world_model.config)

@@ -64,6 +64,8 @@ def expected_latents(
     return expected_BSQ, token_motion(compensated, tokenizer.config.stride)
 
 
-def motion_guide(tokenizer: VQGAN, previous_BCHW: Tensor, rays: Rays, twist_BA: Tensor, dt_s: float) -> Tensor:
+def motion_guide(
+    tokenizer: VQGAN, previous_BCHW: Tensor, rays: Rays, twist_BA: Tensor, dt_s: float
+) -> Tensor:
     """Return the guide (B, S, G) of the next frames, given the previous ones (B, 3, H, W) and the twists (B, A)."""
     return guide_features(tokenizer, *expected_latents(tokenizer, previous_BCHW, rays, twist_BA, dt_s))

@@ -17,7 +17,9 @@ class MaskKind(Enum):
 
     TUBE = "tube"  # the paper: the same tokens in all frames, at a cosine rate
     PER_FRAME = "per_frame"  # a cosine rate and random tokens for every frame
-    NEXT_FRAME = "next_frame"  # half of the frames wholly hidden, the others as PER_FRAME: what an env step sees
+    NEXT_FRAME = (
+        "next_frame"  # half of the frames wholly hidden, the others as PER_FRAME: what an env step sees
+    )
 
 
 def cosine_rate(progress: float) -> float:
@@ -33,7 +35,7 @@ def num_masked_after(round_index: int, num_rounds: int, num_tokens: int) -> int:
         num_rounds: rounds in all, at most ``num_tokens``.
         num_tokens: tokens hidden at the start.
     """
-    if not 1 <= num_rounds:
+    if not num_rounds >= 1:
         raise ValueError(f"num_decode_steps must be at least 1, got {num_rounds}")
     wanted = math.floor(cosine_rate((round_index + 1) / num_rounds) * num_tokens)
     if round_index + 1 >= num_rounds:
@@ -49,7 +51,9 @@ def random_mask(shape: tuple[int, ...], rate: Tensor, generator: torch.Generator
     return order < count
 
 
-def draw_mask(kind: MaskKind, batch: int, frames: int, tokens: int, generator: torch.Generator | None) -> Tensor:
+def draw_mask(
+    kind: MaskKind, batch: int, frames: int, tokens: int, generator: torch.Generator | None
+) -> Tensor:
     """Return ``is_masked_BTS`` for a training batch, on the CPU.
 
     The rate is ``cos(pi * u / 2)`` with ``u`` uniform (Muse; the paper's expression in section 3.3 is its density).

@@ -96,7 +96,11 @@ def compensate(frames_BCHW: Tensor, rays: Rays, twist_BA: Tensor, dt_s: float) -
     grid_BHW2 = pixels_BHW2 / size * 2 - 1
     is_inside_BHW = (grid_BHW2.abs() <= 1).all(-1)
     warped = functional.grid_sample(
-        frames_BCHW.float(), grid_BHW2.clamp(-2, 2), mode="bilinear", padding_mode="border", align_corners=False
+        frames_BCHW.float(),
+        grid_BHW2.clamp(-2, 2),
+        mode="bilinear",
+        padding_mode="border",
+        align_corners=False,
     )
     rows = torch.arange(height, device=size.device) + 0.5
     columns = torch.arange(width, device=size.device) + 0.5

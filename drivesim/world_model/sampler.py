@@ -84,7 +84,9 @@ def fill_in(
         chosen = logits_BSK.gather(-1, drawn_BS.unsqueeze(-1)).squeeze(-1)
         probability_BS = (chosen - logits_BSK.logsumexp(-1)).exp()
         keep = num_masked_after(round_index, num_rounds, num_hidden)
-        is_fixed_BS = _fixed_now(probability_BS, is_masked_BS, num_kept_hidden=keep, config=config, generator=generator)
+        is_fixed_BS = _fixed_now(
+            probability_BS, is_masked_BS, num_kept_hidden=keep, config=config, generator=generator
+        )
         token_ids_BS = torch.where(is_fixed_BS, drawn_BS, token_ids_BS)
         confidence_BS = torch.where(is_fixed_BS, probability_BS, confidence_BS)
         is_masked_BS = is_masked_BS & ~is_fixed_BS
@@ -92,11 +94,18 @@ def fill_in(
 
 
 def _fixed_now(
-    probability_BS: Tensor, is_masked_BS: Tensor, *, num_kept_hidden: int, config: SamplerConfig, generator: torch.Generator | None
+    probability_BS: Tensor,
+    is_masked_BS: Tensor,
+    *,
+    num_kept_hidden: int,
+    config: SamplerConfig,
+    generator: torch.Generator | None,
 ) -> Tensor:
     """Return which hidden tokens this round fixes: all but the ``num_kept_hidden`` of lowest score."""
     if config.order is UnmaskOrder.RANDOM:
-        noise = torch.rand(probability_BS.shape, generator=generator, device=generator.device if generator else None)
+        noise = torch.rand(
+            probability_BS.shape, generator=generator, device=generator.device if generator else None
+        )
         score_BS = noise.to(probability_BS.device)
     else:
         score_BS = probability_BS

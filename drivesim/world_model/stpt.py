@@ -37,14 +37,16 @@ class STPTConfig:
     mlp_ratio: float = 3.0
     conv_dim: int = 48
     patch_stride: int = 2
-    window: int = 8  # frames that attention sees in frame-causal mode, the newest included
+    window: int = 6  # frames that attention sees in frame-causal mode, the newest included
     is_frame_causal: bool = True
     guide_dim: int = 0  # numbers per token that tell what motion compensation expects; set by the world model
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be built."""
         if self.window < 2 or self.num_layers < 1:
-            raise ValueError(f"stpt needs window >= 2 and num_layers >= 1, got {self.window} and {self.num_layers}")
+            raise ValueError(
+                f"stpt needs window >= 2 and num_layers >= 1, got {self.window} and {self.num_layers}"
+            )
         if self.dim % self.num_heads:
             raise ValueError(f"stpt.dim {self.dim} must divide by stpt.num_heads {self.num_heads}")
 
@@ -81,7 +83,9 @@ class STPTLayer(nn.Module):
         self.attention = PatchAttention(dim, config.num_heads, grid=grid, stride=config.patch_stride)
         self.prompt_attention = PromptAttention(dim, config.num_heads)
         hidden = int(dim * config.mlp_ratio)
-        self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, dim))
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(dim), nn.Linear(dim, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, dim)
+        )
         last = self.mlp[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(self.conv.weight)
@@ -98,7 +102,9 @@ class STPTLayer(nn.Module):
         """
         h, w = self.grid
         x_FRHW = rearrange(low_FWRS, "f k r (h w) -> f (k r) h w", h=h, w=w)
-        return rearrange(self.conv(x_FRHW.contiguous(memory_format=torch.channels_last)), "f c h w -> f (h w) c")
+        return rearrange(
+            self.conv(x_FRHW.contiguous(memory_format=torch.channels_last)), "f c h w -> f (h w) c"
+        )
 
     def finished(self, x_FSC: Tensor, prompt_FLC: Tensor, is_given_FL: Tensor | None) -> Tensor:
         """Apply cross-attention to the prompt and the MLP."""
@@ -125,11 +131,17 @@ class STPTLayer(nn.Module):
         low_FRS = self.low(x_FSC)
         x_FSC = x_FSC + self.convolved(torch.cat([memory.low_FWRS, low_FRS.unsqueeze(1)], dim=1))
         q, k, v = self.attention.project(x_FSC)
-        x_FSC = x_FSC + self.attention.over_window(q, (k, v), (memory.keys, memory.values), memory.is_valid_FW)
+        past = (self.attention.rotated_past(memory.keys), memory.values)
+        x_FSC = x_FSC + self.attention.over_window(q, (k, v), past, memory.is_valid_FW)
         return self.finished(x_FSC, prompt_FLC, is_given_FL), memory.appended(low_FRS, k, v)
 
     def two_stream(
-        self, clean_BTSC: Tensor, hidden_BTSC: Tensor, prompt_FLC: Tensor, is_given_FL: Tensor | None, window: int
+        self,
+        clean_BTSC: Tensor,
+        hidden_BTSC: Tensor,
+        prompt_FLC: Tensor,
+        is_given_FL: Tensor | None,
+        window: int,
     ) -> tuple[Tensor, Tensor]:
         """Clean and hidden streams of a clip at once; both read the clean stream's past."""
         batch, frames = clean_BTSC.shape[:2]
@@ -138,6 +150,8 @@ class STPTLayer(nn.Module):
         clean_low = _past_windows(_clean_half(low_FRS, batch, frames), NUM_CONV_PAST)
         x_FSC = x_FSC + self.convolved(torch.cat([clean_low.repeat(2, 1, 1, 1), low_FRS.unsqueeze(1)], dim=1))
         q, k, v = self.attention.project(x_FSC)
+        times_F = torch.arange(frames, device=k.device).repeat(2 * batch)
+        q, k = self.attention.rotated(q, times_F), self.attention.rotated(k, times_F)
         past_k, past_v = (_past_windows(_clean_half(t, batch, frames), window - 1) for t in (k, v))
         is_valid_FW = _valid_past(batch, frames, window - 1, q.device)
         twice = (past_k.repeat(2, 1, 1, 1, 1, 1), past_v.repeat(2, 1, 1, 1, 1, 1))
@@ -174,7 +188,9 @@ class STPT(nn.Module):
         """Build embedding, layers and head for the codebook of ``quantizer``."""
         super().__init__()
         self.config, self.grid = config, grid
-        self.embedding = TokenEmbedding(config.dim, quantizer, num_tokens=grid[0] * grid[1], guide_dim=config.guide_dim)
+        self.embedding = TokenEmbedding(
+            config.dim, quantizer, num_tokens=grid[0] * grid[1], guide_dim=config.guide_dim
+        )
         self.layers = nn.ModuleList(STPTLayer(config, grid) for _ in range(config.num_layers))
         self.head = TokenHead(config.dim, quantizer, guide_dim=config.guide_dim)
 
@@ -232,11 +248,20 @@ class STPT(nn.Module):
         """Return one empty memory per layer."""
         config = self.config
         patches, tokens = config.patch_stride**2, self.grid[0] * self.grid[1]
-        shape = (batch, config.window - 1, patches, tokens // patches, config.num_heads, config.dim // config.num_heads)
+        shape = (
+            batch,
+            config.window - 1,
+            patches,
+            tokens // patches,
+            config.num_heads,
+            config.dim // config.num_heads,
+        )
         zeros = torch.zeros(shape, device=device, dtype=dtype)
         low = torch.zeros(batch, NUM_CONV_PAST, config.conv_dim, tokens, device=device, dtype=dtype)
         is_valid = torch.zeros(batch, config.window - 1, device=device, dtype=torch.bool)
-        return [FrameMemory(low_FWRS=low, keys=zeros, values=zeros, is_valid_FW=is_valid) for _ in self.layers]
+        return [
+            FrameMemory(low_FWRS=low, keys=zeros, values=zeros, is_valid_FW=is_valid) for _ in self.layers
+        ]
 
     def frame(
         self,
@@ -263,4 +288,6 @@ class STPT(nn.Module):
     def _expect(self, *, is_causal: bool) -> None:
         if self.config.is_frame_causal is not is_causal:
             wanted = "frame-causal" if is_causal else "full"
-            raise ValueError(f"this pass needs a {wanted} model; set stpt.is_frame_causal={str(is_causal).lower()}")
+            raise ValueError(
+                f"this pass needs a {wanted} model; set stpt.is_frame_causal={str(is_causal).lower()}"
+            )

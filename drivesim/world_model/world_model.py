@@ -144,14 +144,18 @@ class WorldModel(nn.Module):
             sampler: decoding settings; the model's own by default.
         """
         if twist_BA.shape != (len(state.token_ids_BS), 2) or not bool(torch.isfinite(twist_BA).all()):
-            raise ValueError(f"twist must be finite and ({len(state.token_ids_BS)}, 2), got {twist_BA.tolist()}")
+            raise ValueError(
+                f"twist must be finite and ({len(state.token_ids_BS)}, 2), got {twist_BA.tolist()}"
+            )
         twist_BA = twist_BA.to(state.token_ids_BS.device)
         memory = self._remembered(state)
         guide_BSG = self._guide(state, twist_BA)
         prompt_BLC = self.action_encoder(twist_BA.unsqueeze(1)).squeeze(1)
 
         def logits_fn(token_ids_BS: Tensor, is_masked_BS: Tensor) -> Tensor:
-            features_BSC, _ = self.stpt.frame(token_ids_BS, is_masked_BS, prompt_BLC, memory, guide_BSG=guide_BSG)
+            features_BSC, _ = self.stpt.frame(
+                token_ids_BS, is_masked_BS, prompt_BLC, memory, guide_BSG=guide_BSG
+            )
             logits_BSK: Tensor = self.stpt.head(features_BSC, guide_BSG)
             return logits_BSK
 
@@ -189,6 +193,10 @@ class WorldModel(nn.Module):
         size = (self.config.vqgan.height_px, self.config.vqgan.width_px, 3)
         if frames_BTHWC.ndim != 5 or frames_BTHWC.shape[2:] != size or frames_BTHWC.dtype != torch.uint8:
             shape = tuple(frames_BTHWC.shape)
-            raise ValueError(f"frames must be uint8 (B, T, {size[0]}, {size[1]}, 3), got {frames_BTHWC.dtype} {shape}")
+            raise ValueError(
+                f"frames must be uint8 (B, T, {size[0]}, {size[1]}, 3), got {frames_BTHWC.dtype} {shape}"
+            )
         if twist_BTA.shape != (*frames_BTHWC.shape[:2], 2) or not bool(torch.isfinite(twist_BTA).all()):
-            raise ValueError(f"twist must be finite and {(*frames_BTHWC.shape[:2], 2)}, got {tuple(twist_BTA.shape)}")
+            raise ValueError(
+                f"twist must be finite and {(*frames_BTHWC.shape[:2], 2)}, got {tuple(twist_BTA.shape)}"
+            )

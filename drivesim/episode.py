@@ -1,0 +1,94 @@
+"""What an episode is: EpisodeConfig, and the scene it starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from drivesim.dynamics import VehicleConfig
+from drivesim.errors import InputError
+from drivesim.rewards import RewardConfig
+from drivesim.scene.nuscenes import embedded_dataset, open_dataset
+from drivesim.scene.types import Scene
+from drivesim.world_model.sampler import SamplerConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class EpisodeConfig:
+    """What an episode is: the world, the scene it starts from, its limits and what it rewards."""
+
+    env_id: str = "WorldDreamer-Drive-v0"
+    scene: str = ""  # name of a scene; "" is the first one of the data set
+    dataroot: str | None = None  # folder of a nuScenes data set; None is the embedded one
+    version: str = "v1.0-mini"
+    horizon: int = 100  # steps until the time limit truncates; read by make_env
+    context_frames: int = 4  # recorded frames before the first imagined one
+    rate_hz: float = 6.0
+    width_px: int = 224
+    height_px: int = 128
+    max_log_deviation_m: float | None = None  # truncate when further from the recorded car than this
+    off_road_limit: float = 0.5  # terminate when a larger share of the car's footprint is off the road
+    weights: str = "drive-tiny"  # name of shipped weights, or a path
+    device: str = "cpu"
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    vehicle: VehicleConfig = field(default_factory=VehicleConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse counts, rates and limits that make no episode."""
+        for name in ("horizon", "context_frames", "rate_hz", "width_px", "height_px"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"episode.{name} must be positive, got {getattr(self, name)}")
+        if self.max_log_deviation_m is not None and not self.max_log_deviation_m > 0:
+            raise InputError(
+                f"episode.max_log_deviation_m must be positive or None, got {self.max_log_deviation_m}"
+            )
+        if not 0.0 <= self.off_road_limit <= 1.0:
+            raise InputError(f"episode.off_road_limit is a share in [0, 1], got {self.off_road_limit}")
+
+    def with_settings(self, settings: dict[str, Any]) -> EpisodeConfig:
+        """Return a copy with some fields set, as ``gym.make(id, scene=..., context_frames=...)`` names them.
+
+        Raises:
+            InputError: a name that is no setting of an environment.
+        """
+        names = [f.name for f in dataclasses.fields(self) if f.name not in ("env_id", "horizon")]
+        for name in settings:
+            if name == "horizon":
+                raise InputError("gym.make takes max_episode_steps=..., not horizon=..., for the time limit")
+            if name not in names:
+                raise InputError(f"an environment has no setting {name!r}; {nearest(name, names)}")
+        return dataclasses.replace(self, **settings)
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """Return the part of an error sentence that says which names were close, or what there is."""
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"did you mean {', '.join(close)}?" if close else f"choose from {', '.join(names) or 'nothing'}"
+
+
+def load_scene(episode: EpisodeConfig) -> Scene:
+    """Read the episode's scene from its data set.
+
+    Raises:
+        InputError: no such data set or scene.
+    """
+    dataset = (
+        embedded_dataset()
+        if episode.dataroot is None
+        else open_dataset(Path(episode.dataroot), episode.version)
+    )
+    names = dataset.scene_names()
+    if not names:
+        raise InputError(
+            f"the data set {episode.dataroot} ({episode.version}) holds no scene; name another one"
+        )
+    return dataset.load(
+        episode.scene or names[0],
+        rate_hz=episode.rate_hz,
+        width_px=episode.width_px,
+        height_px=episode.height_px,
+    )

@@ -1,0 +1,68 @@
+"""Trained models from checkpoints: a world model with its tokenizer, or the tokenizer alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from drivesim.checkpoint import Checkpoint, config_from_json, load_state, read_checkpoint, resolve_weights
+from drivesim.errors import InputError
+from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig
+from drivesim.world_model.world_model import WorldModel, WorldModelConfig
+
+TOKENIZER_PREFIX = "tokenizer."
+
+
+def load_world_model(
+    name_or_path: str | Path = "drive-tiny", *, device: str = "cpu", dtype: torch.dtype | None = None
+) -> WorldModel:
+    """Load a world model for imagining.
+
+    Args:
+        name_or_path: shipped weights by name, or a file.
+        device: where it runs.
+        dtype: of the weights; by default bfloat16 where the device multiplies it fast, else float32.
+
+    Raises:
+        InputError: unknown weights, damaged, of another kind, or of shapes that do not fit their configuration.
+    """
+    checkpoint = read_checkpoint(resolve_weights(name_or_path), kind="world-model")
+    model = WorldModel(config_from_json(WorldModelConfig, checkpoint.config))
+    load_state(model, checkpoint)
+    return model.to(device=device, dtype=dtype or fast_dtype(device)).eval().requires_grad_(False)
+
+
+def load_tokenizer(name_or_path: str | Path = "drive-tiny", *, device: str = "cpu") -> VQGAN:
+    """Load a tokenizer, in float32, from a tokenizer's or a world model's checkpoint.
+
+    Raises:
+        InputError: as :func:`load_world_model`.
+    """
+    checkpoint = read_checkpoint(resolve_weights(name_or_path))
+    if checkpoint.kind == "world-model":
+        checkpoint = _tokenizer_of(checkpoint)
+    elif checkpoint.kind != "tokenizer":
+        raise InputError(
+            f"{checkpoint.path} holds a {checkpoint.kind}, but a tokenizer or world-model is needed"
+        )
+    tokenizer = VQGAN(config_from_json(VQGANConfig, checkpoint.config))
+    load_state(tokenizer, checkpoint)
+    return tokenizer.to(device).eval().requires_grad_(False)
+
+
+def _tokenizer_of(checkpoint: Checkpoint) -> Checkpoint:
+    tensors = {
+        name.removeprefix(TOKENIZER_PREFIX): value
+        for name, value in checkpoint.tensors.items()
+        if name.startswith(TOKENIZER_PREFIX)
+    }
+    return replace(checkpoint, kind="tokenizer", config=checkpoint.config["vqgan"], tensors=tensors)
+
+
+def fast_dtype(device: str) -> torch.dtype:
+    """Return bfloat16 where matrix products gain from it (accelerators, CPUs with AVX-512 BF16), else float32."""
+    if not device.startswith("cpu"):
+        return torch.bfloat16
+    return torch.bfloat16 if torch.cpu.get_capabilities().get("avx512_bf16", False) else torch.float32

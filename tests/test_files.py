@@ -1,0 +1,39 @@
+"""Nothing half-written ever stands under its final name."""
+
+import pytest
+
+from drivesim.files import atomic_folder, atomic_path
+
+
+def test_file_appears_complete(tmp_path):
+    with atomic_path(tmp_path / "deep" / "a.json") as path:
+        path.write_text("{}")
+        assert not (tmp_path / "deep" / "a.json").exists()
+    assert (tmp_path / "deep" / "a.json").read_text() == "{}"
+    assert len(list((tmp_path / "deep").iterdir())) == 1
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(OSError, match="full"), atomic_path(target) as path:
+        path.write_text("half")
+        raise OSError("disk full")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_folder_appears_complete_or_not_at_all(tmp_path):
+    with atomic_folder(tmp_path / "set") as folder:
+        (folder / "x").write_text("1")
+    assert (tmp_path / "set" / "x").read_text() == "1"
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "other") as folder:
+        (folder / "x").write_text("1")
+        raise RuntimeError("killed")
+    assert [p.name for p in tmp_path.iterdir()] == ["set"]
+
+
+def test_a_folder_with_content_is_not_overwritten(tmp_path):
+    (tmp_path / "mine").write_text("1")
+    with pytest.raises(FileExistsError, match="not empty"), atomic_folder(tmp_path):
+        pass

@@ -1,0 +1,43 @@
+"""Mask schedules and training masks."""
+
+import pytest
+import torch
+
+from drivesim.world_model.masking import MaskKind, cosine_rate, draw_mask, num_masked_after
+
+
+@pytest.mark.parametrize("num_tokens", [1, 2, 7, 112])
+@pytest.mark.parametrize("num_rounds", [1, 2, 4, 10])
+def test_hidden_count_falls_every_round_and_ends_at_zero(num_tokens, num_rounds):
+    num_rounds = min(num_rounds, num_tokens)
+    counts = [num_tokens] + [num_masked_after(i, num_rounds, num_tokens) for i in range(num_rounds)]
+    assert all(after < before for before, after in zip(counts, counts[1:], strict=False))
+    assert counts[-1] == 0
+
+
+def test_cosine_hides_all_at_the_start_and_none_at_the_end():
+    assert cosine_rate(0) == 1
+    assert cosine_rate(1) == pytest.approx(0, abs=1e-12)
+
+
+def test_tube_hides_the_same_tokens_in_every_frame():
+    mask = draw_mask(MaskKind.TUBE, 8, 5, 112, torch.Generator().manual_seed(0))
+    assert (mask == mask[:, :1]).all()
+    assert mask.any(-1).all()
+
+
+def test_tube_rate_has_the_cosine_mean():
+    mask = draw_mask(MaskKind.TUBE, 4000, 1, 112, torch.Generator().manual_seed(0))
+    assert mask.float().mean().item() == pytest.approx(2 / torch.pi, abs=0.01)
+
+
+def test_next_frame_masks_hide_whole_frames_half_of_the_time():
+    mask = draw_mask(MaskKind.NEXT_FRAME, 200, 10, 112, torch.Generator().manual_seed(0))
+    assert mask.all(-1).float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert mask.any(-1).all()
+
+
+def test_masks_follow_the_seed():
+    draw = lambda seed: draw_mask(MaskKind.PER_FRAME, 2, 3, 28, torch.Generator().manual_seed(seed))  # noqa: E731
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))

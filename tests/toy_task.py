@@ -1,0 +1,124 @@
+"""A small regression task for the tests of the training loop; as a script it trains, to be killed or doubled.
+
+python tests/toy_task.py OUT [--resume] [name=value of a TrainingConfig field ...]
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from drivesim.training.loop import Evaluation, FitResult, OptimizerKind, TrainingConfig, fit
+
+TIMING_KEYS = ("frames_per_s", "elapsed_s")
+
+
+class ToyModel(nn.Module):
+    """What needs care in one network: an embedding, a head, dropout, a buffer that the forward moves."""
+
+    seen: Tensor
+
+    def __init__(self, *, dropout: float) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(8, 16)
+        self.body = nn.Sequential(
+            nn.Linear(16, 32), nn.LayerNorm(32), nn.Dropout(dropout), nn.GELU(), nn.Linear(32, 32)
+        )
+        self.head = nn.Linear(32, 16)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        if self.training:
+            self.seen += len(x)
+        return self.head(self.body(x + self.embedding(index)))
+
+
+class ToyTask:
+    """Learn to reverse a vector."""
+
+    name = "toy"
+
+    def __init__(self, *, dropout: float = 0.1, crash_at_batch: int | None = None, seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        self.model: nn.Module = ToyModel(dropout=dropout)
+        self.crash_at_batch = crash_at_batch
+        self.num_evaluations = 0
+
+    def batches(
+        self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
+    ) -> Iterator[Tensor]:
+        step = start_step
+        while True:
+            if step == self.crash_at_batch:
+                raise RuntimeError("crash")
+            yield torch.from_numpy(
+                np.random.default_rng([seed, step * world_size + rank]).normal(size=(batch_size, 16))
+            ).float()
+            step += 1
+
+    def losses(self, model: nn.Module, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        noise = 0.01 * torch.randn(batch.shape, generator=generator) if self.model.body[2].p else 0.0
+        index = (batch[:, 0] > 0).long()
+        output = model(batch + noise, index)
+        loss = (output - batch.flip(1)).square().mean()
+        return {"loss": loss, "size": output.abs().mean()}
+
+    def evaluate(self, model: nn.Module) -> Evaluation:
+        self.num_evaluations += 1
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        x = torch.linspace(-1, 1, 64).reshape(4, 16)
+        error = (model(x, torch.zeros(4, dtype=torch.int64)) - x.flip(1)).square().mean().item()
+        return Evaluation(metrics={"error": error}, picture=np.zeros((8, 8, 3), np.uint8))
+
+    def num_frames(self, batch: Tensor) -> int:
+        return len(batch)
+
+
+def toy_config(**changes: object) -> TrainingConfig:
+    """Return settings for a run of a second."""
+    settings: dict[str, object] = {
+        "num_train_steps": 24,
+        "batch_size": 4,
+        "learning_rate": 1e-2,
+        "warmup_steps": 4,
+        "ema_decay": 0.9,
+        "accelerator": "cpu",
+        "num_threads": 1,
+        "log_every": 5,
+        "evaluate_every": 10,
+        "checkpoint_every_s": 0.0,
+    }
+    return TrainingConfig(**(settings | changes))  # type: ignore[arg-type]
+
+
+def read_log(out: Path) -> list[dict[str, float]]:
+    """Return the lines of a run's log without what depends on the clock."""
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMING_KEYS} for line in lines]
+
+
+def main(arguments: list[str]) -> FitResult:
+    """Train as the command line says."""
+    changes: dict[str, object] = {}
+    dropout = 0.1
+    for argument in arguments[1:]:
+        name, _, value = argument.partition("=")
+        if name == "dropout":
+            dropout = float(value)
+        elif name == "optimizer":
+            changes[name] = OptimizerKind(value)
+        elif value:
+            changes[name] = value if name == "strategy" else json.loads(value)
+    task = ToyTask(dropout=dropout)
+    return fit(task, toy_config(**changes), Path(arguments[0]), resume="--resume" in arguments)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
