@@ -125,7 +125,7 @@ def test_a_world_that_obeys_gets_full_marks(obeying: fidelity.Measured) -> None:
     assert set(result["psnr_gain_over_repeat_db"]) == {"1", "3", "6"}
     assert all(gain > 3 for gain in result["psnr_gain_over_repeat_db"].values())
     assert 0 < result["codebook_usage"] < 1
-    assert result["trajectory_error_m"] == pytest.approx(result["trajectory_error_m_true_frames"], abs=1e-3)
+    assert result["trajectory_error_m"] == pytest.approx(result["trajectory_error_m_true_frames"], abs=0.05)
 
 
 def test_the_sheet_has_rows_of_one_length(obeying: fidelity.Measured, tmp_path: Path) -> None:

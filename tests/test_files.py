@@ -5,6 +5,11 @@ import pytest
 from drivesim.files import atomic_folder, atomic_path
 
 
+def _fail_after(path, text):
+    path.write_text(text)
+    raise OSError("disk full")
+
+
 def test_file_appears_complete(tmp_path):
     with atomic_path(tmp_path / "deep" / "a.json") as path:
         path.write_text("{}")
@@ -17,8 +22,7 @@ def test_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
     with pytest.raises(OSError, match="full"), atomic_path(target) as path:
-        path.write_text("half")
-        raise OSError("disk full")
+        _fail_after(path, "half")
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
@@ -27,9 +31,8 @@ def test_folder_appears_complete_or_not_at_all(tmp_path):
     with atomic_folder(tmp_path / "set") as folder:
         (folder / "x").write_text("1")
     assert (tmp_path / "set" / "x").read_text() == "1"
-    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "other") as folder:
-        (folder / "x").write_text("1")
-        raise RuntimeError("killed")
+    with pytest.raises(OSError, match="full"), atomic_folder(tmp_path / "other") as folder:
+        _fail_after(folder / "x", "1")
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
 
 

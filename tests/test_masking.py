@@ -1,5 +1,7 @@
 """Mask schedules and training masks."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from drivesim.world_model.masking import MaskKind, cosine_rate, draw_mask, num_m
 def test_hidden_count_falls_every_round_and_ends_at_zero(num_tokens, num_rounds):
     num_rounds = min(num_rounds, num_tokens)
     counts = [num_tokens] + [num_masked_after(i, num_rounds, num_tokens) for i in range(num_rounds)]
-    assert all(after < before for before, after in zip(counts, counts[1:], strict=False))
+    assert all(after < before for before, after in itertools.pairwise(counts))
     assert counts[-1] == 0
 
 

@@ -1,5 +1,7 @@
 """Parallel decoding: rounds, order, temperature, given tokens."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -37,7 +39,7 @@ def test_every_hidden_token_is_filled_and_given_ones_stay(order, rounds):
     assert torch.equal(result.token_ids_BS[~is_masked], given[~is_masked])
     assert torch.equal(result.token_ids_BS[is_masked], logits_of().argmax(-1)[is_masked])
     assert len(seen) == min(rounds, 15)
-    assert all(b < a for a, b in zip(seen, seen[1:], strict=False))
+    assert all(b < a for a, b in itertools.pairwise(seen))
     assert ((result.confidence_BS > 0) & (result.confidence_BS <= 1)).all()
 
 

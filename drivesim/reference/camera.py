@@ -164,3 +164,8 @@ class FrameRenderer:
                 samples, (self._camera.width_px, rows), interpolation=cv2.INTER_AREA
             )
         ground[:] = np.clip(ground * self._gain + self._bias, 0.0, 255.0)
+
+
+def draw_in_one_thread() -> None:
+    """Keep drawing to one thread in this process; for worker processes that share the cores."""
+    cv2.setNumThreads(1)

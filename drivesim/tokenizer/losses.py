@@ -5,6 +5,7 @@ Letters: `B` batch, `C` channels, `H W` pixels.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +53,7 @@ class PatchDiscriminator(nn.Module):
             nn.Conv2d(12, widths[0], 3, padding=1),
             nn.LeakyReLU(0.2),
         ]
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             layers += [
                 nn.Conv2d(before, after, 4, stride=2, padding=1),
                 nn.GroupNorm(8, after),

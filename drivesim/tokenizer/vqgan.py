@@ -126,7 +126,7 @@ class VQGAN(nn.Module):
             self.quantizer = VectorQuantizer(config.codebook_size, config.code_dim)
         self.encoder = _encoder(config, self.quantizer.code_dim)
         self.decoder = _decoder(config, self.quantizer.code_dim)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def codebook_size(self) -> int:

@@ -131,7 +131,7 @@ def record_clips(
                     if on_progress is not None:
                         on_progress(len(motions))
         stacked = {name: np.stack([motion[name] for motion in motions]) for name in MOTION_ARRAYS}
-        np.savez(folder / "motion.npz", **stacked)  # type: ignore[arg-type]
+        np.savez(folder / "motion.npz", **stacked)
         facts = {
             "rate_hz": 6.0,
             "first_seed": first_seed,
@@ -143,12 +143,11 @@ def record_clips(
 
 
 def _record_one(job: tuple[Path, int, int, int]) -> dict[str, NDArray[np.generic]]:
-    import cv2
-
     from drivesim.reference.behavior import record
+    from drivesim.reference.camera import draw_in_one_thread
     from drivesim.reference.simulator import draw_spec
 
-    cv2.setNumThreads(1)
+    draw_in_one_thread()
     file, index, seed, num_frames = job
     recording = record(draw_spec(seed), driver=None, num_frames=num_frames, driver_seed=seed)
     frames = np.load(file, mmap_mode="r+")

@@ -79,7 +79,10 @@ def build_token_cache(
     seed: int = 0,
     on_progress: Callable[[int], None] | None = None,
 ) -> TokenCache:
-    """Tokenize the first ``num_frames`` of all ``clips`` into the new folder ``path``; ``on_progress`` gets the clips done."""
+    """Tokenize the first ``num_frames`` of all ``clips`` into the new folder ``path``.
+
+    ``on_progress`` is told the clips done so far.
+    """
     weight = next(tokenizer.parameters())
     rays = camera_rays(camera)
     rays = Rays(**{name: getattr(rays, name).to(weight.device) for name in Rays.__slots__})

@@ -98,6 +98,7 @@ class WorldModelTask:
     ) -> None:
         """Build the model around a trained tokenizer."""
         self.config, self.cache, self.camera = config, cache, camera
+        self.codebook_size = tokenizer.codebook_size
         model_config = replace(config.model, vqgan=tokenizer.config)
         self.model: nn.Module = WorldModelModule(WorldModel(model_config, tokenizer=tokenizer))
         num_frames = config.model.num_context_frames + config.horizon
@@ -110,7 +111,6 @@ class WorldModelTask:
         """Yield token windows (B, T, ...); batch ``i`` depends on seed and step alone."""
         config, step = self.config, start_step
         num_frames, total = config.frames_per_window, self.cache.token_ids.shape[1]
-        codebook_size = self.model.world_model.tokenizer.codebook_size  # type: ignore[union-attr]
         while True:
             rng = np.random.default_rng([seed, step, rank, world_size])
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -120,10 +120,10 @@ class WorldModelTask:
                 [crop(self.cache, int(i), int(t), num_frames) for i, t in zip(clips, starts, strict=True)]
             )
             shape = batch["token_ids"].shape
-            batch["is_masked"] = draw_mask(config.mask, *shape, generator)
+            batch["is_masked"] = draw_mask(config.mask, shape[0], shape[1], shape[2], generator)
             rate = torch.rand(batch_size, 1, 1, generator=generator) * config.context_noise
             is_noise = torch.rand(shape, generator=generator) < rate
-            noise = torch.randint(codebook_size, shape, generator=generator, dtype=torch.int32)
+            noise = torch.randint(self.codebook_size, shape, generator=generator, dtype=torch.int32)
             batch["context_ids"] = torch.where(is_noise, noise, batch["context_ids"])
             yield batch
             step += 1

@@ -32,7 +32,7 @@ def from_patches(x: Tensor, grid: tuple[int, int], stride: int) -> Tensor:
 
 
 def rotary_angles(positions_T: Tensor, head_dim: int) -> Tensor:
-    """Return angles (T, D / 2) of rotary time positions (RoFormer); wave lengths run from 2 pi to about 2,000 frames."""
+    """Return angles (T, D / 2) of rotary time positions (RoFormer); waves of 2 pi to 2,000 frames."""
     exponents = torch.arange(head_dim // 2, device=positions_T.device, dtype=torch.float32) / (head_dim // 2)
     return positions_T.float().unsqueeze(-1) * 300.0**-exponents
 

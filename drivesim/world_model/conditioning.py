@@ -25,8 +25,8 @@ class ActionEncoder(nn.Module):
         """Build the MLP; the paper has one token, more let image regions attend to different parts of the motion."""
         super().__init__()
         self.num_tokens = num_tokens
-        num_features = 2 * (1 + 2 * NUM_FREQUENCIES)
-        self.mlp = nn.Sequential(nn.Linear(num_features, dim), nn.SiLU(), nn.Linear(dim, num_tokens * dim))
+        first = nn.Linear(2 * (1 + 2 * NUM_FREQUENCIES), dim)
+        self.mlp = nn.Sequential(first, nn.SiLU(), nn.Linear(dim, num_tokens * dim))
 
     def forward(self, twist_BTA: Tensor) -> Tensor:
         """Return the prompt (B, T, L, C) of twists (B, T, 2) in m/s and rad/s."""
@@ -34,7 +34,7 @@ class ActionEncoder(nn.Module):
         x = twist_BTA.float() / scale
         octaves = 2.0 ** torch.arange(NUM_FREQUENCIES, device=x.device)
         waves = rearrange(x.unsqueeze(-1) * octaves, "b t a f -> b t (a f)")
-        features = torch.cat([x, waves.sin(), waves.cos()], dim=-1).to(self.mlp[0].weight.dtype)
+        features = torch.cat([x, waves.sin(), waves.cos()], dim=-1).to(next(self.parameters()).dtype)
         return rearrange(self.mlp(features), "b t (l c) -> b t l c", l=self.num_tokens)
 
 

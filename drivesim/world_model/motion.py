@@ -60,7 +60,7 @@ def camera_rays(camera: Camera) -> Rays:
 
 
 def planar_motion(twist_BA: Tensor, dt_s: float) -> tuple[Tensor, Tensor]:
-    """Return (translation (B, 2) in metres, yaw (B,) in radians) of ``previous_from_current`` for twists held ``dt_s``."""
+    """Return translation (B, 2) in metres and yaw (B,) of ``previous_from_current`` for twists held ``dt_s``."""
     speed_B, yaw_rate_B = twist_BA.unbind(-1)
     yaw_B = yaw_rate_B * dt_s
     chord_B = speed_B * dt_s * torch.sinc(yaw_B / (2 * torch.pi))
@@ -68,7 +68,7 @@ def planar_motion(twist_BA: Tensor, dt_s: float) -> tuple[Tensor, Tensor]:
 
 
 def previous_pixels(rays: Rays, twist_BA: Tensor, dt_s: float) -> tuple[Tensor, Tensor]:
-    """Return where each pixel was one frame ago, (B, H, W, 2) pixels, and whether that lies before the camera (B, H, W).
+    """Return where each pixel was one frame ago (B, H, W, 2), and whether that lies before the camera (B, H, W).
 
     With inverse depth rho, ray d, camera centre c and motion (R, t) the point is, up to scale, R d + rho (R c + t - c)
     in the previous ego axes, relative to the previous camera.

@@ -167,7 +167,7 @@ def _clean_half(x: Tensor, batch: int, frames: int) -> Tensor:
 
 
 def _past_windows(x_BT: Tensor, count: int) -> Tensor:
-    """Return for every frame of (B, T, ...) the ``count`` frames before it, zeros where there are none: (B * T, count, ...)."""
+    """Return for every frame of (B, T, ...) the ``count`` frames before it, (B * T, count, ...); zeros are none."""
     frames = x_BT.shape[1]
     padded = torch.cat([x_BT.new_zeros(x_BT.shape[0], count, *x_BT.shape[2:]), x_BT], dim=1)
     windows = torch.stack([padded[:, k : k + frames] for k in range(count)], dim=2)

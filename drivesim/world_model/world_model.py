@@ -95,7 +95,7 @@ class WorldModel(nn.Module):
             ValueError: shapes that do not fit the model.
         """
         self._check_history(frames_BTHWC, twist_BTA)
-        weight = self.action_encoder.mlp[0].weight
+        weight = next(self.action_encoder.parameters())
         twist_BTA = twist_BTA.to(weight.device)
         prompt_BTLC = self.action_encoder(twist_BTA)
         batch, num_frames = frames_BTHWC.shape[:2]
