@@ -19,7 +19,7 @@ help:  ## list the verbs
 
 .venv/.python:
 	@test -n "$(PYTHON)" || { echo "drivesim needs Python 3.11 or 3.12 with venv (Debian: apt-get install python3-venv)"; exit 2; }
-	$(PYTHON) -m venv --clear .venv
+	$(PYTHON) -m venv .venv
 	@touch $@
 
 .venv/.installed: .venv/.python pyproject.toml constraints.txt

@@ -1,4 +1,4 @@
-"""Does the picture answer wheel and pedal? Measured on imagined frames, and on true ones to test the measure."""
+"""Does the picture answer wheel and pedal? Measured on imagined frames, and on true ones as a test."""
 
 from __future__ import annotations
 

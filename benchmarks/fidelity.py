@@ -1,9 +1,9 @@
 """How true is the imagined world? `python -m benchmarks.fidelity --out F.json` measures it on held-out roads.
 
 The model sees recorded frames, then goes on alone under the recorded actions: picture quality beside
-repeat-last-frame and the tokenizer's ceiling, the effect of actions, and motion read back from the pictures. Then it
-is steered hard left and hard right, driven fast and slow, from the same starts; the reference world drives the same
-manoeuvres, so that the instruments are tested on true frames in the same run.
+repeat-last-frame and the tokenizer's ceiling, the effect of actions, and motion read back from the pictures. Then
+it is steered hard left and hard right, driven fast and slow, from the same starts; the reference world drives the
+same manoeuvres, so that the instruments are tested on true frames in the same run.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ from drivesim.world_model.world_model import WorldModel
 
 NAMED_HORIZONS = (1, 3, 6)
 SHEET_ROWS = 6
+SHEET_STEP = 3  # of the manoeuvres; later the view is one that nobody has seen
 
 
 @dataclass(kw_only=True, slots=True)
@@ -231,17 +232,18 @@ def _maneuver_frames(
         "slow": partial(maneuvers.hold_speed, speed_mps=maneuvers.SLOW_MPS),
         "fast": partial(maneuvers.hold_speed, speed_mps=maneuvers.FAST_MPS),
     }
+    plans = {name: maneuvers.plan(scenes, starts, function) for name, function in functions.items()}
+    imagined = {}
+    for name, planned in plans.items():
+        twist_BTA = np.stack([maneuver.twist for maneuver in planned])
+        imagined[name] = open_loop.imagine(scenes, starts, twist_BTA, label=f"imagined: {name}")
+    true = maneuvers.true_frames(scenes, starts, plans, true_frames_fn=true_frames_fn)
     last = _last_frames(scenes, starts)[:, None]
-    imagined, true = {}, {}
-    for name, function in functions.items():
-        plans = maneuvers.plan(scenes, starts, function)
-        twist_BTA = np.stack([maneuver.twist for maneuver in plans])
-        frames = open_loop.imagine(scenes, starts, twist_BTA, label=f"imagined: {name}")
-        imagined[name] = np.concatenate([last, frames], axis=1)
-        label = f"reference world: {name}"
-        shown = maneuvers.true_frames(scenes, starts, plans, true_frames_fn=true_frames_fn, label=label)
-        true[name] = np.concatenate([last, shown], axis=1)
-    return ManeuverFrames(**imagined), ManeuverFrames(**true)
+    worlds = [
+        {name: np.concatenate([last, frames], axis=1) for name, frames in world.items()}
+        for world in (imagined, true)
+    ]
+    return ManeuverFrames(**worlds[0]), ManeuverFrames(**worlds[1])
 
 
 def sheet(measured: Measured, horizons: Sequence[int]) -> list[list[tuple[str, Images]]]:
@@ -254,7 +256,7 @@ def sheet(measured: Measured, horizons: Sequence[int]) -> list[list[tuple[str, I
         rows += [[("start", clips.last[index]), *recorded], [("start", clips.last[index]), *imagined]]
     for index in np.linspace(0, len(driven.left) - 1, min(SHEET_ROWS, len(driven.left))).astype(int):
         named = {"left": driven.left, "right": driven.right, "slow": driven.slow, "fast": driven.fast}
-        shown = [(f"{name} +{frames.shape[1] - 1}", frames[index, -1]) for name, frames in named.items()]
+        shown = [(f"{name} +{SHEET_STEP}", frames[index, SHEET_STEP]) for name, frames in named.items()]
         rows.append([("start", driven.left[index, 0]), *shown][: len(horizons) + 1])
     return rows
 

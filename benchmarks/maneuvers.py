@@ -108,37 +108,42 @@ def plan(scenes: Sequence[HeldOutScene], starts: Sequence[Start], maneuver_fn: M
     return plans
 
 
-TrueFrames = Callable[[HeldOutScene, int, Maneuver], Images]
-"""Shows (T, H, W, 3) what the ground truth looks like after frame ``index`` of a scene under a manoeuvre."""
+TrueFrames = Callable[[HeldOutScene, int, Sequence[Maneuver]], list[Images]]
+"""Shows, (T, H, W, 3) each, what the ground truth looks like after frame ``index`` of a scene under manoeuvres."""
 
 
-def drive_reference(scene: HeldOutScene, frame_index: int, maneuver: Maneuver) -> Images:
-    """Replay a recording in the reference world up to a frame, then drive the manoeuvre and show it."""
-    world = ReferenceWorld(
-        WorldSpec.from_log_name(scene.scene.log_name), camera=scene.scene.camera, rate_hz=scene.scene.rate_hz
-    )
-    world.reset()
-    for index in range(1, frame_index + 1):
-        world.advance(scene.scene.ego_state(index))
-    frames = []
-    for state in maneuver.states:
-        world.advance(state)
-        frames.append(world.render())
-    return np.stack(frames)
+def drive_reference(scene: HeldOutScene, frame_index: int, plans: Sequence[Maneuver]) -> list[Images]:
+    """Replay a recording in the reference world up to a frame, drive a manoeuvre and show it; for each of them."""
+    recorded = scene.scene
+    spec = WorldSpec.from_log_name(recorded.log_name)
+    world = ReferenceWorld(spec, camera=recorded.camera, rate_hz=recorded.rate_hz)
+    shown = []
+    for maneuver in plans:
+        world.reset()
+        for index in range(1, frame_index + 1):
+            world.advance(recorded.ego_state(index))
+        frames = []
+        for state in maneuver.states:
+            world.advance(state)
+            frames.append(world.render())
+        shown.append(np.stack(frames))
+    return shown
 
 
 def true_frames(
     scenes: Sequence[HeldOutScene],
     starts: Sequence[Start],
-    plans: Sequence[Maneuver],
+    plans: dict[str, list[Maneuver]],
     *,
-    true_frames_fn: TrueFrames,
-    label: str,
-) -> Images:
-    """Return the (B, T, H, W, 3) frames that the ground truth shows for each start's manoeuvre."""
-    shown = []
-    with console.progress_bar(label, len(starts)) as bar:
-        for start, maneuver in zip(starts, plans, strict=True):
-            shown.append(true_frames_fn(scenes[start.scene_index], start.frame_index, maneuver))
+    true_frames_fn: TrueFrames = drive_reference,
+) -> dict[str, Images]:
+    """Return by name the (B, T, H, W, 3) frames that the ground truth shows for each start's manoeuvres."""
+    shown: dict[str, list[Images]] = {name: [] for name in plans}
+    with console.progress_bar("reference world under the same manoeuvres", len(starts)) as bar:
+        for index, start in enumerate(starts):
+            chosen = [maneuvers[index] for maneuvers in plans.values()]
+            clips = true_frames_fn(scenes[start.scene_index], start.frame_index, chosen)
+            for name, clip in zip(plans, clips, strict=True):
+                shown[name].append(clip)
             bar.advance()
-    return np.stack(shown)
+    return {name: np.stack(clips) for name, clips in shown.items()}

@@ -1,4 +1,4 @@
-"""Picture fidelity: imagined frames against recorded ones, beside repeat-last-frame and the tokenizer's ceiling."""
+"""Picture fidelity: imagined against recorded frames, beside repeat-last and the tokenizer's ceiling."""
 
 from __future__ import annotations
 

@@ -33,6 +33,11 @@ class Row:
     count: int | None = None
     note: str = ""
 
+    @property
+    def label(self) -> str:
+        """Return name and key."""
+        return self.name if self.key is None else f"{self.name} [{self.key}]"
+
 
 @dataclass(kw_only=True, slots=True)
 class Report:
@@ -71,21 +76,20 @@ class Report:
         return result
 
     def show(self) -> None:
-        """Print the rows as a table, and the facts below it."""
+        """Print the rows as a table, what they mean below it, and the facts."""
         cells = [
             (
-                row.name if row.key is None else f"{row.name} [{row.key}]",
+                row.label,
                 row.value,
                 "" if row.interval is None else f"{row.interval[0]:.3f} .. {row.interval[1]:.3f}",
                 "" if row.count is None else str(row.count),
-                row.note,
             )
             for row in self.rows
         ]
-        facts = ", ".join(f"{name} {value}" for name, value in self.facts.items())
-        console.print_table(
-            self.title, ["figure", "value", "95 % interval", "n", "note"], cells, caption=facts
-        )
+        console.print_table(self.title, ["figure", "value", "95 % interval", "n"], cells)
+        for name, note in {row.name: row.note for row in self.rows if row.note}.items():
+            console.say(f"  {name}: {note}")
+        console.say(", ".join(f"{name} {value}" for name, value in self.facts.items()))
 
     def write(self, path: Path) -> None:
         """Write `as_dict` as json; the file appears only when it is complete."""

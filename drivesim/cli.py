@@ -129,6 +129,7 @@ def train(
     del debug
     from drivesim.config import load_config, save_run_files
     from drivesim.training import commands
+    from drivesim.training.loop import check_folder
 
     config = load_config("train", overrides or [])
     folder = out or Path("runs") / what.value
@@ -137,7 +138,7 @@ def train(
         Trainable.WORLD_MODEL: commands.train_world_model,
         Trainable.INVERSE_DYNAMICS: commands.train_inverse_dynamics,
     }[what]
-    folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder, resume=resume)
     save_run_files(config, folder)
     result = run(config, folder, resume=resume)
     console.print_table(

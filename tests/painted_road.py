@@ -1,4 +1,4 @@
-"""A flat textured ground with far-off posts, seen by the front camera: frames whose motion is known exactly."""
+"""A flat textured ground and a far skyline, seen by the front camera: motion is known exactly."""
 
 from __future__ import annotations
 

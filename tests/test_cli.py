@@ -94,6 +94,18 @@ def test_bad_input_is_one_sentence(capsys, tmp_path, monkeypatch, arguments, exp
     assert expected in err
 
 
+def test_training_neither_resumes_nothing_nor_overwrites_a_run(capsys, tmp_path):
+    code, _, err = run(capsys, "train", "tokenizer", "--resume", "--out", tmp_path / "none")
+    assert_one_sentence(code, err)
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.ckpt").touch()
+    code, _, err = run(capsys, "train", "tokenizer", "--out", tmp_path / "run")
+    assert_one_sentence(code, err)
+    assert "--resume" in err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["last.ckpt"]
+
+
 def test_debug_shows_the_traceback(capsys):
     code, _, err = run(capsys, "scenes", "--dataroot", "/no/such/folder", "--debug")
     assert code == 2

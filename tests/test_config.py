@@ -49,7 +49,7 @@ def test_policy_kwargs_take_new_keys(prefix):
     [
         ("episode.horizn=3", "episode.horizon"),
         ("horizon=3", "episode.horizon"),
-        ("episode.reward.progres=1", "episode.reward.progress"),
+        ("episode.reward.progress_=1", "episode.reward.progress"),
         ("zzz=3", "the parts are episode"),
         ("episode.horizon=abc", "episode.horizon"),
         ("episode.horizon=-3", "must be positive, got -3"),

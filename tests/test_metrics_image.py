@@ -79,7 +79,7 @@ class _MeanColor(torch.nn.Module):
 @pytest.fixture
 def network_file(tmp_path: Path) -> Path:
     path = tmp_path / "mean_color.pt"
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
         torch.jit.script(_MeanColor()).save(str(path))
     return path
 

@@ -1,8 +1,8 @@
-"""Image motion without any weights: how far the view turned and how fast the road went by between two frames.
+"""Image motion without weights: how far the view turned and how fast the road went by between two frames.
 
 Turning is a sideways shift of the view around the horizon, found by correlating every shift in reach. Speed is
-found by moving the earlier frame's ground as a flat road would move at each candidate speed and keeping the one that
-fits the later frames best; a road without any mark across (between two solid lines, say) does not show its speed.
+found by moving the earlier frame's ground as a flat road would move at each candidate speed and keeping the one
+that fits best; a road without any mark across it (between two solid lines, say) does not show its speed.
 """
 
 from __future__ import annotations
@@ -135,23 +135,22 @@ class RoadMotion:
 
     def _source_grid(self, yaw_rate_radps: float) -> NDArray[np.float32]:
         """Return where (B, H, W, 2) the later frame's ground pixels lay in the earlier frame, in [-1, 1]."""
-        camera, grids = self.camera, []
+        camera = self.camera
         forward_m, above_m = camera.ego_from_cam[0, 3], camera.ego_from_cam[2, 3]
+        dx_m, dy_m, dyaw_rad = np.transpose(
+            [planar_motion(float(speed), yaw_rate_radps, self.dt_s) for speed in self.speeds_mps]
+        ).astype(np.float32)[:, :, None, None]
         x_m, y_m = self._ground_xy_m
-        for speed_mps in self.speeds_mps:
-            dx_m, dy_m, dyaw_rad = planar_motion(float(speed_mps), yaw_rate_radps, self.dt_s)
-            cos, sin = np.cos(dyaw_rad), np.sin(dyaw_rad)
-            depth_m = np.maximum(cos * x_m - sin * y_m + dx_m - forward_m, 0.1)
-            left_m = sin * x_m + cos * y_m + dy_m
-            column_px = camera.cx_px - camera.fx_px * left_m / depth_m
-            row_px = camera.cy_px + camera.fy_px * above_m / depth_m
-            grids.append(
-                np.stack([2 * column_px / camera.width_px - 1, 2 * row_px / camera.height_px - 1], -1)
-            )
-        return np.stack(grids).astype(np.float32)
+        cos, sin = np.cos(dyaw_rad[0]), np.sin(dyaw_rad[0])
+        depth_m = np.maximum((cos * x_m - sin * y_m - forward_m) + dx_m, 0.1)
+        left_m = (sin * x_m + cos * y_m) + dy_m
+        column_px = camera.cx_px - camera.fx_px * left_m / depth_m
+        row_px = camera.cy_px + camera.fy_px * above_m / depth_m
+        grid = np.stack([2 * column_px / camera.width_px - 1, 2 * row_px / camera.height_px - 1], axis=-1)
+        return np.asarray(grid, dtype=np.float32)
 
 
-def _ground_points(camera: Camera, config: MotionConfig) -> tuple[slice, FloatArray]:
+def _ground_points(camera: Camera, config: MotionConfig) -> tuple[slice, NDArray[np.float32]]:
     """Return the rows below the horizon and (2, rows, W) ego coordinates of their pixels on a flat ground."""
     first = int(np.ceil(camera.cy_px + config.ground_below_horizon * camera.height_px))
     rows = np.arange(first, camera.height_px) + 0.5
@@ -159,7 +158,7 @@ def _ground_points(camera: Camera, config: MotionConfig) -> tuple[slice, FloatAr
     depth_m = camera.fy_px * camera.ego_from_cam[2, 3] / (rows[:, None] - camera.cy_px)
     left_m = (camera.cx_px - columns[None, :]) / camera.fx_px * depth_m
     x_m = np.broadcast_to(depth_m + camera.ego_from_cam[0, 3], left_m.shape)
-    return slice(first, camera.height_px), np.stack([x_m, left_m])
+    return slice(first, camera.height_px), np.stack([x_m, left_m]).astype(np.float32)
 
 
 def _masked_correlation(a_BHW: Tensor, b_BHW: Tensor, is_seen_BHW: Tensor) -> FloatArray:

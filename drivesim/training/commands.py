@@ -6,13 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from drivesim import console
 from drivesim.scene.types import Camera, front_camera
-from drivesim.tokenizer.vqgan import VQGAN, normalized, to_uint8
+from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.training import inverse_dynamics, tokenizer, world_model
 from drivesim.training.config import TrainConfig
 from drivesim.training.data import DataConfig, RecordedClips, open_or_record
@@ -40,23 +38,13 @@ def train_world_model(config: TrainConfig, out: Path, *, resume: bool = False) -
 
 def train_inverse_dynamics(config: TrainConfig, out: Path, *, resume: bool = False) -> FitResult:
     """Train the inverse dynamics model; ``weights`` are ``out/inverse-dynamics.safetensors``."""
-    name = config.inverse_dynamics_tokenizer
-    vqgan = None if name is None else load_tokenizer(name)
-    reconstruct_fn = None if vqgan is None else lambda frames_BHWC: _reconstruct(vqgan, frames_BHWC)
-    clips = _recorded_clips(config.data)
-    task = inverse_dynamics.make_task(config.inverse_dynamics, *clips, reconstruct_fn)
+    task = inverse_dynamics.make_task(config.inverse_dynamics, *_recorded_clips(config.data))
     return _fit(task, config, out, resume=resume, save_fn=inverse_dynamics.save_inverse_dynamics)
-
-
-@torch.no_grad()
-def _reconstruct(vqgan: VQGAN, frames_BHWC: Tensor) -> Tensor:
-    return to_uint8(vqgan.decode(vqgan.encode(normalized(frames_BHWC))))
 
 
 def _fit(task: TrainTask, config: TrainConfig, out: Path, *, resume: bool, save_fn: SaveFn) -> FitResult:
     """Run the loop, then write the model with its averaged weights; safetensors carry its configuration."""
     result = fit(task, config.training, out, resume=resume)
-    task.model.load_state_dict(load_file(result.weights), strict=False)
     weights = out / f"{task.name}.safetensors"
     save_fn(task.model, weights)
     return replace(result, weights=weights)

@@ -20,4 +20,3 @@ class TrainConfig:
     tokenizer: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)
     world_model: WorldModelTrainingConfig = field(default_factory=WorldModelTrainingConfig)
     inverse_dynamics: InverseDynamicsTrainingConfig = field(default_factory=InverseDynamicsTrainingConfig)
-    inverse_dynamics_tokenizer: str | None = None  # weights whose reconstructions are mixed into its training

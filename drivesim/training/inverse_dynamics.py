@@ -1,7 +1,7 @@
 """Training of the inverse dynamics model: frame pairs in, likelihood out, and how well motion is read.
 
 The model must read motion from imagined pictures, so training pairs are blurred, made blocky, brightened and,
-with a tokenizer, replaced by its reconstructions. A few pairs do not belong together: from them the model learns to
+with a tokenizer, replaced by its reconstructions. A few pairs do not belong together: they teach the model to
 say that it cannot read the motion.
 """
 

@@ -61,14 +61,23 @@ def fit(task: TrainTask, config: TrainingConfig, out: Path, *, resume: bool = Fa
             loss is no longer finite, the disk is full, or Lightning Fabric is not installed.
     """
     out = Path(out)
+    check_folder(out, resume=resume)
     has_checkpoint = (out / CHECKPOINT_NAME).exists()
-    if resume and not out.is_dir():
-        raise InputError(f"there is no run in {out} to resume; check --out or leave --resume out")
-    if has_checkpoint and not resume:
-        raise InputError(f"{out} already holds a run; add --resume to go on with it or choose another --out")
     result: FitResult = make_fabric(config).launch(_fit_in_process, task, config, out, has_checkpoint)
     task.model.load_state_dict(load_file(result.weights))  # spawned processes trained copies
     return result
+
+
+def check_folder(out: Path, *, resume: bool) -> None:
+    """Refuse to start where a run lies, and to resume where none does.
+
+    Raises:
+        InputError: ``out`` holds a run and ``resume`` is False, or there is no ``out`` to resume.
+    """
+    if resume and not out.is_dir():
+        raise InputError(f"there is no run in {out} to resume; check --out or leave --resume out")
+    if not resume and (out / CHECKPOINT_NAME).exists():
+        raise InputError(f"{out} already holds a run; add --resume to go on with it or choose another --out")
 
 
 def _fit_in_process(

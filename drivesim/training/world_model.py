@@ -25,6 +25,8 @@ from drivesim.world_model.conditioning import guide_features
 from drivesim.world_model.masking import MaskKind, draw_mask
 from drivesim.world_model.world_model import WorldModel, WorldModelConfig
 
+UNJUDGED = -100  # target of tokens that are not part of the loss
+
 
 @dataclass(kw_only=True, slots=True)
 class WorldModelTrainingConfig:
@@ -62,12 +64,14 @@ class WorldModelModule(nn.Module):
         features_BTSC = model.stpt.hidden_stream(
             batch["context_ids"].long(), target_BTS, is_masked_BTS, prompt_BTLC, guide_BTSG=guide_BTSG
         )
-        is_judged_BTS = is_masked_BTS.clone()
-        is_judged_BTS[:, 0] = False  # the first frame has no past to be predicted from
-        logits = model.stpt.head(features_BTSC[is_judged_BTS], guide_BTSG[is_judged_BTS]).float()
-        targets = target_BTS[is_judged_BTS]
-        loss = functional.cross_entropy(logits, targets)
-        return {"loss": loss, "accuracy": (logits.detach().argmax(-1) == targets).float().mean()}
+        # The first frame has no past to be predicted from. Shapes stay fixed: every new one costs a CPU kernel.
+        logits_BTSK = model.stpt.head(features_BTSC[:, 1:], guide_BTSG[:, 1:]).float()
+        targets_BTS = target_BTS[:, 1:].masked_fill(~is_masked_BTS[:, 1:], UNJUDGED)
+        loss = functional.cross_entropy(
+            logits_BTSK.flatten(0, 2), targets_BTS.flatten(), ignore_index=UNJUDGED
+        )
+        is_right_BTS = (logits_BTSK.detach().argmax(-1) == targets_BTS)[targets_BTS != UNJUDGED]
+        return {"loss": loss, "accuracy": is_right_BTS.float().mean()}
 
 
 def batch_guide(tokenizer: VQGAN, expected_BTSQ: Tensor, motion_BTS3: Tensor) -> Tensor:

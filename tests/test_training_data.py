@@ -1,0 +1,143 @@
+"""Recorded clips, cached tokens, and the training tasks made of them."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from small_models import small_config, small_world_model
+
+from drivesim.errors import InputError
+from drivesim.scene.types import front_camera
+from drivesim.training.data import DataConfig, RecordedClips, open_or_record, record_clips
+from drivesim.training.token_cache import TokenCache, build_token_cache
+from drivesim.training.tokenizer import TokenizerTrainingConfig
+from drivesim.training.tokenizer import make_task as make_tokenizer_task
+from drivesim.training.world_model import WorldModelTrainingConfig
+from drivesim.training.world_model import make_task as make_world_model_task
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "clips"
+    return record_clips(path, num_clips=2, frames_per_clip=6, first_seed=7, num_workers=1)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return small_world_model().tokenizer
+
+
+@pytest.fixture(scope="module")
+def cache(clips, tokenizer, tmp_path_factory):
+    path = tmp_path_factory.mktemp("cache") / "tokens"
+    return build_token_cache(clips, tokenizer, front_camera(), path, num_frames=5)
+
+
+def test_recordings_are_driving(clips):
+    assert clips.frames.shape == (2, 6, 128, 224, 3)
+    assert clips.frames.std() > 10
+    step_m = np.linalg.norm(np.diff(clips.xy_m, axis=1), axis=-1)
+    np.testing.assert_allclose(step_m * clips.rate_hz, clips.twist[:, 1:, 0], atol=0.1)
+
+
+def test_recordings_follow_the_seed(clips, tmp_path):
+    again = record_clips(tmp_path / "b", num_clips=1, frames_per_clip=6, first_seed=8, num_workers=1)
+    np.testing.assert_array_equal(again.frames[0], clips.frames[1])
+
+
+def test_a_set_of_other_size_is_refused(tmp_path):
+    config = DataConfig(
+        path=str(tmp_path), num_clips=1, num_validation_clips=1, frames_per_clip=2, num_workers=1
+    )
+    open_or_record(config)
+    open_or_record(config)
+    with pytest.raises(InputError, match=r"num_clips.*remove it"):
+        open_or_record(DataConfig(path=str(tmp_path), num_clips=2, frames_per_clip=2))
+
+
+def test_benchmark_roads_are_never_recorded_for_training():
+    with pytest.raises(ValueError, match="890000"):
+        DataConfig(first_seed=889_900)
+
+
+def test_damaged_sets_are_named(tmp_path):
+    (tmp_path / "set.json").write_text("{}")
+    with pytest.raises(InputError, match="holds no recorded clips"):
+        RecordedClips.open(tmp_path)
+
+
+@torch.no_grad()
+def test_cached_tokens_are_the_tokenizers(clips, cache, tokenizer):
+    frames = torch.from_numpy(np.array(clips.frames[:, 3])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = tokenizer.encode(frames)
+    np.testing.assert_array_equal(cache.token_ids[:, 3], expected)
+    assert cache.token_ids.shape == (2, 5, 112)
+    assert (np.abs(cache.expected.astype(np.float32)) <= 1).all()
+
+
+def test_a_cache_of_another_tokenizer_is_refused(cache, tmp_path, tokenizer):
+    torch.manual_seed(1)
+    other = small_world_model().tokenizer
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    path = cache.token_ids.filename  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="another tokenizer"):
+        TokenCache.open(type(tmp_path)(path).parent, tokenizer=other)
+
+
+def world_model_task(cache, clips, tokenizer):
+    config = WorldModelTrainingConfig(model=small_config(), frames_per_window=4, horizon=1)
+    return make_world_model_task(config, cache, clips, tokenizer=tokenizer, camera=front_camera())
+
+
+def test_batches_depend_on_seed_and_step_alone(cache, clips, tokenizer):
+    task = world_model_task(cache, clips, tokenizer)
+    draw = lambda start: task.batches(start_step=start, batch_size=2, seed=3, rank=0, world_size=1)  # noqa: E731
+    third = next(itertools.islice(draw(0), 2, None))
+    resumed = next(draw(2))
+    assert all(torch.equal(third[name], resumed[name]) for name in third)
+    assert third["is_masked"].any(-1).all()
+
+
+def test_only_the_transformer_is_trained(cache, clips, tokenizer):
+    task = world_model_task(cache, clips, tokenizer)
+    batch = next(task.batches(start_step=0, batch_size=2, seed=0, rank=0, world_size=1))
+    terms = task.losses(task.model, batch, torch.Generator())
+    terms["loss"].backward()
+    assert all(p.grad is None for p in task.model.world_model.tokenizer.parameters())
+    assert task.model.world_model.stpt.layers[0].mlp[1].weight.grad is not None
+    assert 0 <= terms["accuracy"] <= 1
+
+
+def test_evaluation_reports_the_gain_and_a_picture(cache, clips, tokenizer):
+    evaluation = world_model_task(cache, clips, tokenizer).evaluate(
+        world_model_task(cache, clips, tokenizer).model
+    )
+    assert np.isfinite(evaluation.metrics["gain_db_at_1"])
+    assert evaluation.picture is not None
+    assert evaluation.picture.shape[2] == 3
+
+
+def test_tokenizer_task_measures_psnr(clips):
+    config = TokenizerTrainingConfig(vqgan=small_config().vqgan, num_validation_frames=3)
+    task = make_tokenizer_task(config, clips, clips)
+    batch = next(task.batches(start_step=0, batch_size=2, seed=0, rank=0, world_size=1))
+    assert task.losses(task.model, batch, torch.Generator())["loss"].requires_grad
+    assert 3 < task.evaluate(task.model.eval()).metrics["psnr_db"] < 40
+
+
+@pytest.mark.slow
+def test_one_clip_can_be_learned_by_heart(cache, clips, tokenizer):
+    task = world_model_task(cache, clips, tokenizer)
+    optimizer = torch.optim.AdamW([p for p in task.model.parameters() if p.requires_grad], lr=5e-3)
+    batch = next(task.batches(start_step=0, batch_size=1, seed=0, rank=0, world_size=1))
+    accuracies = []
+    for _ in range(150):
+        terms = task.losses(task.model, batch, torch.Generator())
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        optimizer.step()
+        accuracies.append(float(terms["accuracy"]))
+    assert accuracies[-1] > 0.9
