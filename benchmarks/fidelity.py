@@ -47,7 +47,6 @@ from benchmarks.pictures import (
 )
 from benchmarks.report import Report, machine_facts, run_command, write_sheet
 from benchmarks.statistics import bootstrap_mean
-from drivesim.dynamics import VehicleConfig, control_from_action, step
 from drivesim.errors import InputError
 from drivesim.inverse_dynamics import InverseDynamics, load_inverse_dynamics
 from drivesim.metrics.image import Extractor
@@ -157,7 +156,7 @@ def _logged_clips(
     target, twist_BTA = future(scenes, starts, config.horizon)
     random_BTA = np.stack(
         [
-            random_twist(
+            maneuvers.random_twist(
                 scenes[start.scene_index], start.frame_index, config.horizon, seed=config.seed + index
             )
             for index, start in enumerate(starts)
@@ -171,21 +170,6 @@ def _logged_clips(
         groups=[start.scene_index for start in starts],
     )
     return clips, twist_BTA
-
-
-def random_twist(scene: HeldOutScene, frame_index: int, horizon: int, *, seed: int) -> Twists:
-    """Return the (T, 2) motion under actions drawn evenly from the whole action space at every step."""
-    rng, vehicle, dt_s = np.random.default_rng(seed), VehicleConfig(), 1.0 / scene.scene.rate_hz
-    state = scene.scene.ego_state(frame_index)
-    rows = []
-    for _ in range(horizon):
-        steering_rad = rng.uniform(-vehicle.max_steering_rad, vehicle.max_steering_rad)
-        target_speed_mps = rng.uniform(0.0, vehicle.max_speed_mps)
-        control = control_from_action(steering_rad, target_speed_mps, state, vehicle, dt_s)
-        before_mps = state.speed_mps
-        state = step(state, control, vehicle, dt_s)
-        rows.append((0.5 * (before_mps + state.speed_mps), state.yaw_rate_radps))
-    return np.array(rows, dtype=np.float32)
 
 
 def _last_frames(scenes: Sequence[HeldOutScene], starts: Sequence[Start]) -> Images:
@@ -270,7 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         horizon=options.horizon, num_starts=options.starts, batch_size=options.batch, learned=weights
     )
     model = load_world_model(options.weights)
-    inverse_dynamics = _load_idm(options.idm)
+    inverse_dynamics = None if options.idm == "none" else load_inverse_dynamics(options.idm)
     if options.scenes:
         scenes = embedded_scenes(options.scenes)
     else:
@@ -289,10 +273,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     measured.report.show()
     measured.report.write(options.out)
     write_sheet(options.out.with_suffix(".png"), sheet(measured, config.horizons))
-
-
-def _load_idm(name: str) -> InverseDynamics | None:
-    return None if name == "none" else load_inverse_dynamics(name)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -99,6 +99,21 @@ def _moved(state: EgoState, speed_mps: float, yaw_rate_radps: float, dt_s: float
     )
 
 
+def random_twist(scene: HeldOutScene, frame_index: int, horizon: int, *, seed: int) -> Twists:
+    """Return the (T, 2) motion under actions drawn evenly from the whole action space at every step."""
+    rng, vehicle, dt_s = np.random.default_rng(seed), VehicleConfig(), 1.0 / scene.scene.rate_hz
+    state = scene.scene.ego_state(frame_index)
+    rows = []
+    for _ in range(horizon):
+        steering_rad = rng.uniform(-vehicle.max_steering_rad, vehicle.max_steering_rad)
+        target_speed_mps = rng.uniform(0.0, vehicle.max_speed_mps)
+        control = control_from_action(steering_rad, target_speed_mps, state, vehicle, dt_s)
+        before_mps = state.speed_mps
+        state = step(state, control, vehicle, dt_s)
+        rows.append((0.5 * (before_mps + state.speed_mps), state.yaw_rate_radps))
+    return np.array(rows, dtype=np.float32)
+
+
 def plan(scenes: Sequence[HeldOutScene], starts: Sequence[Start], maneuver_fn: ManeuverFn) -> list[Maneuver]:
     """Return the manoeuvre from each start."""
     plans = []

@@ -154,9 +154,9 @@ def test_training_learns_the_motion(clips: RecordedClips) -> None:
     task = make_task(config, clips, clips)
     before = evaluate_pairs(task.model.inverse_dynamics, task.validation)
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=3e-3)
-    batches = task.batches(start_step=0, batch_size=16, seed=0, rank=0, world_size=1)
+    batches = task.batches(start_step=0, batch_size=12, seed=0, rank=0, world_size=1)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(40):
+    for _ in range(30):
         losses = task.losses(task.model, next(batches), generator)
         optimizer.zero_grad()
         losses["loss"].backward()

@@ -296,7 +296,9 @@ class _Run:
         remove_leftovers(self.out)
         with atomic_path(self.out / "training.json") as temporary:
             temporary.write_text(json.dumps(self.config.as_plain(), indent=1) + "\n", encoding="utf-8")
-        with Reports(self.out, self.task.name, total=self.config.num_train_steps, done=self.step) as reports:
+        total = self.config.num_train_steps
+        done = round(total * self.schedule.share_done(step=self.step, elapsed_s=self.elapsed_s))
+        with Reports(self.out, self.task.name, total=total, done=done) as reports:
             yield reports
 
 
