@@ -64,7 +64,9 @@ wheel-test:  ## build the wheel, install it into a fresh environment, use it fro
 	rm -rf build .whl
 
 bench: .venv/.installed  ## the published figures (see benchmarks/README.md)
-	$(RUN) -m benchmarks.fidelity
+	$(RUN) -m benchmarks.fidelity --out out/fidelity.json
+	$(RUN) -m benchmarks.speed --out out/speed.json
+	$(RUN) -m benchmarks.reference_speed --out out/reference_speed.json
 
 clean:  ## remove caches and what runs wrote; keeps .venv
 	rm -rf build dist out .whl .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov .coverage

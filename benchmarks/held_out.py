@@ -1,6 +1,6 @@
 """Held-out material: recordings of roads that no training saw, and instants at which the model takes over.
 
-Road seeds 900000 to 949999 are for published figures; training stays below 900000.
+Their road seeds are those that ``drivesim/reference/seeds.py`` keeps for published figures.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from drivesim import console
 from drivesim.errors import InputError
 from drivesim.reference.behavior import record
+from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, LAST_HELD_OUT_SEED
 from drivesim.reference.simulator import draw_spec
 from drivesim.scene.nuscenes import embedded_dataset
 from drivesim.scene.types import Scene
 
-FIRST_SEED, LAST_SEED = 900_000, 949_999
 BoolArray = NDArray[np.bool_]
 IsEligible = Callable[["HeldOutScene"], BoolArray]
 
@@ -56,10 +56,11 @@ def record_held_out(*, first_seed: int, num_scenes: int, num_frames: int) -> lis
     Raises:
         InputError: seeds outside the range kept for published figures.
     """
-    if num_scenes < 1 or first_seed < FIRST_SEED or first_seed + num_scenes - 1 > LAST_SEED:
+    last_seed = first_seed + num_scenes - 1
+    if not FIRST_HELD_OUT_SEED <= first_seed <= last_seed <= LAST_HELD_OUT_SEED:
         raise InputError(
-            f"seeds {first_seed}..{first_seed + num_scenes - 1} are not held out: "
-            f"choose them within {FIRST_SEED}..{LAST_SEED}"
+            f"seeds {first_seed}..{last_seed} are not held out: "
+            f"choose them within {FIRST_HELD_OUT_SEED}..{LAST_HELD_OUT_SEED}"
         )
     scenes = []
     with console.progress_bar("recording held-out roads", num_scenes) as bar:

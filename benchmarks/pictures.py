@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.report import Report
 from benchmarks.statistics import bootstrap_mean
 from drivesim.metrics.image import Extractor, frechet, load_feature_network, lpips, psnr, ssim
+from drivesim.tokenizer.quantizer import codebook_usage
 from drivesim.tokenizer.vqgan import VQGAN, normalized, to_uint8
 
 Images = NDArray[np.uint8]
@@ -54,7 +55,7 @@ def tokenized(tokenizer: VQGAN, frames: Images) -> Tokenized:
         ids.append(token_ids_BS.flatten())
         outputs.append(to_uint8(tokenizer.decode(token_ids_BS)).numpy())
     used = torch.cat(ids)
-    share = len(torch.unique(used)) / tokenizer.codebook_size
+    share = codebook_usage(used, tokenizer.codebook_size)
     return Tokenized(frames=np.concatenate(outputs), codebook_usage=share, num_tokens=len(used))
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.held_out import FIRST_SEED
 from benchmarks.report import Report, machine_facts, run_command
 from benchmarks.statistics import bootstrap_mean
 from drivesim import console
 from drivesim.dynamics import VehicleConfig, control_from_action, step
 from drivesim.errors import InputError
 from drivesim.reference.behavior import named_driver
+from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
 from drivesim.reference.simulator import ReferenceWorld, draw_spec
 
 
@@ -81,7 +81,7 @@ def measure(*, first_seed: int, num_worlds: int, num_frames: int) -> Report:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, measure, print, write."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reference_speed", description=__doc__)
-    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="first road seed")
+    parser.add_argument("--seed", type=int, default=FIRST_HELD_OUT_SEED, help="first road seed")
     parser.add_argument("--worlds", type=int, default=20, help="worlds to drive")
     parser.add_argument("--frames", type=int, default=100, help="frames per world")
     parser.add_argument("--out", type=Path, required=True, help="json file")

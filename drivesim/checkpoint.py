@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from drivesim.errors import InputError
@@ -82,7 +82,7 @@ def save_module(
         "sha256": tensor_hash(tensors),
     }
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+        temporary.write_bytes(save(tensors, metadata=header))
 
 
 def read_checkpoint(path: Path, *, kind: str | None = None) -> Checkpoint:
@@ -109,7 +109,12 @@ def read_checkpoint(path: Path, *, kind: str | None = None) -> Checkpoint:
         )
     if kind is not None and header["kind"] != kind:
         raise InputError(f"{path} holds a {header['kind']}, but a {kind} is needed; name other weights")
-    config, facts = json.loads(header["config"]), json.loads(header.get("facts", "{}"))
+    try:
+        config, facts = json.loads(header["config"]), json.loads(header.get("facts", "{}"))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path} has an unreadable header ({error}); fetch or train the weights again"
+        ) from error
     return Checkpoint(path=path, kind=header["kind"], config=config, facts=facts, tensors=tensors)
 
 
@@ -183,5 +188,9 @@ def _value_from_json(hint: Any, value: Any) -> Any:
     if isinstance(hint, type) and is_dataclass(hint):
         return config_from_json(hint, value)
     if isinstance(hint, type) and issubclass(hint, Enum):
+        if value not in [member.value for member in hint]:
+            raise InputError(
+                f"{hint.__name__} has no {value!r}; the weights come from another version of drivesim"
+            )
         return hint(value)
     return value

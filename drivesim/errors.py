@@ -1,5 +1,14 @@
 """The one exception for what a user can cause; the command line prints its sentence and exits with 2."""
 
+from collections.abc import Collection
+from difflib import get_close_matches
+
 
 class InputError(ValueError):
     """Bad input: the message names the offending value and the remedy in one or two sentences."""
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """Return the part of an error sentence that says which names were close, or what there is."""
+    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"did you mean {', '.join(close)}?" if close else f"choose from {', '.join(names) or 'nothing'}"

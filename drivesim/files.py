@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -44,6 +46,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{uuid4().hex[:8]}")
     temporary.mkdir()
+    lock = _locked(temporary)
     try:
         yield temporary
         if path.exists():
@@ -51,3 +54,44 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Delete the unfinished folders that killed processes left beside ``path``; those in use stay."""
+    for folder in path.parent.glob(f".{path.name}-{'[0-9a-f]' * 8}"):
+        lock = _locked(folder)
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
+
+
+def reserve_space(path: Path) -> None:
+    """Give a sparse file all its blocks, so that writing to it through a memory map cannot fill the disk.
+
+    Raises:
+        OSError: the disk is too full for it.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a file system that cannot do this
+                raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _locked(folder: Path) -> int | None:
+    """Lock a folder as long as the returned descriptor is open; None if another process has it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -162,18 +162,13 @@ class InverseDynamics(nn.Module):
             previous_BHWC: `[B, H, W, 3]` uint8 RGB.
             current_BHWC: `[B, H, W, 3]` uint8 RGB, 1/rate_hz later.
         """
-        previous_BCHW = unit_range(previous_BHWC.to(self.scale_A.device))
-        current_BCHW = unit_range(current_BHWC.to(self.scale_A.device))
+        previous_BCHW = normalized(previous_BHWC.to(self.scale_A.device))
+        current_BCHW = normalized(current_BHWC.to(self.scale_A.device))
         mean_BA, log_variance_BA = self.normalised(previous_BCHW, current_BCHW)
         std_BA = (0.5 * log_variance_BA).exp() * self.scale_A
         limits = (self.config.readable_speed_std_mps, self.config.readable_yaw_rate_std_radps)
         is_readable_B = (std_BA < std_BA.new_tensor(limits)).all(dim=-1)
         return TwistEstimate(twist_BA=self.in_units(mean_BA), std_BA=std_BA, is_readable_B=is_readable_B)
-
-
-def unit_range(frames_BHWC: Tensor) -> Tensor:
-    """Turn uint8 `[B, H, W, 3]` into float `[B, 3, H, W]` in [-1, 1]."""
-    return rearrange(frames_BHWC, "B H W C -> B C H W").float() / 127.5 - 1.0
 
 
 def twist_loss(mean_BA: Tensor, log_variance_BA: Tensor, target_BA: Tensor) -> Tensor:

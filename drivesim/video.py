@@ -83,12 +83,6 @@ def resize(image: Image, width_px: int, height_px: int) -> Image:
     return np.asarray(cv2.resize(image, (width_px, height_px), interpolation=method), dtype=np.uint8)
 
 
-def warp(image: Image, dst_from_src: NDArray[np.float64], *, width_px: int, height_px: int) -> Image:
-    """Map a picture by a (3, 3) homography of pixel coordinates; what it does not cover is black."""
-    warped = cv2.warpPerspective(image, dst_from_src, (width_px, height_px), flags=cv2.INTER_LINEAR)
-    return np.asarray(warped, dtype=np.uint8)
-
-
 # ------------------------------------------------------------------------------------------ compositions
 
 

@@ -79,7 +79,7 @@ def test_unknown_weights_list_the_shipped_ones():
 
 
 def test_config_json_is_strict():
-    config = WorldModelConfig(vqgan=VQGANConfig(channels=[8, 8]))
+    config = WorldModelConfig(vqgan=VQGANConfig(channels=[8, 8], num_res_blocks=[1, 1]))
     assert config_from_json(WorldModelConfig, config_to_json(config)) == config
     with pytest.raises(InputError, match="no field 'wings'"):
         config_from_json(WorldModelConfig, {"wings": 2})

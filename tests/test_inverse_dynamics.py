@@ -5,7 +5,7 @@ import pytest
 import torch
 from painted_road import drive
 
-from drivesim.inverse_dynamics import InverseDynamics, InverseDynamicsConfig, twist_loss, unit_range
+from drivesim.inverse_dynamics import InverseDynamics, InverseDynamicsConfig, twist_loss
 from drivesim.training.data import RecordedClips
 from drivesim.training.frame_pairs import PairBatch, SpoilingConfig, blurred, draw_pairs, spoil
 from drivesim.training.inverse_dynamics import (
@@ -101,7 +101,7 @@ def test_mirroring_negates_the_yaw_rate_only(pairs: PairBatch) -> None:
         flip_share=1.0, blur_share=0, block_share=0, brightness=0, contrast=0, mismatch_share=0
     )
     spoiled = spoil(pairs, config, torch.Generator().manual_seed(0))
-    assert torch.allclose(spoiled.previous_BCHW, unit_range(pairs.previous_BHWC).flip(-1))
+    assert torch.allclose(spoiled.previous_BCHW, normalized(pairs.previous_BHWC).flip(-1))
     assert torch.equal(spoiled.twist_BA[:, 0], pairs.twist_BA[:, 0])
     assert torch.equal(spoiled.twist_BA[:, 1], -pairs.twist_BA[:, 1])
 
@@ -114,7 +114,7 @@ def test_spoiling_changes_pictures_not_motion_and_repeats_by_seed(pairs: PairBat
     assert torch.equal(first.previous_BCHW, second.previous_BCHW)
     assert torch.equal(first.twist_BA, pairs.twist_BA)
     assert first.previous_BCHW.abs().max() <= 1
-    assert not torch.allclose(first.previous_BCHW, unit_range(before))
+    assert not torch.allclose(first.previous_BCHW, normalized(before))
     assert torch.equal(pairs.previous_BHWC, before)
 
 

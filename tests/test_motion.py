@@ -69,3 +69,10 @@ def test_what_was_outside_is_not_seen(rays):
     assert motion.shape == (1, 112, 3)
     assert motion[0, 14, 0] < 0.3
     assert motion[0, 14 + 13, 0] == 1
+
+
+def test_rays_move_to_a_device_as_a_whole(rays):
+    moved = rays.to(torch.device("meta"))
+    assert all(getattr(moved, name).device.type == "meta" for name in moved.__slots__)
+    pixels, is_ahead = previous_pixels(moved, twist(3.0, 0.1).to("meta"), DT_S)
+    assert pixels.device.type == is_ahead.device.type == "meta"

@@ -117,3 +117,12 @@ def test_one_picture_can_be_learned_by_heart(rng):
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.02
+
+
+def test_vector_quantizer_searches_in_float32_even_in_a_bfloat16_model(frames):
+    vqgan = VQGAN(small(quantizer=QuantizerKind.VQ)).eval()
+    halved = VQGAN(vqgan.config).eval()
+    halved.load_state_dict(vqgan.state_dict())
+    ids = halved.to(torch.bfloat16).encode(frames)
+    assert len(ids.unique()) > 1
+    assert halved.decode(ids).dtype == torch.float32

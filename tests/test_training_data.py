@@ -1,6 +1,7 @@
 """Recorded clips, cached tokens, and the training tasks made of them."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from small_models import small_config, small_world_model
 from drivesim.errors import InputError
 from drivesim.scene.types import front_camera
 from drivesim.training.data import DataConfig, RecordedClips, open_or_record, record_clips
-from drivesim.training.token_cache import TokenCache, build_token_cache
+from drivesim.training.token_cache import TokenCache, build_token_cache, ingredients
 from drivesim.training.tokenizer import TokenizerTrainingConfig
 from drivesim.training.tokenizer import make_task as make_tokenizer_task
 from drivesim.training.world_model import WorldModelTrainingConfig
@@ -77,14 +78,16 @@ def test_cached_tokens_are_the_tokenizers(clips, cache, tokenizer):
     assert (np.abs(cache.expected.astype(np.float32)) <= 1).all()
 
 
-def test_a_cache_of_another_tokenizer_is_refused(cache, tmp_path, tokenizer):
+def test_a_cache_of_other_tokens_is_refused(cache, clips, tokenizer):
     torch.manual_seed(1)
     other = small_world_model().tokenizer
     with torch.no_grad():
         next(other.parameters()).add_(1)
-    path = cache.token_ids.filename  # type: ignore[attr-defined]
+    path = Path(cache.token_ids.filename).parent
     with pytest.raises(InputError, match="another tokenizer"):
-        TokenCache.open(type(tmp_path)(path).parent, tokenizer=other)
+        TokenCache.open(path, made_of=ingredients(clips, other, 5))
+    with pytest.raises(InputError, match="another num_frames"):
+        TokenCache.open(path, made_of=ingredients(clips, tokenizer, 4))
 
 
 def world_model_task(cache, clips, tokenizer):

@@ -19,6 +19,7 @@ from drivesim.errors import InputError
 from drivesim.files import atomic_folder
 from drivesim.reference.annotations import CATEGORIES, VISIBILITIES, AnnotationTables, token_of
 from drivesim.reference.can_messages import can_messages
+from drivesim.scene.dataroot import TABLES
 from drivesim.scene.geometry import quaternion_from_rotation, quaternion_from_yaw
 from drivesim.scene.types import DrivableArea, Image, Scene
 from drivesim.video import write_image
@@ -37,10 +38,6 @@ _SCENE_PERIOD_US = 3_600_000_000
 _CHANNEL = "CAM_FRONT"
 _SENSOR_TOKEN = token_of("sensor", _CHANNEL)
 _ATTRIBUTES = {"vehicle.moving": "Vehicle is moving.", "vehicle.stopped": "Vehicle stands but may go on."}
-_TABLES = (
-    "attribute", "calibrated_sensor", "category", "ego_pose", "instance", "log", "map", "sample",
-    "sample_annotation", "sample_data", "scene", "sensor", "visibility",
-)  # fmt: skip
 
 Record = dict[str, Any]
 
@@ -70,7 +67,7 @@ class _Tables:
 
     root: Path
     config: ExportConfig
-    records: dict[str, list[Record]] = field(default_factory=lambda: {name: [] for name in _TABLES})
+    records: dict[str, list[Record]] = field(default_factory=lambda: {name: [] for name in TABLES})
 
     def add(self, table: str, **record: Any) -> str:
         self.records[table].append(record)

@@ -11,10 +11,8 @@ import numpy as np
 from drivesim.errors import InputError
 from drivesim.reference.behavior import Recording, record
 from drivesim.reference.export import ExportConfig, export_nuscenes
+from drivesim.reference.seeds import FIRST_RESERVED_SEED
 from drivesim.reference.simulator import WorldSpec, draw_spec
-
-RESERVED_SEED = 950_000
-"""Road seeds from here on are kept for later comparisons and are never recorded."""
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -28,8 +26,8 @@ class ScenePlan:
 
     def __post_init__(self) -> None:
         """Refuse reserved seeds and recordings of less than a second."""
-        if self.spec.seed >= RESERVED_SEED:
-            raise InputError(f"road seed {self.spec.seed} is reserved; choose seeds below {RESERVED_SEED}")
+        if self.spec.seed >= FIRST_RESERVED_SEED:
+            raise InputError(f"road seed {self.spec.seed} is reserved; choose seeds below {FIRST_RESERVED_SEED}")
         if not (self.duration_s >= 1.0 and self.rate_hz >= 1.0):
             raise InputError(f"need at least 1 s at 1 Hz, got {self.duration_s} s at {self.rate_hz} Hz")
 
@@ -66,10 +64,10 @@ def synthesize(
     Raises:
         InputError: no scenes, reserved seeds, too short, or ``out`` is there and not empty.
     """
-    if num_scenes < 1 or seed < 0 or seed + num_scenes > RESERVED_SEED:
+    if num_scenes < 1 or seed < 0 or seed + num_scenes > FIRST_RESERVED_SEED:
         raise InputError(
             f"cannot record {num_scenes} scenes from seed {seed}; ask for at least 1, with seeds "
-            f"from 0 to {RESERVED_SEED - 1}"
+            f"from 0 to {FIRST_RESERVED_SEED - 1}"
         )
     plans = (
         ScenePlan(spec=draw_spec(number), duration_s=duration_s, rate_hz=rate_hz)

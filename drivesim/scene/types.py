@@ -23,7 +23,6 @@ class Command(Enum):
     FOLLOW = "follow"
     LEFT = "left"
     RIGHT = "right"
-    STRAIGHT = "straight"
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -146,11 +146,11 @@ class VectorQuantizer(nn.Module):
 
     def codes(self, token_ids: Tensor) -> Tensor:
         """Return the codebook vectors (..., Q) of token ids."""
-        return functional.embedding(token_ids, self.codebook_KQ)
+        return functional.embedding(token_ids, self.codebook_KQ.float())
 
     def nearest(self, bounded_BSQ: Tensor) -> Tensor:
         """Return the token ids (B, S) of the codes nearest to points of code space."""
-        distances = torch.cdist(bounded_BSQ.float().flatten(0, 1), self.codebook_KQ)
+        distances = torch.cdist(bounded_BSQ.float().flatten(0, 1), self.codebook_KQ.float())
         return distances.argmin(-1).reshape(bounded_BSQ.shape[:2])
 
     def forward(self, latents_BSQ: Tensor) -> Quantized:

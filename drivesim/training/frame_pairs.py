@@ -14,7 +14,6 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
-from drivesim.inverse_dynamics import unit_range
 from drivesim.training.data import RecordedClips
 
 ReconstructFn = Callable[[Tensor], Tensor]  # uint8 (B, H, W, 3) -> the same through a tokenizer
@@ -104,7 +103,7 @@ def spoil(batch: PairBatch, config: SpoilingConfig, generator: torch.Generator) 
     A mirrored pair has its yaw rate negated; a mismatched pair keeps its motion, which can then not be read.
     """
     draws = _Draws(len(batch.twist_BA), batch.twist_BA.device, generator)
-    pair_BPCHW = torch.stack([unit_range(batch.previous_BHWC), unit_range(batch.current_BHWC)], dim=1)
+    pair_BPCHW = torch.stack([normalized(batch.previous_BHWC), normalized(batch.current_BHWC)], dim=1)
     is_flipped_B = draws.chance(config.flip_share)
     pair_BPCHW = torch.where(_per_pair(is_flipped_B), pair_BPCHW.flip(-1), pair_BPCHW)
     sign_B = 1.0 - 2.0 * is_flipped_B.float()
@@ -177,7 +176,7 @@ def _block_noise(pair_BPCHW: Tensor, draws: _Draws) -> Tensor:
 @torch.no_grad()
 def blurred(pairs: PairBatch, *, factor: int) -> PairBatch:
     """Return the pairs averaged over ``factor`` pixels."""
-    pair_BPCHW = torch.stack([unit_range(pairs.previous_BHWC), unit_range(pairs.current_BHWC)], dim=1)
+    pair_BPCHW = torch.stack([normalized(pairs.previous_BHWC), normalized(pairs.current_BHWC)], dim=1)
     bytes_BPCHW = ((_blur(pair_BPCHW, factor) + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
     frames_BPHWC = rearrange(bytes_BPCHW, "B P C H W -> B P H W C")
     return PairBatch(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from drivesim.console import progress_bar, warn
 from drivesim.files import atomic_path
 from drivesim.training.task import Evaluation
+from drivesim.video import write_image
 
 LOG_NAME = "log.jsonl"
 
@@ -84,10 +85,7 @@ class Reports:
                 self._writer.add_scalar(f"{kind}/{name}", value, step)
 
     def _show(self, step: int, picture: NDArray[np.uint8]) -> None:
-        from PIL import Image
-
-        with atomic_path(self._out / "pictures" / f"{step:08d}.png") as temporary:
-            Image.fromarray(picture).save(temporary)
+        write_image(self._out / "pictures" / f"{step:08d}.png", picture)
         if self._writer is not None:
             self._writer.add_image("sample", picture, step, dataformats="HWC")
 

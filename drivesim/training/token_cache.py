@@ -1,8 +1,9 @@
 """Tokens of recorded clips, computed once, so that world-model training never waits for pictures.
 
-For every frame the cache holds its tokens, the tokens of the past as the model will see it (the truth in half of the
-clips; in the others an imagined past that drifts for a few frames before it is reset, so that training meets the
-mistakes of a rollout), and what motion compensation of that past expects.
+For every frame the cache holds its tokens, the tokens of the past as the model will see it, and what motion
+compensation of that past expects. In half of the clips the past is the truth. In the others it drifts: a frame is often
+replaced by the motion-compensated frame before it, as if imagined by a model that only warps, so that training meets
+what goes wrong in a rollout.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from drivesim.checkpoint import tensor_hash
 from drivesim.errors import InputError
-from drivesim.files import atomic_folder
+from drivesim.files import atomic_folder, reserve_space
 from drivesim.scene.types import Camera
 from drivesim.tokenizer.vqgan import VQGAN, normalized
 from drivesim.training.data import MOTION_ARRAYS, RecordedClips
@@ -43,11 +44,15 @@ class TokenCache:
     twist: NDArray[np.float32]  # (N, T, 2)
 
     @classmethod
-    def open(cls, path: Path, *, tokenizer: VQGAN) -> TokenCache:
-        """Open a cache made by :func:`build_token_cache` with the same tokenizer.
+    def open(cls, path: Path, *, made_of: dict[str, Any]) -> TokenCache:
+        """Open a cache made by :func:`build_token_cache` of the same clips with the same tokenizer.
+
+        Args:
+            path: the folder.
+            made_of: what it must have been made of, see :func:`ingredients`.
 
         Raises:
-            InputError: another tokenizer made it, or it cannot be read.
+            InputError: it was made of something else, or it cannot be read.
         """
         try:
             facts = json.loads((path / "cache.json").read_text())
@@ -58,13 +63,23 @@ class TokenCache:
             raise InputError(
                 f"{path} holds no token cache ({error}); remove it so that it is made anew"
             ) from error
-        if facts["tokenizer"] != tensor_hash(tokenizer.state_dict()):
-            raise InputError(f"{path} was made with another tokenizer; remove it or name another data.path")
+        changed = [name for name, value in made_of.items() if facts.get(name) != value]
+        if changed:
+            raise InputError(
+                f"{path} was made with another {' and '.join(changed)}; remove it or name another data.path"
+            )
         return cls(**arrays)
 
     def __len__(self) -> int:
         """Return the number of clips."""
         return len(self.token_ids)
+
+
+def ingredients(clips: RecordedClips, tokenizer: VQGAN, num_frames: int | None) -> dict[str, Any]:
+    """Return what a cache is made of: hash of the tokenizer, frames per clip, and the recording's own facts."""
+    recording = json.loads((clips.path / "set.json").read_text())
+    count = clips.frames_per_clip if num_frames is None else min(num_frames, clips.frames_per_clip)
+    return {"tokenizer": tensor_hash(tokenizer.state_dict()), "num_frames": count, "recording": recording}
 
 
 @torch.no_grad()
@@ -84,12 +99,12 @@ def build_token_cache(
     ``on_progress`` is told the clips done so far.
     """
     weight = next(tokenizer.parameters())
-    rays = camera_rays(camera)
-    rays = Rays(**{name: getattr(rays, name).to(weight.device) for name in Rays.__slots__})
+    rays = camera_rays(camera).to(weight.device)
     generator = torch.Generator().manual_seed(seed)
     tokenizer.eval()
+    made_of = ingredients(clips, tokenizer, num_frames)
+    num_frames = int(made_of["num_frames"])
     with atomic_folder(path) as folder:
-        num_frames = clips.frames_per_clip if num_frames is None else min(num_frames, clips.frames_per_clip)
         arrays = _create(folder, (len(clips), num_frames), tokenizer)
         for start in range(0, len(clips), clips_per_batch):
             rows = slice(start, min(start + clips_per_batch, len(clips)))
@@ -102,10 +117,8 @@ def build_token_cache(
         arrays["twist"][:] = clips.twist[:, :num_frames]
         for array in arrays.values():
             array.flush()
-        (folder / "cache.json").write_text(
-            json.dumps({"tokenizer": tensor_hash(tokenizer.state_dict()), "seed": seed})
-        )
-    return TokenCache.open(path, tokenizer=tokenizer)
+        (folder / "cache.json").write_text(json.dumps(made_of, indent=1))
+    return TokenCache.open(path, made_of=made_of)
 
 
 def _head(clips: RecordedClips, rows: slice, num_frames: int) -> RecordedClips:
@@ -123,10 +136,13 @@ def _create(folder: Path, size: tuple[int, int], tokenizer: VQGAN) -> dict[str, 
         "motion": (np.float16, (*shape, 3)),
         "twist": (np.float32, (*shape[:2], 2)),
     }
-    return {
+    arrays = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=size)
         for name, (dtype, size) in layout.items()
     }
+    for name in arrays:
+        reserve_space(folder / f"{name}.npy")
+    return arrays
 
 
 def _tokenize(
@@ -186,5 +202,5 @@ def open_or_build(
         InputError: another tokenizer made it.
     """
     if path.exists():
-        return TokenCache.open(path, tokenizer=tokenizer)
+        return TokenCache.open(path, made_of=ingredients(clips, tokenizer, num_frames))
     return build_token_cache(clips, tokenizer, camera, path, num_frames=num_frames, on_progress=on_progress)

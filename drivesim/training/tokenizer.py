@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from drivesim.checkpoint import save_module
+from drivesim.metrics.image import psnr
 from drivesim.tokenizer.losses import TokenizerLoss, TokenizerLossConfig
 from drivesim.tokenizer.quantizer import codebook_usage
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig, normalized, to_uint8
@@ -100,13 +101,12 @@ class TokenizerTask:
             ids.append(token_ids_BS.cpu())
             outputs.append(to_uint8(vqgan.decode(token_ids_BS)).cpu())
         output_BHWC = torch.cat(outputs)
-        error = (output_BHWC.float() - self.validation_BHWC.float()).square().mean((1, 2, 3))
-        psnr = float((10 * torch.log10(255**2 / error.clamp_min(1e-6))).mean())
+        quality_db = float(psnr(output_BHWC.numpy(), self.validation_BHWC.numpy()).mean())
         usage = codebook_usage(torch.cat(ids), vqgan.codebook_size)
         shown = slice(None, None, max(1, len(output_BHWC) // 6))
         pairs = torch.stack([self.validation_BHWC[shown][:6], output_BHWC[shown][:6]])
         picture = rearrange(pairs, "k n h w c -> (n h) (k w) c").numpy()
-        return Evaluation(metrics={"psnr_db": psnr, "codebook_usage": usage}, picture=picture)
+        return Evaluation(metrics={"psnr_db": quality_db, "codebook_usage": usage}, picture=picture)
 
 
 def make_task(

@@ -44,6 +44,14 @@ class WorldModelTrainingConfig:
         """Refuse windows without a past."""
         if self.frames_per_window < 2 or not 0 <= self.context_noise < 1 or self.horizon < 1:
             raise ValueError("frames_per_window must be >= 2, context_noise in [0, 1) and horizon >= 1")
+        if not self.model.stpt.is_frame_causal:
+            raise ValueError(
+                "driving worlds are trained frame by frame: leave model.stpt.is_frame_causal=true"
+            )
+        if self.frames_per_window > self.frames_per_clip:
+            raise ValueError(
+                f"frames_per_window={self.frames_per_window} exceeds frames_per_clip={self.frames_per_clip}"
+            )
 
 
 class WorldModelModule(nn.Module):

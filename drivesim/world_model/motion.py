@@ -30,6 +30,10 @@ class Rays:
     cam_from_ego_33: Tensor
     intrinsic_33: Tensor
 
+    def to(self, device: torch.device) -> Rays:
+        """Return the same rays on ``device``."""
+        return Rays(**{name: getattr(self, name).to(device) for name in self.__slots__})
+
 
 @dataclass(kw_only=True, slots=True)
 class Compensated:

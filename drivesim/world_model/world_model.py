@@ -106,7 +106,7 @@ class WorldModel(nn.Module):
             frames_BCHW=torch.zeros(0),
             prompt_BLC=prompt_BTLC[:, 0],
             guide_BSG=torch.zeros(batch, grid_tokens, guide_dim(self.tokenizer), device=weight.device),
-            rays=camera_rays(camera),
+            rays=camera_rays(camera).to(weight.device),
             num_frames=0,
         )
         for t in range(num_frames):
