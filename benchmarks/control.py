@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.report import Report
-from benchmarks.statistics import wilson_share
+from benchmarks.statistics import bootstrap_mean, wilson_share
 from drivesim.inverse_dynamics import InverseDynamics
 from drivesim.metrics.motion import RoadMotion, turning_px
 from drivesim.scene.types import Camera
@@ -95,6 +95,38 @@ def add_control_rows(
     report.add_estimate(f"{name}{suffix}", wilson_share(fast_mps > slow_mps), note=note)
     report.add(f"speed_slow_mps{suffix}", float(slow_mps.mean()), note="4 is right")
     report.add(f"speed_fast_mps{suffix}", float(fast_mps.mean()), note="12 is right")
+
+
+def add_motion_rows(
+    report: Report,
+    shown: Images,
+    twist_BTA: NDArray[np.float32],
+    reader: MotionReader,
+    *,
+    groups: Sequence[int],
+    suffix: str = "",
+) -> None:
+    """Add how well the inverse dynamics model reads the driven motion from a world's frames.
+
+    Args:
+        report: Where the rows go.
+        shown: (B, 1 + T, H, W, 3) frames, the start's own first.
+        twist_BTA: (B, T, 2) speed in m/s and yaw rate in rad/s that were driven.
+        reader: The instruments, an inverse dynamics model among them.
+        groups: (B,) scene of each start.
+        suffix: "" for the model, "_true_frames" and the like for floors.
+    """
+    true_twist, (batch, steps) = twist_BTA.astype(np.float64), twist_BTA.shape[:2]
+    read = reader.idm_twist(shown)
+    errors = trajectory_errors(read, true_twist, rate_hz=reader.rate_hz)
+    floor = " floor" if suffix else ""
+    average, final = (bootstrap_mean(e, groups) for e in (errors.average_m, errors.final_m))
+    report.add_estimate(f"trajectory_error_m{suffix}", average, note=f"mean over {steps} steps{floor}")
+    report.add_estimate(f"final_trajectory_error_m{suffix}", final, note=f"after {steps} steps{floor}")
+    report.add(f"yaw_rate_correlation{suffix}", correlation(read[..., 1], true_twist[..., 1]))
+    report.add(f"speed_correlation{suffix}", correlation(read[..., 0], true_twist[..., 0]))
+    share = float(reader.readable(shown).mean())
+    report.add(f"readable_share{suffix}", share, note=f"of {batch * steps} steps")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -22,11 +22,9 @@ from benchmarks.control import (
     ManeuverFrames,
     MotionReader,
     add_control_rows,
-    correlation,
-    trajectory_errors,
+    add_motion_rows,
 )
 from benchmarks.held_out import (
-    FIRST_SEED,
     HeldOutScene,
     IsEligible,
     Start,
@@ -46,10 +44,10 @@ from benchmarks.pictures import (
     tokenized,
 )
 from benchmarks.report import Report, machine_facts, run_command, write_sheet
-from benchmarks.statistics import bootstrap_mean
 from drivesim.errors import InputError
 from drivesim.inverse_dynamics import InverseDynamics, load_inverse_dynamics
 from drivesim.metrics.image import Extractor
+from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
 from drivesim.world_model.pretrained import load_world_model
 from drivesim.world_model.world_model import WorldModel
 
@@ -122,7 +120,8 @@ def measure(
     recorded = np.ascontiguousarray(flat.reshape(-1, *flat.shape[2:]))
     add_tokenizer_rows(report, recorded, tokenized(model.tokenizer, recorded), groups)
     if inverse_dynamics is not None:
-        _add_motion_rows(report, open_loop, reader, clips, true_twist)
+        for suffix, shown in _shown_worlds(open_loop, clips).items():
+            add_motion_rows(report, shown, true_twist, reader, groups=clips.groups, suffix=suffix)
     is_eligible = partial(is_drivable, min_speed_mps=maneuvers.MIN_STEERING_SPEED_MPS)
     steered = _starts(scenes, config, open_loop, is_eligible=is_eligible)
     imagined, true = _maneuver_frames(open_loop, scenes, steered, true_frames_fn)
@@ -176,31 +175,14 @@ def _last_frames(scenes: Sequence[HeldOutScene], starts: Sequence[Start]) -> Ima
     return np.stack([scenes[start.scene_index].frames(start.frame_index, 1)[0] for start in starts])
 
 
-def _add_motion_rows(
-    report: Report, open_loop: OpenLoop, reader: MotionReader, clips: Clips, twist_BTA: Twists
-) -> None:
-    """Add trajectory errors of imagined frames beside the floors: true frames, and true frames tokenized."""
-    true_twist, rate_hz = twist_BTA.astype(np.float64), reader.rate_hz
-    batch, steps = clips.target.shape[:2]
+def _shown_worlds(open_loop: OpenLoop, clips: Clips) -> dict[str, Images]:
+    """Return by suffix the worlds whose motion is read: imagined, and as floors true frames and tokenized ones."""
     flat = clips.target.reshape(-1, *clips.target.shape[2:])
     ceiling = tokenized(open_loop.model.tokenizer, flat).frames.reshape(clips.target.shape)
     worlds = {"": clips.imagined, "_true_frames": clips.target, "_tokenized_frames": ceiling}
-    for suffix, frames in worlds.items():
-        shown = np.concatenate([clips.last[:, None], frames], axis=1)
-        read = reader.idm_twist(shown)
-        errors = trajectory_errors(read, true_twist, rate_hz=rate_hz)
-        note = "" if suffix == "" else "floor"
-        average, final = (bootstrap_mean(e, clips.groups) for e in (errors.average_m, errors.final_m))
-        report.add_estimate(
-            f"trajectory_error_m{suffix}", average, note=f"mean over {steps} steps {note}".strip()
-        )
-        report.add_estimate(
-            f"final_trajectory_error_m{suffix}", final, note=f"after {steps} steps {note}".strip()
-        )
-        report.add(f"yaw_rate_correlation{suffix}", correlation(read[..., 1], true_twist[..., 1]))
-        report.add(f"speed_correlation{suffix}", correlation(read[..., 0], true_twist[..., 0]))
-        share = float(reader.readable(shown).mean())
-        report.add(f"readable_share{suffix}", share, note=f"of {batch * steps} steps")
+    return {
+        suffix: np.concatenate([clips.last[:, None], frames], axis=1) for suffix, frames in worlds.items()
+    }
 
 
 def _maneuver_frames(
@@ -210,13 +192,7 @@ def _maneuver_frames(
     true_frames_fn: TrueFrames,
 ) -> tuple[ManeuverFrames, ManeuverFrames]:
     """Drive the four manoeuvres from every start, in the model and in the reference world."""
-    functions = {
-        "left": partial(maneuvers.steer_hard, side=1),
-        "right": partial(maneuvers.steer_hard, side=-1),
-        "slow": partial(maneuvers.hold_speed, speed_mps=maneuvers.SLOW_MPS),
-        "fast": partial(maneuvers.hold_speed, speed_mps=maneuvers.FAST_MPS),
-    }
-    plans = {name: maneuvers.plan(scenes, starts, function) for name, function in functions.items()}
+    plans = maneuvers.plan_all(scenes, starts)
     imagined = {}
     for name, planned in plans.items():
         twist_BTA = np.stack([maneuver.twist for maneuver in planned])
@@ -247,7 +223,7 @@ def sheet(measured: Measured, horizons: Sequence[int]) -> list[list[tuple[str, I
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, record, measure, print, write."""
-    options = _parse(arguments)
+    options = parse(arguments)
     torch.set_num_threads(options.threads)
     weights = {Extractor.LPIPS: options.lpips, Extractor.FID: options.fid, Extractor.FVD: options.fvd}
     config = FidelityConfig(
@@ -268,6 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "scenes": f"{len(scenes)} ({source})",
         "starts": config.num_starts,
         "context_frames": model.num_context_frames,
+        "decode_steps": model.config.sampler.num_decode_steps,
         **machine_facts(num_threads=options.threads),
     }
     measured.report.show()
@@ -275,12 +252,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     write_sheet(options.out.with_suffix(".png"), sheet(measured, config.horizons))
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fidelity", description=__doc__)
     parser.add_argument("--weights", default="drive-tiny", help="shipped name or .safetensors file")
     parser.add_argument("--idm", default="inverse-dynamics", help="inverse dynamics weights, or none")
     parser.add_argument("--scenes", nargs="+", help="embedded scenes by name, or all, instead of new roads")
-    parser.add_argument("--seed", type=int, default=FIRST_SEED, help="first road seed, 900000 or above")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=FIRST_HELD_OUT_SEED,
+        help=f"first road seed, {FIRST_HELD_OUT_SEED} or above",
+    )
     parser.add_argument("--num-scenes", type=int, default=64, help="roads to record")
     parser.add_argument("--frames", type=int, default=48, help="frames per road")
     parser.add_argument("--horizon", type=int, default=12, help="steps to imagine")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,6 +122,17 @@ def plan(scenes: Sequence[HeldOutScene], starts: Sequence[Start], maneuver_fn: M
         scene = scenes[start.scene_index].scene
         plans.append(maneuver_fn(scene.ego_state(start.frame_index), 1.0 / scene.rate_hz))
     return plans
+
+
+def plan_all(scenes: Sequence[HeldOutScene], starts: Sequence[Start]) -> dict[str, list[Maneuver]]:
+    """Return by name each of the four manoeuvres from each start."""
+    functions = {
+        "left": partial(steer_hard, side=1),
+        "right": partial(steer_hard, side=-1),
+        "slow": partial(hold_speed, speed_mps=SLOW_MPS),
+        "fast": partial(hold_speed, speed_mps=FAST_MPS),
+    }
+    return {name: plan(scenes, starts, function) for name, function in functions.items()}
 
 
 TrueFrames = Callable[[HeldOutScene, int, Sequence[Maneuver]], list[Images]]

@@ -80,18 +80,23 @@ def measure(*, first_seed: int, num_worlds: int, num_frames: int) -> Report:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, measure, print, write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.reference_speed", description=__doc__)
-    parser.add_argument("--seed", type=int, default=FIRST_HELD_OUT_SEED, help="first road seed")
-    parser.add_argument("--worlds", type=int, default=20, help="worlds to drive")
-    parser.add_argument("--frames", type=int, default=100, help="frames per world")
-    parser.add_argument("--out", type=Path, required=True, help="json file")
-    options = parser.parse_args(arguments)
+    options = parse(arguments)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     report = measure(first_seed=options.seed, num_worlds=options.worlds, num_frames=options.frames)
     report.facts = {"size": "128x224", "worlds": options.worlds, **machine_facts(num_threads=1)}
     report.show()
     report.write(options.out)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reference_speed", description=__doc__)
+    parser.add_argument("--seed", type=int, default=FIRST_HELD_OUT_SEED, help="first road seed")
+    parser.add_argument("--worlds", type=int, default=20, help="worlds to drive")
+    parser.add_argument("--frames", type=int, default=100, help="frames per world")
+    parser.add_argument("--out", type=Path, required=True, help="json file")
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

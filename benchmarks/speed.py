@@ -11,7 +11,8 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,11 @@ ACTION = np.array([0.02, 8.0], dtype=np.float32)
 
 
 class StageClock:
-    """Adds up the seconds spent in chosen methods of a model's parts while it is active."""
+    """Adds up the seconds that env steps spend in chosen methods of a model's parts while it is active."""
 
     def __init__(self, model: WorldModel) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
+        self._is_counting = False
         self._methods: list[tuple[Any, str, str]] = [
             (model.stpt, "frame", "transformer"),
             (model.stpt.head, "forward", "logits"),
@@ -51,26 +53,37 @@ class StageClock:
         for part, method, _stage in self._methods:
             delattr(part, method)
 
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count what happens inside the block; outside of such blocks nothing is counted."""
+        self._is_counting = True
+        try:
+            yield
+        finally:
+            self._is_counting = False
+
     def _timed(self, function: Callable[..., Any], stage: str) -> Callable[..., Any]:
         @wraps(function)
         def timed(*args: Any, **kwargs: Any) -> Any:
             started_s = time.perf_counter()
             result = function(*args, **kwargs)
-            self.seconds[stage] += time.perf_counter() - started_s
+            if self._is_counting:
+                self.seconds[stage] += time.perf_counter() - started_s
             return result
 
         return timed
 
 
-def time_env(env: WorldDreamerDriveEnv, num_steps: int) -> float:
-    """Return the seconds of ``num_steps`` env steps; resets in between are not counted."""
+def time_env(env: WorldDreamerDriveEnv, num_steps: int, *, clock: StageClock | None = None) -> float:
+    """Return the seconds of ``num_steps`` env steps; neither warm-up nor resets are counted, by ``clock`` too."""
     env.reset(seed=0)
     total_s = 0.0
     for index in range(-WARM_UP_STEPS, num_steps):
-        started_s = time.perf_counter()
-        _, _, terminated, truncated, _ = env.step(ACTION)
-        if index >= 0:
-            total_s += time.perf_counter() - started_s
+        is_counted = index >= 0
+        with clock.counting() if clock is not None and is_counted else nullcontext():
+            started_s = time.perf_counter()
+            _, _, terminated, truncated, _ = env.step(ACTION)
+            total_s += is_counted * (time.perf_counter() - started_s)
         if terminated or truncated:
             env.reset(seed=0)
     return total_s
@@ -108,15 +121,14 @@ def measure(model: WorldModel, *, num_steps: int, batch_sizes: Sequence[int]) ->
     report.add("env_steps_per_s", num_steps / seconds, note="one car, picture decoded")
     report.add("env_step_ms", 1e3 * seconds / num_steps)
     with StageClock(model) as clock:
-        staged_s = time_env(env, num_steps)
-    num_timed = num_steps + WARM_UP_STEPS
-    for stage, stage_s in clock.seconds.items():
-        report.add("stage_ms", 1e3 * stage_s / num_timed, key=stage)
-    rest_s = staged_s / num_steps - sum(clock.seconds.values()) / num_timed
-    report.add("stage_ms", max(0.0, 1e3 * rest_s), key="rest", note=REST_NOTE)
+        staged_s = time_env(env, num_steps, clock=clock)
+    rest_s = staged_s - sum(clock.seconds.values())
+    for stage, stage_s in {**clock.seconds, "rest": rest_s}.items():
+        report.add("stage_ms", 1e3 * stage_s / num_steps, key=stage, note=REST_NOTE)
     for batch_size in batch_sizes:
         rate = time_batch(model, env.scene, batch_size=batch_size, num_steps=max(4, num_steps // 8))
         report.add("imagined_frames_per_s", rate, key=f"batch {batch_size}")
+    report.facts["decode_steps"] = env.sampler.num_decode_steps
     env.close()
     report.add("peak_memory_mb", peak_memory_mb(), note="whole process")
     return report
@@ -124,13 +136,7 @@ def measure(model: WorldModel, *, num_steps: int, batch_sizes: Sequence[int]) ->
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, measure, print, write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
-    parser.add_argument("--weights", default="drive-tiny", help="shipped name or .safetensors file")
-    parser.add_argument("--steps", type=int, default=80, help="env steps to time")
-    parser.add_argument("--batch", type=int, nargs="*", default=[1, 8], help="batch sizes of the model alone")
-    parser.add_argument("--threads", type=int, default=2, help="processor threads")
-    parser.add_argument("--out", type=Path, required=True, help="json file")
-    options = parser.parse_args(arguments)
+    options = parse(arguments)
     torch.set_num_threads(options.threads)
     model = load_world_model(options.weights)
     report = measure(model, num_steps=options.steps, batch_sizes=options.batch)
@@ -138,11 +144,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report.facts = {
         "weights": options.weights,
         "dtype": dtype,
-        "decode_steps": model.config.sampler.num_decode_steps,
+        **report.facts,
         **machine_facts(num_threads=options.threads),
     }
     report.show()
     report.write(options.out)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("--weights", default="drive-tiny", help="shipped name or .safetensors file")
+    parser.add_argument("--steps", type=int, default=80, help="env steps to time")
+    parser.add_argument("--batch", type=int, nargs="*", default=[1, 8], help="batch sizes of the model alone")
+    parser.add_argument("--threads", type=int, default=2, help="processor threads")
+    parser.add_argument("--out", type=Path, required=True, help="json file")
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ app.add_typer(data_app, name="data")
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Configuration overrides.")]
 DataRoot = Annotated[Path | None, typer.Option(help="A nuScenes data set; the embedded scenes if left out.")]
-Version = Annotated[str, typer.Option(help="Version folder of the data set.")]
+Version = Annotated[str | None, typer.Option(help="Version folder of the data set; v1.0-mini if left out.")]
 EXIT_INPUT = 2
 
 
@@ -45,7 +45,7 @@ def rollout(  # noqa: PLR0913 one parameter per flag
     overrides: Overrides = None,
     scene: Annotated[str | None, typer.Option(help="Scene name; see `drivesim scenes`.")] = None,
     dataroot: DataRoot = None,
-    version: Version = "v1.0-mini",
+    version: Version = None,
     policy: Annotated[
         str | None, typer.Option(help="constant, replay, pure-pursuit or module:Class.")
     ] = None,
@@ -66,13 +66,14 @@ def rollout(  # noqa: PLR0913 one parameter per flag
     flags = {
         "episode.scene": scene,
         "episode.dataroot": None if dataroot is None else str(dataroot),
-        "episode.version": None if dataroot is None else version,
+        "episode.version": version,
         "policy.target": policy,
         "num_steps": steps,
         "seed": seed,
     }
     chosen = [override(key, value) for key, value in flags.items() if value is not None]
     config = load_config("rollout", [*(overrides or []), *chosen])
+    _check_version(version, config.episode.dataroot)
     driver = load_policy(config.policy.target, **config.policy.kwargs)
     out.mkdir(parents=True, exist_ok=True)
     with (
@@ -89,12 +90,13 @@ def rollout(  # noqa: PLR0913 one parameter per flag
 
 
 @app.command()
-def scenes(dataroot: DataRoot = None, version: Version = "v1.0-mini", debug: Debug = False) -> None:
+def scenes(dataroot: DataRoot = None, version: Version = None, debug: Debug = False) -> None:
     """List the scenes there are."""
     del debug
-    from drivesim.scene.nuscenes import embedded_dataset, open_dataset
+    from drivesim.scene.nuscenes import EMBEDDED_VERSION, embedded_dataset, open_dataset
 
-    dataset = embedded_dataset() if dataroot is None else open_dataset(dataroot, version)
+    _check_version(version, dataroot)
+    dataset = embedded_dataset() if dataroot is None else open_dataset(dataroot, version or EMBEDDED_VERSION)
     summaries = [dataset.summary(name) for name in dataset.scene_names()]
     rows = [(s.name, f"{s.length_s:.1f} s", s.place, s.caption) for s in summaries]
     where = "embedded" if dataroot is None else str(dataroot)
@@ -122,29 +124,37 @@ def train(
     what: Annotated[Trainable, typer.Argument(help="What to train.")],
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/WHAT if left out.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the folder.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in the folder, with its own settings.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Train a model on recordings of the reference world."""
     del debug
     from drivesim.config import load_config, save_run_files
     from drivesim.training import commands
-    from drivesim.training.loop import check_folder
+    from drivesim.training.run_folder import check_folder
 
-    config = load_config("train", overrides or [])
     folder = out or Path("runs") / what.value
+    saved = folder / "config.yaml"
+    is_continued = resume and saved.is_file()
+    config = load_config("train", overrides or [], saved=saved if is_continued else None)
     run = {
         Trainable.TOKENIZER: commands.train_tokenizer,
         Trainable.WORLD_MODEL: commands.train_world_model,
         Trainable.INVERSE_DYNAMICS: commands.train_inverse_dynamics,
     }[what]
     check_folder(folder, resume=resume)
-    save_run_files(config, folder)
-    result = run(config, folder, resume=resume)
+    result = run(config, folder, resume=resume, on_start=lambda: save_run_files(config, folder))
     console.print_table(
         f"{what.value}: {result.step} steps", ["figure", "value"], list(result.metrics.items())
     )
     console.say(f"weights: {result.weights}\ncheckpoint: {result.checkpoint}")
+
+
+def _check_version(version: str | None, dataroot: str | Path | None) -> None:
+    if version is not None and dataroot is None:
+        raise InputError(f"--version {version} is of no data set; name one with --dataroot or leave it out")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,7 +10,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
@@ -24,6 +24,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
@@ -50,7 +51,7 @@ class RunConfig:
 
     episode: EpisodeConfig = field(default_factory=EpisodeConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
-    num_steps: int | None = None  # None drives until the episode ends
+    num_steps: int | None = None  # None drives until the episode ends; more than its horizon raises that
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -59,32 +60,38 @@ class RunConfig:
             raise ValueError(f"num_steps must be at least 1, got {self.num_steps}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
+        if self.num_steps is not None and self.num_steps > self.episode.horizon:
+            self.episode = replace(self.episode, horizon=self.num_steps)
 
     @property
     def most_steps(self) -> int:
         """Return how many steps the rollout has at most."""
-        return min(self.num_steps or self.episode.horizon, self.episode.horizon)
+        return self.num_steps or self.episode.horizon
 
 
 @overload
 def load_config(name: Literal["rollout"], overrides: Sequence[str] = ()) -> RunConfig: ...
 @overload
-def load_config(name: Literal["train"], overrides: Sequence[str] = ()) -> TrainConfig: ...
+def load_config(
+    name: Literal["train"], overrides: Sequence[str] = (), *, saved: Path | None = None
+) -> TrainConfig: ...
 
 
-def load_config(name: str, overrides: Sequence[str] = ()) -> Any:
+def load_config(name: str, overrides: Sequence[str] = (), *, saved: Path | None = None) -> Any:
     """Compose ``configs/<name>.yaml`` with ``key=value`` overrides over the defaults of the dataclasses.
 
     Args:
         name: "rollout" for a :class:`RunConfig`, "train" for a ``TrainConfig``.
         overrides: such as ``episode.weights=my.safetensors`` or ``experiment=drive_tiny``; ``policy.kwargs``
             takes new keys.
+        saved: a ``config.yaml`` of :func:`save_run_files` whose values stand in for the defaults.
 
     Raises:
         InputError: an unknown key (with the nearest valid ones), or a value of the wrong type or range.
     """
     schema = _schema(name)
-    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    start = schema if saved is None else _read(saved, schema)
+    ConfigStore.instance().store(name=f"{name}_schema", node=start)
     checked = [_checked_override(text, schema) for text in overrides]
     try:
         with initialize_config_dir(str(configs_folder()), version_base="1.3", job_name="drivesim"):
@@ -136,6 +143,17 @@ def _schema(name: str) -> type[Any]:
     raise ValueError(f"no configuration is named {name!r}; there are rollout and train")
 
 
+def _read(path: Path, schema: type[Any]) -> Any:
+    """Return the configuration that :func:`save_run_files` wrote."""
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), OmegaConf.load(path)))
+    except (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} is not a configuration of this version ({_sentence(error)}); "
+            "correct it, or remove it and give all settings again"
+        ) from error
+
+
 def _checked_override(text: str, schema: type[Any]) -> str:
     """Return the override as Hydra wants it, after a look at its key."""
     override = _parsed(text)
@@ -170,12 +188,12 @@ def _with_enum_name(text: str, structure: DictConfig, key: str) -> str:
     """Let an enumeration be named by its value too, in any case: ``order=random`` for RANDOM."""
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(structure, parent) if parent else structure
-    kind = OmegaConf.get_type(node, name)
-    if not (isinstance(kind, type) and issubclass(kind, Enum)):
+    kind: type[Enum] | None = getattr(node._get_node(name), "enum_type", None)
+    value = _parsed(text).value()
+    if kind is None or value is None:
         return text
-    value = str(_parsed(text).value())
     for member in kind:
-        if value.lower() in (member.name.lower(), str(member.value).lower()):
+        if str(value).lower() in (member.name.lower(), str(member.value).lower()):
             return f"{key}={member.name}"
     raise InputError(f"{key} is one of {', '.join(str(member.value) for member in kind)}, got {value!r}")
 

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from drivesim import MAX_EPISODE_STEPS
 from drivesim.dynamics import VehicleConfig
 from drivesim.errors import InputError
+from drivesim.errors import nearest as nearest
 from drivesim.rewards import RewardConfig
 from drivesim.scene.nuscenes import embedded_dataset, open_dataset
 from drivesim.scene.types import Scene
-from drivesim.world_model.sampler import SamplerConfig
+from drivesim.world_model.sampler import SamplerConfig, UnmaskOrder
+
+
+@dataclass(kw_only=True, slots=True)
+class SamplerSettings:
+    """What an episode decodes differently from its weights; None keeps the setting that came with them."""
+
+    num_decode_steps: int | None = None
+    temperature: float | None = None
+    order: UnmaskOrder | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that no sampler takes."""
+        sampler_with(SamplerConfig(), self)
+
+
+def sampler_with(own: SamplerConfig, settings: SamplerSettings | SamplerConfig) -> SamplerConfig:
+    """Return the weights' own sampler with what the settings name put in its place."""
+    named = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    return dataclasses.replace(own, **{name: value for name, value in named.items() if value is not None})
 
 
 @dataclass(kw_only=True, slots=True)
@@ -24,7 +44,7 @@ class EpisodeConfig:
     scene: str = ""  # name of a scene; "" is the first one of the data set
     dataroot: str | None = None  # folder of a nuScenes data set; None is the embedded one
     version: str = "v1.0-mini"
-    horizon: int = 100  # steps until the time limit truncates; read by make_env
+    horizon: int = MAX_EPISODE_STEPS  # steps until the time limit truncates; read by make_env
     context_frames: int = 4  # recorded frames before the first imagined one
     rate_hz: float = 6.0
     width_px: int = 224
@@ -33,7 +53,7 @@ class EpisodeConfig:
     off_road_limit: float = 0.5  # terminate when a larger share of the car's footprint is off the road
     weights: str = "drive-tiny"  # name of shipped weights, or a path
     device: str = "cpu"
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    sampler: SamplerSettings = field(default_factory=SamplerSettings)  # a SamplerConfig sets all
     reward: RewardConfig = field(default_factory=RewardConfig)
     vehicle: VehicleConfig = field(default_factory=VehicleConfig)
 
@@ -62,12 +82,6 @@ class EpisodeConfig:
             if name not in names:
                 raise InputError(f"an environment has no setting {name!r}; {nearest(name, names)}")
         return dataclasses.replace(self, **settings)
-
-
-def nearest(name: str, names: list[str]) -> str:
-    """Return the part of an error sentence that says which names were close, or what there is."""
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"did you mean {', '.join(close)}?" if close else f"choose from {', '.join(names) or 'nothing'}"
 
 
 def load_scene(episode: EpisodeConfig) -> Scene:

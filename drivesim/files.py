@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def _umask() -> int:
@@ -85,6 +88,8 @@ def reserve_space(path: Path) -> None:
 
 def _locked(folder: Path) -> int | None:
     """Lock a folder as long as the returned descriptor is open; None if another process has it."""
+    if sys.platform == "win32":  # nothing is locked there, so nothing is taken for abandoned
+        return None
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

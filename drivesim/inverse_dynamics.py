@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from drivesim.checkpoint import config_from_json, load_state, read_checkpoint, resolve_weights
+from drivesim.tokenizer.vqgan import normalized
 
 MIN_LOG_VARIANCE, MAX_LOG_VARIANCE = -8.0, 4.0
 

@@ -247,6 +247,7 @@ class DriveEpisodeEnv(gym.Env[Image, Action], ABC):
         self, view: View, metrics: dict[str, MetricResult], parts: dict[str, float], *, end_reason: str
     ) -> dict[str, Any]:
         ego, distance_m = self.ego, self.position.distance_m
+        vehicle = dataclasses.asdict(self.episode.vehicle)
         ego_from_global = np.linalg.inv(global_from_ego((ego.x_m, ego.y_m), ego.yaw_rad))
         route_ahead_m = transform_points(ego_from_global, self.route.points_at(distance_m + ROUTE_AHEAD_M))
         return {
@@ -259,6 +260,8 @@ class DriveEpisodeEnv(gym.Env[Image, Action], ABC):
             "log_action": self.log.action(self._log_index),
             "is_log_valid": self.log.has_action(self._log_index),
             "log_index": self._log_index,
+            "vehicle": {name: float(value) for name, value in vehicle.items()},
+            "dt_s": self.dt_s,
             "scene": self.scene.name,
             "end_reason": end_reason,
         }

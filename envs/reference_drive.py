@@ -53,7 +53,8 @@ class ReferenceDriveEnv(DriveEpisodeEnv):
     accepted and not used, so that one ``EpisodeConfig`` serves both.
 
     ## Info keys
-    Those of ``WorldDreamer-Drive-v0``; ``confidence`` is always 1.0.
+    Those of ``WorldDreamer-Drive-v0``; ``confidence`` is always 1.0; ``vehicle`` and ``dt_s`` tell the car's
+    limits and the length of a step.
 
     ## Version History
     * v0: first version.

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from drivesim.episode import sampler_with
 from drivesim.errors import InputError
 from drivesim.rollout import EpisodeConfig
 from drivesim.scene.types import EgoState, Scene
@@ -82,7 +83,8 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | context_frames | 4 | recorded frames before the first imagined one |
     | max_log_deviation_m | None | see Episode End |
     | off_road_limit | 0.5 | see Episode End |
-    | sampler, reward, vehicle | defaults | ``SamplerConfig``, ``RewardConfig``, ``VehicleConfig`` |
+    | sampler | those of the weights | ``SamplerSettings``: replaces what it names; a ``SamplerConfig``, all |
+    | reward, vehicle | defaults | ``RewardConfig``, ``VehicleConfig`` |
     | rate_hz | 6.0 | steps per second: those of the weights |
     | width_px, height_px | 224, 128 | size of the pictures: those of the weights |
     | episode | None | all of these at once, as an ``EpisodeConfig`` |
@@ -101,6 +103,8 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | log_action | (2,) float32: the action that leads to the next recorded frame; zeros after the log |
     | is_log_valid | whether ``log_action`` is one, i.e. the recording goes on |
     | log_index | recorded frame of the same time; counts on after the log |
+    | vehicle | the fields of ``VehicleConfig``: sizes in m and limits of the car that is driven |
+    | dt_s | length of a step in s |
     | scene, end_reason | name of the scene; why the episode ended, "" while it goes on |
 
     ## Version History
@@ -122,11 +126,12 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
             InputError: an argument does not fit, or scene and weights do not fit each other.
         """
         super().__init__(episode=episode, scene=scene, render_mode=render_mode, **settings)
-        self._device = torch.device(self.episode.device)
+        self._device = _usable_device(self.episode.device)
         if world_model is None:
             world_model = load_world_model(self.episode.weights, device=self.episode.device)
         self._require_fit(world_model)
         self._world_model: WorldModel | None = world_model
+        self.sampler = sampler_with(world_model.config.sampler, self.episode.sampler)
         self._state: WorldState | None = None
         self._generator = torch.Generator(device=self._device)
 
@@ -168,7 +173,7 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
         twist = np.array([mean_speed_mps, current.yaw_rate_radps])
         with torch.inference_mode():
             imagined = self._world_model.imagine(
-                self._state, self._tensor(twist), generator=self._generator, sampler=self.episode.sampler
+                self._state, self._tensor(twist), generator=self._generator, sampler=self.sampler
             )
         self._state = imagined.state
         return View(frame=imagined.frames_BHWC[0].cpu().numpy(), confidence=float(imagined.confidence_B[0]))
@@ -179,3 +184,16 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     def _tensor(self, values: NDArray[np.float64]) -> torch.Tensor:
         """Return values with a batch axis of one in front, where the world model is."""
         return torch.from_numpy(values.astype(np.float32))[None].to(self._device)
+
+
+def _usable_device(name: str) -> torch.device:
+    """Return the device of that name, after it has held a tensor.
+
+    Raises:
+        InputError: PyTorch knows no such device, or has none here.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"device {name!r} cannot be used ({reason}); name another, such as cpu") from error

@@ -12,6 +12,7 @@ import torch
 from drivesim import dynamics
 from drivesim.dynamics import VehicleConfig
 from drivesim.scene.types import Camera, Control, DrivableArea, EgoState, Scene, front_camera
+from drivesim.world_model.sampler import SamplerConfig
 
 RATE_HZ = 6.0
 DT_S = 1.0 / RATE_HZ
@@ -100,6 +101,8 @@ class FakeWorldModel:
         self.rate_hz = rate_hz
         self.num_context_frames = num_context_frames
         self.tokenizer = SimpleNamespace(config=SimpleNamespace(width_px=224, height_px=128))
+        self.config = SimpleNamespace(sampler=SamplerConfig(num_decode_steps=3))
+        self.samplers: list[object] = []
         self.observed_twist: torch.Tensor | None = None
         self.twists: list[torch.Tensor] = []
 
@@ -121,6 +124,7 @@ class FakeWorldModel:
         sampler: object = None,
     ) -> FakeImagined:
         self.twists.append(twist_BA)
+        self.samplers.append(sampler)
         shift_px = round(float(twist_BA[0, 1]) * 20)
         frame = torch.roll(state.frame_BHWC, shift_px, dims=2)
         frame[:, 0] = torch.randint(0, 255, frame[:, 0].shape, generator=generator, dtype=torch.uint8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -100,3 +102,11 @@ def write_dataset(out: Path, *scenes: Scene) -> Path:
 def rms(first: FloatArray, second: FloatArray) -> float:
     """Return the root mean square of a difference."""
     return float(np.sqrt(np.mean((np.asarray(first, float) - np.asarray(second, float)) ** 2)))
+
+
+def edit_table(
+    dataroot: Path, table: str, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+) -> None:
+    """Rewrite a table of a data set."""
+    path = dataroot / "v1.0-mini" / f"{table}.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))

@@ -84,6 +84,10 @@ def test_an_unknown_scene_names_the_nearest(capsys, tmp_path):
         (["rollout", "policy.kwargs.no_such=1"], "no_such"),
         (["rollout", "episode.weights=no-such-weights"], "no-such-weights"),
         (["scenes", "--dataroot", "/no/such/folder"], "/no/such/folder"),
+        (["scenes", "--version", "v1.0-trainval"], "name one with --dataroot"),
+        (["rollout", "--version", "v1.0-trainval"], "name one with --dataroot"),
+        (["train", "world-model", "world_model.model.vqgan.fsq_levels=[4]"], "model.vqgan cannot be set"),
+        (["train", "world-model", "world_model.model.stpt.guide_dim=3"], "guide_dim cannot be set"),
         (["train", "tokenizer", "training.batch_sise=1"], "training.batch_size"),
     ],
 )

@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from drivesim.config import config_keys, configs_folder, load_config, override, save_run_files
+from drivesim.episode import SamplerSettings, sampler_with
 from drivesim.errors import InputError
-from drivesim.world_model.sampler import UnmaskOrder
+from drivesim.world_model.sampler import SamplerConfig, UnmaskOrder
 
 YAML_BUDGET = 10
 
@@ -27,10 +28,38 @@ def test_overrides_are_converted_to_the_fields_types():
     assert isinstance(config.episode.max_log_deviation_m, float)
 
 
+def test_more_steps_than_the_horizon_raise_it():
+    config = load_config("rollout", ["num_steps=150"])
+    assert (config.episode.horizon, config.most_steps) == (150, 150)
+    assert load_config("rollout", ["num_steps=5"]).episode.horizon == load_config("rollout").episode.horizon
+
+
+def test_saved_values_stand_in_for_defaults(tmp_path):
+    save_run_files(load_config("train", ["training.batch_size=3", "training.optimizer=muon"]), tmp_path)
+    config = load_config("train", ["training.seed=4"], saved=tmp_path / "config.yaml")
+    assert config == load_config(
+        "train", ["training.batch_size=3", "training.optimizer=muon", "training.seed=4"]
+    )
+    assert load_config("train").training.batch_size != 3
+    (tmp_path / "config.yaml").write_text("training: {batch_sise: 3}")
+    with pytest.raises(InputError, match="not a configuration of this version"):
+        load_config("train", saved=tmp_path / "config.yaml")
+
+
 @pytest.mark.parametrize("text", ["random", "RANDOM"])
 def test_an_enumeration_is_named_by_name_or_value(text):
     config = load_config("rollout", [f"episode.sampler.order={text}"])
     assert config.episode.sampler.order is UnmaskOrder.RANDOM
+
+
+def test_the_sampler_is_the_weights_own_but_for_what_is_named():
+    assert load_config("rollout").episode.sampler == SamplerSettings()
+    settings = load_config("rollout", ["episode.sampler.temperature=0.5"]).episode.sampler
+    own = SamplerConfig(num_decode_steps=5, order=UnmaskOrder.RANDOM)
+    assert sampler_with(own, settings) == dataclasses.replace(own, temperature=0.5)
+    assert load_config("rollout", ["episode.sampler.order=null"]).episode.sampler.order is None
+    with pytest.raises(InputError, match="num_decode_steps must be at least 1, got 0"):
+        load_config("rollout", ["episode.sampler.num_decode_steps=0"])
 
 
 @pytest.mark.parametrize("text", ["a b", "it's", "k=v,{x}", "back\\slash", "C:\\dir\\", "", "ümlaut"])

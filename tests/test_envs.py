@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 import warnings
@@ -15,9 +16,12 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from helpers import DT_S, FakeWorldModel, make_scene
 
 import drivesim
+from drivesim.dynamics import VehicleConfig
+from drivesim.episode import EpisodeConfig, SamplerSettings
 from drivesim.errors import InputError
 from drivesim.rewards import RewardConfig
 from drivesim.scene.types import Scene, front_camera
+from drivesim.world_model.sampler import SamplerConfig, UnmaskOrder
 from envs.drive_episode import DriveEpisodeEnv
 from envs.world_dreamer_drive import WorldDreamerDriveEnv
 
@@ -102,6 +106,8 @@ def test_numbers_at_the_boundary_are_plain_python_and_numpy() -> None:
     assert set(info["metrics"]["collision"]) == {"value", "is_valid"}
     assert not info["metrics"]["collision"]["is_valid"]  # an imagined world cannot tell yet
     assert info["confidence"] == 0.5
+    assert info["vehicle"] == dataclasses.asdict(VehicleConfig())
+    assert info["dt_s"] == pytest.approx(DT_S)
     assert reward == pytest.approx(sum(info["rewards"].values()))
     low, high = RewardConfig().bounds
     assert low <= reward <= high
@@ -250,6 +256,8 @@ def test_human_mode_opens_a_window_or_says_why_not(monkeypatch: pytest.MonkeyPat
         ({"world_model": FakeWorldModel(rate_hz=12.0)}, "12 frames per second"),
         ({"scene": make_scene(24, camera=front_camera(width_px=112))}, "224x128.*112x128.*set width_px=224"),
         ({"render_mode": "ansi"}, "render_mode.*'ansi'"),
+        ({"device": "graphics-card"}, "device 'graphics-card' cannot be used"),
+        ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
     ],
 )
 def test_bad_arguments_are_refused(kwargs: dict[str, Any], message: str) -> None:
@@ -286,3 +294,28 @@ def test_step_lasts_as_long_as_the_scenes_rate_says() -> None:
     assert isinstance(env, DriveEpisodeEnv)
     assert env.dt_s == pytest.approx(DT_S)
     assert env.metadata["render_fps"] == 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, SamplerConfig(num_decode_steps=3)),
+        (
+            {"sampler": SamplerSettings(order=UnmaskOrder.RANDOM)},
+            SamplerConfig(num_decode_steps=3, order=UnmaskOrder.RANDOM),
+        ),
+        ({"sampler": SamplerConfig(temperature=0.5)}, SamplerConfig(temperature=0.5)),
+    ],
+)
+def test_the_weights_own_the_sampler_unless_told_otherwise(
+    settings: dict[str, Any], expected: SamplerConfig
+) -> None:
+    world_model = FakeWorldModel()
+    env = make_learned(world_model=world_model, **settings)
+    env.reset(seed=0)
+    env.step(STRAIGHT_ON)
+    assert world_model.samplers == [expected]
+
+
+def test_the_time_limit_has_one_default() -> None:
+    assert EpisodeConfig().horizon == gym.spec(LEARNED).max_episode_steps

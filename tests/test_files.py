@@ -2,7 +2,7 @@
 
 import pytest
 
-from drivesim.files import atomic_folder, atomic_path
+from drivesim.files import atomic_folder, atomic_path, remove_abandoned, reserve_space
 
 
 def _fail_after(path, text):
@@ -40,3 +40,23 @@ def test_a_folder_with_content_is_not_overwritten(tmp_path):
     (tmp_path / "mine").write_text("1")
     with pytest.raises(FileExistsError, match="not empty"), atomic_folder(tmp_path):
         pass
+
+
+def test_only_abandoned_folders_are_removed(tmp_path):
+    (tmp_path / ".set-0123abcd").mkdir()
+    (tmp_path / ".set-0123abcd" / "half.npy").touch()
+    (tmp_path / ".setting").mkdir()
+    with atomic_folder(tmp_path / "set") as used:
+        remove_abandoned(tmp_path / "set")
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([used.name, ".setting"])
+    assert (tmp_path / "set").is_dir()
+
+
+def test_reserved_space_changes_nothing_but_the_blocks(tmp_path):
+    path = tmp_path / "a.bin"
+    with path.open("wb") as file:
+        file.write(b"head")
+        file.truncate(100_000)
+    reserve_space(path)
+    assert path.read_bytes() == b"head" + bytes(99_996)
+    assert path.stat().st_blocks * 512 >= 100_000

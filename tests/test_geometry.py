@@ -8,6 +8,7 @@ from drivesim.scene.geometry import (
     quaternion_from_rotation,
     quaternion_from_yaw,
     rotation_from_quaternion,
+    spaced,
     transform_points,
     wrap_angle,
     yaw_from_quaternion,
@@ -50,3 +51,9 @@ def test_rotation_round_trip(rng):
 def test_impossible_quaternions_are_refused(bad):
     with pytest.raises(ValueError, match="quaternion"):
         rotation_from_quaternion(bad)
+
+
+def test_spaced_measures_from_the_point_kept_before() -> None:
+    points = np.array([[0.0, 0.0], [0.4, 0.0], [0.8, 0.0], [1.2, 0.0], [1.2, 0.0], [3.0, 0.0]])
+    assert spaced(points, least_m=0.7)[:, 0].tolist() == [0.0, 0.8, 3.0]
+    assert spaced(points[:0], least_m=0.7).shape == (0, 2)

@@ -6,6 +6,7 @@ import torch
 from painted_road import drive
 
 from drivesim.inverse_dynamics import InverseDynamics, InverseDynamicsConfig, twist_loss
+from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.data import RecordedClips
 from drivesim.training.frame_pairs import PairBatch, SpoilingConfig, blurred, draw_pairs, spoil
 from drivesim.training.inverse_dynamics import (

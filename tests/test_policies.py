@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +11,7 @@ import pytest
 from helpers import FakeWorldModel, make_scene
 
 import drivesim  # noqa: F401  (registers the environments)
+from drivesim.dynamics import VehicleConfig
 from drivesim.rollout import Rollout, load_policy, rollout
 from policies.constant import ConstantPolicy
 from policies.pure_pursuit import PurePursuitPolicy
@@ -27,7 +29,12 @@ def drive(policy: Any, *, num_frames: int = 48, steering_rad: float = 0.1, **set
 
 def info_ahead(route_ahead_m: np.ndarray, *, speed_mps: float = 10.0) -> dict[str, Any]:
     """Return the part of an info that pure pursuit reads."""
-    return {"route_ahead_m": route_ahead_m, "ego": {"speed_mps": speed_mps, "accel_mps2": 0.0}}
+    return {
+        "route_ahead_m": route_ahead_m,
+        "ego": {"speed_mps": speed_mps, "accel_mps2": 0.0},
+        "vehicle": asdict(VehicleConfig()),
+        "dt_s": 1 / 6,
+    }
 
 
 def arc(radius_m: float, *, spacing_m: float = 2.0) -> np.ndarray:
@@ -68,7 +75,7 @@ def test_pure_pursuit_stays_on_a_bending_road(steering_rad: float) -> None:
 def test_pure_pursuit_steers_the_arc_of_the_route(radius_m: float) -> None:
     policy = PurePursuitPolicy()
     steering = float(policy.select_action(PICTURE, info_ahead(arc(radius_m)))[0])
-    assert steering == pytest.approx(np.arctan(policy.vehicle.wheelbase_m / radius_m), rel=0.05)
+    assert steering == pytest.approx(np.arctan(VehicleConfig().wheelbase_m / radius_m), rel=0.05)
 
 
 def test_pure_pursuit_slows_in_bends_and_speeds_up_on_straights() -> None:
@@ -81,6 +88,23 @@ def test_pure_pursuit_slows_in_bends_and_speeds_up_on_straights() -> None:
     )
     late = policy.select_action(PICTURE, info_ahead(bend_far_ahead, speed_mps=12.0))[1]
     assert late < 12.0
+
+
+def test_pure_pursuit_drives_the_car_of_the_environment() -> None:
+    straight = np.stack([np.arange(1, 21) * 2.0, np.zeros(20)], axis=-1)
+    policy, info = PurePursuitPolicy(), info_ahead(straight, speed_mps=7.5)
+    info["vehicle"]["max_speed_mps"] = 7.6
+    assert policy.select_action(PICTURE, info)[1] == pytest.approx(7.6)
+    info = info_ahead(arc(30.0))
+    info["vehicle"]["wheelbase_m"] = 4.0
+    assert policy.select_action(PICTURE, info)[0] == pytest.approx(np.arctan(4.0 / 30.0), rel=0.05)
+    slow_steps = {**info_ahead(straight, speed_mps=5.0), "dt_s": 0.5}
+    assert policy.select_action(PICTURE, slow_steps)[1] == pytest.approx(5.0 + 1.5 * 0.5)
+
+
+def test_pure_pursuit_keeps_to_a_slow_car() -> None:
+    result = drive(PurePursuitPolicy(), vehicle=VehicleConfig(max_speed_mps=8.0))
+    assert max(record.action["target_speed_mps"] for record in result.steps) <= 8.0 + 1e-5
 
 
 @pytest.mark.parametrize("name", ["constant", "replay", "pure-pursuit"])

@@ -1,6 +1,8 @@
 """Recorded clips, cached tokens, and the training tasks made of them."""
 
+import errno
 import itertools
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,38 @@ def test_a_set_of_other_size_is_refused(tmp_path):
 def test_benchmark_roads_are_never_recorded_for_training():
     with pytest.raises(ValueError, match="890000"):
         DataConfig(first_seed=889_900)
+    DataConfig(num_validation_clips=10_000)
+    with pytest.raises(ValueError, match="at most 10000"):
+        DataConfig(num_validation_clips=10_001)
+
+
+def test_a_full_disk_is_said_before_recording(tmp_path, monkeypatch):
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("drivesim.files.os.posix_fallocate", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*frames\.npy"):
+        record_clips(tmp_path / "a", num_clips=1, frames_per_clip=2, first_seed=7, num_workers=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_worker_is_said(tmp_path, monkeypatch):
+    class Broken:
+        def __init__(self, *_arguments, **_settings):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_arguments):
+            return None
+
+        def map(self, *_arguments, **_settings):
+            raise BrokenProcessPool("killed")
+
+    monkeypatch.setattr("drivesim.training.data.ProcessPoolExecutor", Broken)
+    with pytest.raises(InputError, match=r"lower data\.num_workers"):
+        record_clips(tmp_path / "a", num_clips=1, frames_per_clip=2, first_seed=7, num_workers=2)
 
 
 def test_damaged_sets_are_named(tmp_path):

@@ -6,14 +6,18 @@ python tests/toy_task.py OUT [--resume] [name=value of a TrainingConfig field ..
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from drivesim.training.checkpoints import load_checkpoint
 from drivesim.training.loop import Evaluation, FitResult, OptimizerKind, TrainingConfig, fit
 
 TIMING_KEYS = ("frames_per_s", "elapsed_s")
@@ -102,6 +106,28 @@ def read_log(out: Path) -> list[dict[str, float]]:
     """Return the lines of a run's log without what depends on the clock."""
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     return [{key: value for key, value in line.items() if key not in TIMING_KEYS} for line in lines]
+
+
+def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    """Tell whether tensors of the same names are equal bit for bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """Compare logs, weights and optimizers of two folders."""
+    assert read_log(first) == read_log(second)
+    assert equal(load_file(first / "ema.safetensors"), load_file(second / "ema.safetensors"))
+    ends = load_checkpoint(first / "last.ckpt"), load_checkpoint(second / "last.ckpt")
+    assert equal(ends[0].model, ends[1].model)
+    states = [{str(k): v["exp_avg"] for k, v in end.optimizers[0]["state"].items()} for end in ends]
+    assert equal(*states)
+
+
+def start(out: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start this file as a process."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__, str(out), *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
 
 
 def main(arguments: list[str]) -> FitResult:

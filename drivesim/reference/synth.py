@@ -27,7 +27,9 @@ class ScenePlan:
     def __post_init__(self) -> None:
         """Refuse reserved seeds and recordings of less than a second."""
         if self.spec.seed >= FIRST_RESERVED_SEED:
-            raise InputError(f"road seed {self.spec.seed} is reserved; choose seeds below {FIRST_RESERVED_SEED}")
+            raise InputError(
+                f"road seed {self.spec.seed} is reserved; choose seeds below {FIRST_RESERVED_SEED}"
+            )
         if not (self.duration_s >= 1.0 and self.rate_hz >= 1.0):
             raise InputError(f"need at least 1 s at 1 Hz, got {self.duration_s} s at {self.rate_hz} Hz")
 

@@ -84,3 +84,12 @@ def quaternion_from_rotation(rotation: ArrayLike) -> FloatArray:
     x, y, z, w = vectors[:, -1]
     quaternion = np.array([w, x, y, z])
     return np.asarray(quaternion if w >= 0 else -quaternion)
+
+
+def spaced(points_m: FloatArray, *, least_m: float) -> FloatArray:
+    """Return the (K, 2) points of a (R, 2) polyline that lie ``least_m`` or more from the one kept before."""
+    kept = [points_m[0]] if len(points_m) else []
+    for point in points_m[1:]:
+        if float(np.linalg.norm(point - kept[-1])) >= least_m:
+            kept.append(point)
+    return np.array(kept, dtype=np.float64).reshape(-1, 2)

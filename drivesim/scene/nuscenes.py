@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.errors import InputError
+from drivesim.scene.calibration import calibrated_camera
 from drivesim.scene.can_motion import Messages, Motion, motion_from_poses, motion_of_scene
 from drivesim.scene.dataroot import check_dataroot, check_tables
 from drivesim.scene.frame_files import FrameFiles, SteadyFrames, steady_frames
-from drivesim.scene.geometry import FloatArray, rotation_from_quaternion, wrap_angle, yaw_from_quaternion
+from drivesim.scene.geometry import FloatArray, wrap_angle, yaw_from_quaternion
 from drivesim.scene.surroundings import (
     Surroundings,
     as_polyline,
@@ -28,7 +29,7 @@ from drivesim.scene.surroundings import (
     route_from_path,
     route_is_near,
 )
-from drivesim.scene.types import Camera, Scene
+from drivesim.scene.types import Scene
 
 if TYPE_CHECKING:
     from nuscenes.can_bus.can_bus_api import NuScenesCanBus
@@ -108,7 +109,7 @@ class NuScenesDataset:
             name=name,
             length_s=float(times_us[-1] - times_us[0]) * 1e-6,
             num_frames=len(steady_frames(times_us, rate_hz).indices),
-            place=self._tables.get("log", scene["log_token"])["location"],
+            place=self._row("log", scene["log_token"])["location"],
             caption=scene["description"],
         )
 
@@ -160,8 +161,9 @@ class NuScenesDataset:
         name = record["name"]
         xy_m, yaw_rad = self._poses(pictures, steady.instants_us)
         motion = self._motion(name, steady.instants_us, motion_from_poses(xy_m, yaw_rad, rate_hz))
-        log = self._tables.get("log", record["log_token"])
+        log = self._row("log", record["log_token"])
         place = self._surroundings(name, log, xy_m, yaw_rad)
+        sensor = self._row("calibrated_sensor", pictures[0]["calibrated_sensor_token"])
         return Scene(
             name=name,
             place=log["location"],
@@ -170,7 +172,7 @@ class NuScenesDataset:
             rate_hz=rate_hz,
             timestamps_s=np.arange(len(xy_m)) / rate_hz,
             frames=[],
-            camera=self._camera(pictures[0]),
+            camera=calibrated_camera(sensor, width_px=pictures[0]["width"], height_px=pictures[0]["height"]),
             xy_m=xy_m,
             yaw_rad=yaw_rad,
             speed_mps=motion.speed_mps,
@@ -181,6 +183,17 @@ class NuScenesDataset:
             drivable=place.drivable,
             problems=[*motion.problems, *place.problems],
         )
+
+    def _row(self, table: str, token: str) -> Record:
+        """Return the record of a table; the devkit itself knows no better than a KeyError."""
+        try:
+            record: Record = self._tables.get(table, token)
+        except KeyError as error:
+            raise InputError(
+                f"{self.dataroot / self.version / table}.json has no row {token!r}, which other tables "
+                "name; unpack the metadata archive again"
+            ) from error
+        return record
 
     def _scene(self, name: str) -> Record:
         if name in self._scenes:
@@ -193,23 +206,23 @@ class NuScenesDataset:
 
     def _pictures(self, scene: Record) -> list[Record]:
         """Return the front camera's ``sample_data`` records, key frames and sweeps, in order of time."""
-        token = self._tables.get("sample", scene["first_sample_token"])["data"].get(_CHANNEL)
+        token = self._row("sample", scene["first_sample_token"])["data"].get(_CHANNEL)
         if token is None:
             raise InputError(f"scene {scene['name']!r} has no {_CHANNEL}; drivesim needs a front camera")
-        record = self._tables.get("sample_data", token)
+        record = self._row("sample_data", token)
         while record["prev"] and self._is_of(scene, record["prev"]):
-            record = self._tables.get("sample_data", record["prev"])
+            record = self._row("sample_data", record["prev"])
         records = [record]
         while record["next"] and self._is_of(scene, record["next"]):
-            record = self._tables.get("sample_data", record["next"])
+            record = self._row("sample_data", record["next"])
             records.append(record)
         records.sort(key=lambda item: int(item["timestamp"]))
         is_new = np.diff(_times_us(records), prepend=-1) > 0
         return [item for item, keep in zip(records, is_new, strict=True) if keep]
 
     def _is_of(self, scene: Record, sample_data_token: str) -> bool:
-        sample_token = self._tables.get("sample_data", sample_data_token)["sample_token"]
-        return bool(self._tables.get("sample", sample_token)["scene_token"] == scene["token"])
+        sample_token = self._row("sample_data", sample_data_token)["sample_token"]
+        return bool(self._row("sample", sample_token)["scene_token"] == scene["token"])
 
     def _readable_pictures(self, scene: Record) -> tuple[list[Record], list[str]]:
         """Return the pictures whose files are there, and what is to be said about the others."""
@@ -229,7 +242,7 @@ class NuScenesDataset:
 
     def _poses(self, pictures: list[Record], instants_us: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return (T, 2) positions and (T,) yaws between the recorded poses."""
-        poses = [self._tables.get("ego_pose", record["ego_pose_token"]) for record in pictures]
+        poses = [self._row("ego_pose", record["ego_pose_token"]) for record in pictures]
         start_us = pictures[0]["timestamp"]
         times_us = (_times_us(pictures) - start_us).astype(np.float64)
         recorded = np.array([pose["translation"][:2] for pose in poses], dtype=np.float64)
@@ -237,22 +250,6 @@ class NuScenesDataset:
         offsets_us = instants_us - start_us
         xy_m = np.stack([np.interp(offsets_us, times_us, recorded[:, axis]) for axis in (0, 1)], axis=-1)
         return xy_m, wrap_angle(np.interp(offsets_us, times_us, yaws))
-
-    def _camera(self, picture: Record) -> Camera:
-        record = self._tables.get("calibrated_sensor", picture["calibrated_sensor_token"])
-        intrinsic = np.asarray(record["camera_intrinsic"], dtype=np.float64)
-        ego_from_cam = np.eye(4)
-        ego_from_cam[:3, :3] = rotation_from_quaternion(record["rotation"])
-        ego_from_cam[:3, 3] = record["translation"]
-        return Camera(
-            width_px=picture["width"],
-            height_px=picture["height"],
-            fx_px=float(intrinsic[0, 0]),
-            fy_px=float(intrinsic[1, 1]),
-            cx_px=float(intrinsic[0, 2]),
-            cy_px=float(intrinsic[1, 2]),
-            ego_from_cam=ego_from_cam,
-        )
 
     def _open_can(self) -> NuScenesCanBus | None:
         if not (self.dataroot / "can_bus").is_dir():
@@ -282,7 +279,7 @@ class NuScenesDataset:
         if route_xy_m is None or not route_is_near(route_xy_m, xy_m):
             problems.append("no navigation route is known near the car; the driven path is the route")
             route_xy_m = route_from_path(xy_m, yaw_rad)
-        mask = self._tables.get("map", log["map_token"])["mask"].mask()
+        mask = self._row("map", log["map_token"])["mask"].mask()
         drivable = drivable_around(mask, MAP_RESOLUTION_M, np.concatenate([xy_m, route_xy_m]))
         if drivable is None:
             problems.append("the map shows nothing drivable here; off-road cannot be told")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from drivesim.errors import InputError
-from drivesim.scene.geometry import FloatArray, wrap_angle
+from drivesim.scene.geometry import FloatArray, spaced, wrap_angle
 from drivesim.scene.types import Command, Scene
 
 MIN_SPACING_M = 0.05
@@ -50,7 +50,7 @@ class Route:
             raise InputError(
                 f"a route is an (R, 2) array of finite metres, got an array of shape {points.shape}"
             )
-        self.xy_m = _without_repeats(points)
+        self.xy_m = spaced(points, least_m=MIN_SPACING_M)
         if len(self.xy_m) < 2:
             raise InputError("a route needs two points that lie apart; give it at least two distinct points")
         steps_m = np.diff(self.xy_m, axis=0)
@@ -119,7 +119,9 @@ class Route:
 def route_of(scene: Scene) -> Route:
     """Return the scene's route; without one the recorded path, for a standing car 100 m straight on."""
     for points in (scene.route_xy_m, scene.xy_m):
-        if points is not None and len(_without_repeats(points)) >= 2 and _length_m(points) >= 1.0:
+        if points is None:
+            continue
+        if len(spaced(points, least_m=MIN_SPACING_M)) >= 2 and _length_m(points) >= 1.0:
             return Route(points)
     yaw = float(scene.yaw_rad[0])
     return Route([scene.xy_m[0], scene.xy_m[0] + STANDING_ROUTE_M * np.array([np.cos(yaw), np.sin(yaw)])])
@@ -127,14 +129,6 @@ def route_of(scene: Scene) -> Route:
 
 def _length_m(points: FloatArray) -> float:
     return float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
-
-
-def _without_repeats(points: FloatArray) -> FloatArray:
-    kept = [points[0]] if len(points) else []
-    for point in points[1:]:
-        if float(np.linalg.norm(point - kept[-1])) >= MIN_SPACING_M:
-            kept.append(point)
-    return np.array(kept, dtype=np.float64).reshape(-1, 2)
 
 
 def _first_valley(gap: FloatArray) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drivesim.scene.geometry import FloatArray
+from drivesim.scene.geometry import FloatArray, spaced
 from drivesim.scene.types import DrivableArea
 
 MAP_MARGIN_M = 60.0
@@ -41,19 +41,13 @@ def as_polyline(points: Sequence[Any]) -> FloatArray | None:
         return None
     if xy_m.ndim != 2 or xy_m.shape[1] < 2:
         return None
-    kept: list[FloatArray] = []
-    for point in xy_m[np.isfinite(xy_m).all(axis=1), :2]:
-        if not kept or float(np.linalg.norm(point - kept[-1])) >= MIN_SPACING_M:
-            kept.append(point)
-    return np.stack(kept) if len(kept) >= 2 else None
+    kept = spaced(xy_m[np.isfinite(xy_m).all(axis=1), :2], least_m=MIN_SPACING_M)
+    return kept if len(kept) >= 2 else None
 
 
 def route_from_path(xy_m: FloatArray, yaw_rad: FloatArray) -> FloatArray:
     """Return the driven path, about 1 m between points, and 60 m straight on from its end."""
-    kept = [xy_m[0]]
-    for point in xy_m[1:]:
-        if float(np.linalg.norm(point - kept[-1])) >= 1.0:
-            kept.append(point)
+    kept = spaced(xy_m, least_m=1.0)
     heading = np.array([np.cos(yaw_rad[-1]), np.sin(yaw_rad[-1])])
     ahead_m = np.arange(1.0, STRAIGHT_AFTER_M + 1.0)[:, None]
     return np.concatenate([kept, kept[-1] + ahead_m * heading])

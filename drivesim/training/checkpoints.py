@@ -53,14 +53,18 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         raise InputError(_cannot_write(path, error)) from error
 
 
-def load_checkpoint(path: Path) -> Checkpoint:
+def load_checkpoint(path: Path, *, is_mapped: bool = False) -> Checkpoint:
     """Read a checkpoint into CPU memory.
+
+    Args:
+        path: The file.
+        is_mapped: Leave the tensors on the disk until they are used; for a look at the rest.
 
     Raises:
         InputError: There is none, it is damaged, or it has another format.
     """
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=is_mapped)
     except FileNotFoundError as error:
         raise InputError(
             f"there is no checkpoint at {path}; leave --resume out to start a new run"

@@ -9,6 +9,7 @@ from drivesim.training.inverse_dynamics import InverseDynamicsTrainingConfig
 from drivesim.training.settings import TrainingConfig
 from drivesim.training.tokenizer import TokenizerTrainingConfig
 from drivesim.training.world_model import WorldModelTrainingConfig
+from drivesim.world_model.world_model import WorldModelConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -20,3 +21,16 @@ class TrainConfig:
     tokenizer: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)
     world_model: WorldModelTrainingConfig = field(default_factory=WorldModelTrainingConfig)
     inverse_dynamics: InverseDynamicsTrainingConfig = field(default_factory=InverseDynamicsTrainingConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse settings of the world model that follow from its tokenizer."""
+        model, default = self.world_model.model, WorldModelConfig()
+        if model.vqgan != default.vqgan:
+            raise ValueError(
+                "world_model.model.vqgan cannot be set: the tokenizer comes from the weights in "
+                "world_model.tokenizer; train others with `drivesim train tokenizer tokenizer.vqgan...`"
+            )
+        if model.stpt.guide_dim != default.stpt.guide_dim:
+            raise ValueError(
+                "world_model.model.stpt.guide_dim cannot be set: it follows from the tokenizer; leave it out"
+            )

@@ -7,9 +7,10 @@ A set is a folder: ``frames.npy`` (N, T, H, W, 3) uint8, ``motion.npz`` with twi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.errors import InputError
-from drivesim.files import atomic_folder
+from drivesim.files import atomic_folder, reserve_space
+from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, FIRST_VALIDATION_SEED
 
 if TYPE_CHECKING:
     from drivesim.reference.behavior import Recording
+
+Job = tuple[Path, int, int, int]
+"""File of frames, index of the clip, seed of the world, number of frames."""
+
+Motion = dict[str, NDArray[np.generic]]
 
 MOTION_ARRAYS = ("twist", "xy_m", "yaw_rad", "is_collision", "is_off_road")
 
@@ -45,13 +52,16 @@ class DataConfig:
             raise ValueError(
                 "data needs num_clips, num_validation_clips, num_workers >= 1 and frames_per_clip >= 2"
             )
-        if self.first_seed < 0 or self.first_seed + self.num_clips > VALIDATION_SEED:
+        if self.first_seed < 0 or self.first_seed + self.num_clips > FIRST_VALIDATION_SEED:
             raise ValueError(
-                f"data.first_seed + data.num_clips must stay in 0..{VALIDATION_SEED}, got {self.first_seed}"
+                f"data.first_seed + data.num_clips must stay in 0..{FIRST_VALIDATION_SEED}, "
+                f"got {self.first_seed}"
             )
-
-
-VALIDATION_SEED = 890_000
+        most = FIRST_HELD_OUT_SEED - FIRST_VALIDATION_SEED
+        if self.num_validation_clips > most:
+            raise ValueError(
+                f"data.num_validation_clips must be at most {most}, got {self.num_validation_clips}"
+            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -113,23 +123,21 @@ def record_clips(
         first_seed: seed of the first world; the driver is drawn from the same seed.
         num_workers: processes; 1 records in this one.
         on_progress: called with the number of finished clips.
+
+    Raises:
+        InputError: a worker process died.
+        OSError: the disk has no room for all clips.
     """
     with atomic_folder(path) as folder:
         shape = (num_clips, frames_per_clip, 128, 224, 3)
         np.lib.format.open_memmap(folder / "frames.npy", mode="w+", dtype=np.uint8, shape=shape).flush()
+        reserve_space(folder / "frames.npy")
         jobs = [(folder / "frames.npy", i, first_seed + i, frames_per_clip) for i in range(num_clips)]
         motions = []
-        if num_workers == 1:
-            for job in jobs:
-                motions.append(_record_one(job))
-                if on_progress is not None:
-                    on_progress(len(motions))
-        else:
-            with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-                for motion in pool.map(_record_one, jobs, chunksize=4):
-                    motions.append(motion)
-                    if on_progress is not None:
-                        on_progress(len(motions))
+        for motion in _record_all(jobs, num_workers):
+            motions.append(motion)
+            if on_progress is not None:
+                on_progress(len(motions))
         stacked = {name: np.stack([motion[name] for motion in motions]) for name in MOTION_ARRAYS}
         np.savez(folder / "motion.npz", **stacked)
         facts = {
@@ -142,7 +150,22 @@ def record_clips(
     return RecordedClips.open(path)
 
 
-def _record_one(job: tuple[Path, int, int, int]) -> dict[str, NDArray[np.generic]]:
+def _record_all(jobs: list[Job], num_workers: int) -> Iterator[Motion]:
+    """Yield the motion of each job, in order."""
+    if num_workers == 1:
+        yield from map(_record_one, jobs)
+        return
+    try:
+        with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
+            yield from pool.map(_record_one, jobs, chunksize=4)
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"one of {num_workers} recording processes was killed, as happens when memory runs out; "
+            "lower data.num_workers and start again"
+        ) from error
+
+
+def _record_one(job: Job) -> Motion:
     from drivesim.reference.behavior import record
     from drivesim.reference.camera import draw_in_one_thread
     from drivesim.reference.simulator import draw_spec
@@ -155,7 +178,7 @@ def _record_one(job: tuple[Path, int, int, int]) -> dict[str, NDArray[np.generic
     return motion_arrays(recording)
 
 
-def motion_arrays(recording: Recording) -> dict[str, NDArray[np.generic]]:
+def motion_arrays(recording: Recording) -> Motion:
     """Return the motion of a recording under the names of :class:`RecordedClips`."""
     scene = recording.scene
     return {
@@ -177,7 +200,7 @@ def open_or_record(
     """
     wanted = {
         "train": (config.num_clips, config.first_seed),
-        "validation": (config.num_validation_clips, VALIDATION_SEED),
+        "validation": (config.num_validation_clips, FIRST_VALIDATION_SEED),
     }
     sets = []
     for name, (num_clips, first_seed) in wanted.items():
@@ -208,5 +231,11 @@ def open_or_record(
 
 
 def facts_of(config: DataConfig) -> dict[str, object]:
-    """Return the configuration as plain JSON, for model cards."""
-    return asdict(config)
+    """Return which recordings a run used as plain JSON, for model cards; where they lie is left out."""
+    return {
+        "num_clips": config.num_clips,
+        "num_validation_clips": config.num_validation_clips,
+        "frames_per_clip": config.frames_per_clip,
+        "first_seed": config.first_seed,
+        "first_validation_seed": FIRST_VALIDATION_SEED,
+    }

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional
 
+from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.data import RecordedClips
 
 ReconstructFn = Callable[[Tensor], Tensor]  # uint8 (B, H, W, 3) -> the same through a tokenizer

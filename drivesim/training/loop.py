@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from drivesim.training.launch import make_fabric
 from drivesim.training.optimizers import OptimizerKind, build_optimizers, load_optimizer_state
 from drivesim.training.prefetch import Prefetcher
 from drivesim.training.reports import Reports
+from drivesim.training.run_folder import check_folder, check_resumable
 from drivesim.training.running_means import RunningMeans
 from drivesim.training.schedule import CosineSchedule
 from drivesim.training.settings import TrainingConfig
@@ -43,7 +44,14 @@ from drivesim.training.task import Evaluation, FitResult, TrainTask
 __all__ = ["Evaluation", "FitResult", "OptimizerKind", "TrainTask", "TrainingConfig", "fit"]
 
 
-def fit(task: TrainTask, config: TrainingConfig, out: Path, *, resume: bool = False) -> FitResult:
+def fit(
+    task: TrainTask,
+    config: TrainingConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    on_start: Callable[[], None] | None = None,
+) -> FitResult:
     """Train ``task.model`` in place, to hold the averaged weights at the end, and leave the run in ``out``.
 
     Written are ``last.ckpt`` (at most ``checkpoint_every_s`` old), ``ema.safetensors`` (the averaged weights,
@@ -55,29 +63,22 @@ def fit(task: TrainTask, config: TrainingConfig, out: Path, *, resume: bool = Fa
         config: How to train it.
         out: The run's folder, made if needed.
         resume: Go on from ``out/last.ckpt``, or start if the run was killed before there was one.
+        on_start: Called once it is clear that the run can start, before its first step.
 
     Raises:
-        InputError: ``out`` holds a run and ``resume`` is False, the checkpoint does not fit the task, the
-            loss is no longer finite, the disk is full, or Lightning Fabric is not installed.
+        InputError: ``out`` holds a run and ``resume`` is False, the checkpoint does not fit the task or the
+            settings, the loss is no longer finite, the disk is full, or Lightning Fabric is not installed.
     """
     out = Path(out)
     check_folder(out, resume=resume)
+    check_resumable(out, task_name=task.name, model=task.model, config=config)
     has_checkpoint = (out / CHECKPOINT_NAME).exists()
-    result: FitResult = make_fabric(config).launch(_fit_in_process, task, config, out, has_checkpoint)
+    fabric = make_fabric(config)
+    if on_start is not None:
+        on_start()
+    result: FitResult = fabric.launch(_fit_in_process, task, config, out, has_checkpoint)
     task.model.load_state_dict(load_file(result.weights))  # spawned processes trained copies
     return result
-
-
-def check_folder(out: Path, *, resume: bool) -> None:
-    """Refuse to start where a run lies, and to resume where none does.
-
-    Raises:
-        InputError: ``out`` holds a run and ``resume`` is False, or there is no ``out`` to resume.
-    """
-    if resume and not out.is_dir():
-        raise InputError(f"there is no run in {out} to resume; check --out or leave --resume out")
-    if not resume and (out / CHECKPOINT_NAME).exists():
-        raise InputError(f"{out} already holds a run; add --resume to go on with it or choose another --out")
 
 
 def _fit_in_process(
@@ -148,18 +149,8 @@ class _Run:
 
     def load(self) -> None:
         """Go on from the folder's checkpoint."""
-        path = self.out / CHECKPOINT_NAME
-        saved = load_checkpoint(path)
-        if saved.task != self.task.name or len(saved.optimizers) != len(self.optimizers):
-            raise InputError(
-                f"{path} is of another model or optimizer than this {self.task.name}; choose another --out"
-            )
-        try:
-            self.module.load_state_dict(saved.model)
-        except RuntimeError as error:
-            raise InputError(
-                f"{path} is of a model of other sizes; resume with the settings it was started with"
-            ) from error
+        saved = load_checkpoint(self.out / CHECKPOINT_NAME)
+        self.module.load_state_dict(saved.model)
         for optimizer, state in zip(self.optimizers, saved.optimizers, strict=True):
             load_optimizer_state(optimizer, state)
         self.average.load_state_dict(saved.average, num_updates=saved.step)

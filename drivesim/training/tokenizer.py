@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ def make_task(
     return TokenizerTask(config, train, validation)
 
 
-def save_tokenizer(model: nn.Module, path: Path) -> None:
+def save_tokenizer(model: nn.Module, path: Path, *, facts: dict[str, Any] | None = None) -> None:
     """Write the trained tokenizer of a training module as a checkpoint of its own."""
     vqgan: VQGAN = model.vqgan  # type: ignore[assignment]
-    save_module(vqgan, path, kind="tokenizer", config=vqgan.config)
+    save_module(vqgan, path, kind="tokenizer", config=vqgan.config, facts=facts)

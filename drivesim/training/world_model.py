@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -195,7 +196,7 @@ def make_task(
     return WorldModelTask(config, cache, validation, tokenizer, camera)
 
 
-def save_world_model(model: nn.Module, path: Path) -> None:
+def save_world_model(model: nn.Module, path: Path, *, facts: dict[str, Any] | None = None) -> None:
     """Write the trained world model of a training module, with its tokenizer, as a checkpoint."""
     world_model: WorldModel = model.world_model  # type: ignore[assignment]
-    save_module(world_model, path, kind="world-model", config=world_model.config)
+    save_module(world_model, path, kind="world-model", config=world_model.config, facts=facts)

@@ -65,5 +65,6 @@ def fast_dtype(device: str) -> torch.dtype:
     """Return bfloat16 where matrix products gain from it (accelerators, CPUs with AVX-512 BF16), else float32."""
     if not device.startswith("cpu"):
         return torch.bfloat16
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older releases of PyTorch cannot tell
+    # Older releases of PyTorch cannot tell.
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return torch.bfloat16 if capabilities.get("avx512_bf16", False) else torch.float32
