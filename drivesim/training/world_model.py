@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from drivesim.checkpoint import save_module
+from drivesim.metrics.image import psnr
 from drivesim.scene.types import Camera
 from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.training.data import RecordedClips
@@ -172,16 +173,14 @@ class WorldModelTask:
         imagined_BTHWC = torch.stack(imagined, dim=1)
         true_BTHWC = self.validation_BTHWC[:, context:]
         last_BTHWC = self.validation_BTHWC[:, context - 1 : context].expand_as(true_BTHWC)
-        gain_T = (_psnr(imagined_BTHWC, true_BTHWC) - _psnr(last_BTHWC, true_BTHWC)).mean(0)
+        is_moving_B = self.validation_twist_BTA[:, context, 0].numpy() > 1.0  # else repeating is exact
+        last_BT = psnr(last_BTHWC.numpy(), true_BTHWC.numpy())
+        gain_BT = psnr(imagined_BTHWC.numpy(), true_BTHWC.numpy()) - last_BT
+        gain_T = gain_BT[is_moving_B].mean(axis=0) if is_moving_B.any() else np.zeros(gain_BT.shape[1])
         metrics = {f"gain_db_at_{t + 1}": float(gain_T[t]) for t in range(len(gain_T))}
         shown = torch.cat([true_BTHWC[:4], imagined_BTHWC[:4]], dim=1)
         picture = rearrange(shown, "b (k t) h w c -> (b k h) (t w) c", k=2).numpy()
         return Evaluation(metrics=metrics, picture=picture)
-
-
-def _psnr(frames_BTHWC: Tensor, true_BTHWC: Tensor) -> Tensor:
-    error_BT = (frames_BTHWC.float() - true_BTHWC.float()).square().mean((2, 3, 4))
-    return 10 * torch.log10(255**2 / error_BT.clamp_min(1e-6))
 
 
 def make_task(
