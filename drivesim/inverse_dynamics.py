@@ -1,7 +1,10 @@
 """Inverse dynamics model (IDM): two neighbouring frames -> speed, yaw rate, and how sure it is of them.
 
-It reads motion out of imagined pictures, so that trajectory error can be measured without a ground truth.
-Letters: `B` batch, `H W` pixels, `C` channels, `A` = 2 (speed in m/s, yaw rate in rad/s).
+It reads motion out of imagined pictures, so that trajectory error can be measured without a ground truth. What moved
+where is laid open first: every place of the later frame is compared with its neighbourhood in the earlier one (a cost
+volume, as in FlowNet), and a small network reads speed and yaw rate from the comparison.
+Letters: `B` batch, `H W` pixels, `C` channels, `R` rows and `X` columns of cells, `D` displacements,
+`A` = 2 (speed in m/s, yaw rate in rad/s).
 """
 
 from __future__ import annotations
@@ -28,8 +31,11 @@ class InverseDynamicsConfig:
     width_px: int = 224
     rate_hz: float = 6.0
     unshuffle: int = 4
-    widths: list[int] = field(default_factory=lambda: [48, 96, 128])
-    blocks: list[int] = field(default_factory=lambda: [1, 2, 2])
+    feature_channels: int = 32  # by which cells of unshuffle x unshuffle pixels are compared
+    reach_rows: int = 3  # cells that a place is searched for up and down
+    reach_columns: int = 8  # and to the sides
+    widths: list[int] = field(default_factory=lambda: [64, 96])
+    blocks: list[int] = field(default_factory=lambda: [1, 1])
     head_channels: int = 16
     head_width: int = 96
     typical_speed_mps: float = 8.0
@@ -42,7 +48,7 @@ class InverseDynamicsConfig:
         """Refuse sizes that the strides do not divide and scales that are not positive."""
         if not self.widths or len(self.widths) != len(self.blocks):
             raise ValueError(f"widths {self.widths} and blocks {self.blocks} need one entry per level")
-        stride = self.unshuffle * 2 ** (len(self.widths) - 1)
+        stride = self.unshuffle * 2 ** len(self.widths)
         if self.height_px % stride or self.width_px % stride:
             raise ValueError(f"frames of {self.height_px}x{self.width_px} px are not divisible by {stride}")
         for name in ("rate_hz", "speed_scale_mps", "yaw_rate_scale_radps"):
@@ -52,7 +58,7 @@ class InverseDynamicsConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """Return rows and columns of the coarsest level."""
-        stride = self.unshuffle * 2 ** (len(self.widths) - 1)
+        stride = self.unshuffle * 2 ** len(self.widths)
         return self.height_px // stride, self.width_px // stride
 
 
@@ -85,8 +91,27 @@ class ResidualBlock(nn.Module):
         return refined_BCHW
 
 
+def compared(previous_BCRX: Tensor, current_BCRX: Tensor, *, reach_rows: int, reach_columns: int) -> Tensor:
+    """Return the cost volume (B, D, R, X): products of each cell with the earlier cells around it.
+
+    Displacement ``(dy, dx)`` stands at ``(dy + reach_rows) * (2 * reach_columns + 1) + dx + reach_columns``; cells
+    outside the earlier frame give 0. Whole rows are multiplied at once, then the near diagonals are kept.
+    """
+    rows, columns = current_BCRX.shape[-2:]
+    padded = functional.pad(previous_BCRX, (0, 0, reach_rows, reach_rows))
+    shifted = torch.stack([padded[:, :, k : k + rows] for k in range(2 * reach_rows + 1)], dim=1)
+    products = torch.matmul(
+        rearrange(current_BCRX, "B C R X -> B 1 R X C"), rearrange(shifted, "B K C R X -> B K R C X")
+    )
+    products = functional.pad(products, (reach_columns, reach_columns))
+    here = torch.arange(columns, device=products.device).unsqueeze(-1)
+    index = here + torch.arange(2 * reach_columns + 1, device=products.device)
+    near = products.gather(-1, index.expand(*products.shape[:-1], -1))
+    return rearrange(near, "B K R X D -> B (K D) R X")
+
+
 class InverseDynamics(nn.Module):
-    """A small convolutional network from two frames at 1/rate_hz distance to the motion between them."""
+    """A small network from two frames at 1/rate_hz distance to the motion between them."""
 
     offset_A: Tensor
     scale_A: Tensor
@@ -94,15 +119,18 @@ class InverseDynamics(nn.Module):
     def __init__(self, config: InverseDynamicsConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or InverseDynamicsConfig()
-        widths = config.widths
-        layers: list[nn.Module] = [
+        self.features = nn.Sequential(
             nn.PixelUnshuffle(config.unshuffle),
-            nn.Conv2d(6 * config.unshuffle**2, widths[0], 3, padding=1),
-        ]
-        for level, (width, num_blocks) in enumerate(zip(widths, config.blocks, strict=True)):
-            if level:
-                layers.append(nn.Conv2d(widths[level - 1], width, 3, stride=2, padding=1))
-            layers += [ResidualBlock(width) for _ in range(num_blocks)]
+            nn.Conv2d(3 * config.unshuffle**2, config.feature_channels, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(config.feature_channels, config.feature_channels, 3, padding=1),
+        )
+        num_displacements = (2 * config.reach_rows + 1) * (2 * config.reach_columns + 1)
+        widths = [num_displacements + config.feature_channels, *config.widths]
+        layers: list[nn.Module] = []
+        for level, num_blocks in enumerate(config.blocks):
+            layers.append(nn.Conv2d(widths[level], widths[level + 1], 3, stride=2, padding=1))
+            layers += [ResidualBlock(widths[level + 1]) for _ in range(num_blocks)]
         layers += [nn.SiLU(), nn.Conv2d(widths[-1], config.head_channels, 1)]
         self.trunk = nn.Sequential(*layers)
         rows, columns = config.grid
@@ -129,8 +157,15 @@ class InverseDynamics(nn.Module):
             if tuple(frames_BCHW.shape[1:]) != expected:
                 shape = tuple(frames_BCHW.shape)
                 raise ValueError(f"the IDM reads frames of shape [B, {expected}], got {shape}")
-        pair_BCHW = torch.cat([previous_BCHW, current_BCHW], dim=1)
-        features_BCHW = self.trunk(pair_BCHW.contiguous(memory_format=torch.channels_last))
+        both_BCHW = torch.cat([previous_BCHW, current_BCHW]).contiguous(memory_format=torch.channels_last)
+        previous_BCRX, current_BCRX = self.features(both_BCHW).chunk(2)
+        costs_BDRX = compared(
+            functional.normalize(previous_BCRX, dim=1),
+            functional.normalize(current_BCRX, dim=1),
+            reach_rows=self.config.reach_rows,
+            reach_columns=self.config.reach_columns,
+        )
+        features_BCHW = self.trunk(torch.cat([costs_BDRX, current_BCRX.to(costs_BDRX.dtype)], dim=1))
         output = self.head(rearrange(features_BCHW, "B C H W -> B (C H W)")).float()
         mean_BA, log_variance_BA = output.chunk(2, dim=-1)
         return mean_BA, log_variance_BA.clamp(MIN_LOG_VARIANCE, MAX_LOG_VARIANCE)

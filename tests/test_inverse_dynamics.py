@@ -5,7 +5,7 @@ import pytest
 import torch
 from painted_road import drive
 
-from drivesim.inverse_dynamics import InverseDynamics, InverseDynamicsConfig, twist_loss
+from drivesim.inverse_dynamics import InverseDynamics, InverseDynamicsConfig, compared, twist_loss
 from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.data import RecordedClips
 from drivesim.training.frame_pairs import PairBatch, SpoilingConfig, blurred, draw_pairs, spoil
@@ -166,3 +166,15 @@ def test_training_learns_the_motion(clips: RecordedClips) -> None:
     assert after["speed_error_mps"] < 0.5 * before["speed_error_mps"]
     assert after["turning_sign_accuracy"] > 0.9
     assert after["yaw_rate_correlation"] > 0.8
+
+
+def test_the_cost_volume_peaks_where_things_came_from() -> None:
+    earlier = torch.nn.functional.normalize(torch.randn(1, 8, 10, 20), dim=1)
+    later = earlier.roll((1, -2), (2, 3))  # everything moved one row down and two columns left
+    costs = compared(earlier, later, reach_rows=2, reach_columns=3)
+    assert costs.shape == (1, 5 * 7, 10, 20)
+    came_from = (-1 + 2) * 7 + (2 + 3)
+    inside = costs[0, :, 3:-3, 4:-4]
+    assert (inside.argmax(0) == came_from).float().mean() > 0.95
+    assert torch.allclose(inside[came_from], torch.ones(()))
+    assert (costs[0, :, 0, :].abs().max(-1).values[:7] == 0).all()  # rows above the frame
