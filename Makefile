@@ -11,7 +11,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python
 PIP := -m pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= out/demo
-SCENE ?= scene-2001
+SCENE ?= scene-2002
 TESTFLAGS ?=
 
 help:  ## list the verbs

@@ -1,11 +1,16 @@
 """Quantizers and VQGAN: shapes, ranges, gradients, numeric safety."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from drivesim.errors import InputError
 from drivesim.tokenizer.losses import TokenizerLoss, TokenizerLossConfig
 from drivesim.tokenizer.quantizer import FiniteScalarQuantizer, VectorQuantizer, codebook_usage
 from drivesim.tokenizer.vqgan import VQGAN, QuantizerKind, VQGANConfig, normalized, to_uint8
+from drivesim.torchvision_guard import import_timm
 
 
 def small(**changes):
@@ -103,6 +108,24 @@ def test_adversarial_game_trains_both_sides_without_mixing_them(frames):
 def test_perceptual_term_needs_a_weights_file():
     with pytest.raises(ValueError, match="perceptual_weights=FILE"):
         TokenizerLossConfig(perceptual_weight=1.0)
+
+
+def test_perceptual_term_reads_a_timm_model_from_a_file(frames, tmp_path):
+    weights = tmp_path / "resnet10t.safetensors"
+    judge = import_timm().create_model("resnet10t")
+    save_file({name: value.contiguous() for name, value in judge.state_dict().items()}, weights)
+    config = TokenizerLossConfig(
+        perceptual_weight=0.5, perceptual_model="resnet10t", perceptual_weights=str(weights)
+    )
+    criterion, vqgan = TokenizerLoss(config), VQGAN(small())
+    assert torch.equal(criterion.features.model.conv1[0].weight, judge.conv1[0].weight)
+    terms = criterion(frames, vqgan(frames))
+    assert terms["perceptual"] > 0
+    assert torch.autograd.grad(terms["perceptual"], vqgan.decoder[-2].weight)[0].abs().sum() > 0
+    with pytest.raises(InputError, match="resnet18"):
+        TokenizerLoss(replace(config, perceptual_model="resnet18"))
+    with pytest.raises(InputError, match="nowhere"):
+        TokenizerLoss(replace(config, perceptual_weights="nowhere.safetensors"))
 
 
 @pytest.mark.slow

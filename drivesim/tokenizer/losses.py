@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
+from drivesim.errors import InputError
 from drivesim.tokenizer.vqgan import Reconstruction
+from drivesim.torchvision_guard import import_timm
 
 
 @dataclass(kw_only=True, slots=True)
@@ -83,7 +87,7 @@ class TokenizerLoss(nn.Module):
         if config.adversarial_weight > 0:
             self.discriminator = PatchDiscriminator(config.discriminator_channels)
         if config.perceptual_weight > 0:
-            self.features = _timm_features(config.perceptual_model, str(config.perceptual_weights))
+            self.features = PerceptualFeatures(config.perceptual_model, Path(str(config.perceptual_weights)))
 
     def forward(self, frames_BCHW: Tensor, reconstruction: Reconstruction) -> dict[str, Tensor]:
         """Return the terms by name; ``loss`` is the weighted sum to minimise."""
@@ -126,11 +130,34 @@ def _hinge(discriminator: PatchDiscriminator, real_BCHW: Tensor, fake_BCHW: Tens
     return 0.5 * (functional.relu(1 - real).mean() + functional.relu(1 + fake).mean())
 
 
-def _timm_features(name: str, weights: str) -> nn.Module:
-    from drivesim.torchvision_guard import import_timm
+class PerceptualFeatures(nn.Module):
+    """Intermediate features of a timm model, frozen; what two frames share is compared there."""
 
-    timm = import_timm()
-    model: nn.Module = timm.create_model(
-        name, features_only=True, out_indices=(1, 2, 3), checkpoint_path=weights
-    )
-    return model.eval().requires_grad_(False)
+    def __init__(self, name: str, weights: Path) -> None:
+        """Build the timm model ``name`` and read its weights from a file; nothing is fetched.
+
+        Raises:
+            InputError: no such model, no such file, or weights that do not fit.
+        """
+        super().__init__()
+        if not weights.is_file():
+            raise InputError(
+                f"there is no file {weights} for losses.perceptual_weights; name the timm model's weights"
+            )
+        timm = import_timm()
+        try:
+            self.model: Any = timm.create_model(name)
+            timm.models.load_checkpoint(self.model, str(weights))
+        except (RuntimeError, OSError, ValueError, KeyError) as error:
+            sentence = str(error).splitlines()[0]
+            raise InputError(
+                f"cannot use {weights} as weights of the timm model {name!r}: {sentence}"
+            ) from error
+        self.model.eval().requires_grad_(False)
+
+    def forward(self, frames_BCHW: Tensor) -> list[Tensor]:
+        """Return three feature maps, fine to coarse."""
+        features: list[Tensor] = self.model.forward_intermediates(
+            frames_BCHW, indices=[1, 2, 3], intermediates_only=True
+        )
+        return features
