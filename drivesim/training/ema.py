@@ -44,10 +44,9 @@ class WeightAverage:
             torch._foreach_copy_(self._copied, self._copied_live)
 
     @contextmanager
-    @torch.no_grad()
     def swapped_in(self) -> Iterator[None]:
         """Let the module hold the averaged weights for the time of the ``with`` block."""
-        kept = {name: tensor.clone() for name, tensor in self._live.items()}
+        kept = {name: tensor.detach().clone() for name, tensor in self._live.items()}
         self._write(self._average)
         try:
             yield
