@@ -9,8 +9,7 @@ from typing import Any
 
 from drivesim import MAX_EPISODE_STEPS
 from drivesim.dynamics import VehicleConfig
-from drivesim.errors import InputError
-from drivesim.errors import nearest as nearest
+from drivesim.errors import InputError, nearest
 from drivesim.rewards import RewardConfig
 from drivesim.scene.nuscenes import embedded_dataset, open_dataset
 from drivesim.scene.types import Scene

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 from drivesim.episode import EpisodeConfig as EpisodeConfig
 from drivesim.episode import load_scene as load_scene
-from drivesim.episode import nearest
-from drivesim.errors import InputError
+from drivesim.errors import InputError, nearest
 from drivesim.scene.types import Image, Scene
 
 Action = NDArray[np.float32]

@@ -52,7 +52,7 @@ def test_a_ground_point_comes_from_where_the_camera_saw_it(rays):
 
 
 def test_turning_left_takes_pixels_from_the_left(rays):
-    _, flow = None, compensate(torch.zeros(1, 3, 128, 224), rays, twist(5.0, 0.6), DT_S).flow_BHW2
+    flow = compensate(torch.zeros(1, 3, 128, 224), rays, twist(5.0, 0.6), DT_S).flow_BHW2
     assert flow[0, 54, 112, 0] == pytest.approx(-160 * np.tan(0.1), abs=1.0)
 
 

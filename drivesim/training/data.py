@@ -41,9 +41,7 @@ class DataConfig:
     num_clips: int = 800
     num_validation_clips: int = 24
     frames_per_clip: int = 48
-    first_seed: int = (
-        0  # road seeds below 890000 train, 890000-899999 validate, 900000 and up are for benchmarks
-    )
+    first_seed: int = 0  # of the training roads; drivesim/reference/seeds.py says which seeds are for what
     num_workers: int = 2
 
     def __post_init__(self) -> None:
