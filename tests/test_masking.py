@@ -39,7 +39,31 @@ def test_next_frame_masks_hide_whole_frames_half_of_the_time():
     assert mask.any(-1).all()
 
 
-def test_masks_follow_the_seed():
-    draw = lambda seed: draw_mask(MaskKind.PER_FRAME, 2, 3, 28, torch.Generator().manual_seed(seed))  # noqa: E731
+def test_per_frame_masks_differ_from_frame_to_frame():
+    mask = draw_mask(MaskKind.PER_FRAME, 50, 6, 112, torch.Generator().manual_seed(0))
+    assert (mask == mask[:, :1]).all(-1)[:, 1:].float().mean().item() < 0.02  # but for both wholly hidden
+    assert mask.float().mean().item() == pytest.approx(2 / torch.pi, abs=0.05)
+
+
+def test_mixed_masks_hide_most_frames_wholly_and_the_others_alike_or_not():
+    mask = draw_mask(MaskKind.MIXED, 400, 10, 112, torch.Generator().manual_seed(0))
+    is_whole = mask.all(-1)
+    assert is_whole.float().mean().item() == pytest.approx(0.75, abs=0.03)
+    assert mask.any(-1).all()
+    clips = [frames[~whole] for frames, whole in zip(mask, is_whole, strict=True) if (~whole).sum() >= 2]
+    is_tube = [bool((frames == frames[:1]).all()) for frames in clips]
+    assert sum(is_tube) / len(is_tube) == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize("kind", list(MaskKind))
+def test_every_kind_has_the_shape_and_hides_something_in_every_frame(kind):
+    mask = draw_mask(kind, 3, 4, 28, torch.Generator().manual_seed(0))
+    assert (mask.shape, mask.dtype) == ((3, 4, 28), torch.bool)
+    assert mask.any(-1).all()
+
+
+@pytest.mark.parametrize("kind", list(MaskKind))
+def test_masks_follow_the_seed(kind):
+    draw = lambda seed: draw_mask(kind, 2, 3, 28, torch.Generator().manual_seed(seed))  # noqa: E731
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))

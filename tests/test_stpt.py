@@ -73,6 +73,25 @@ def test_cached_frames_equal_the_uncached_two_streams(causal):
 
 
 @torch.no_grad()
+def test_one_pass_over_two_frames_equals_two_passes(causal):
+    ids, _, guide, prompt = inputs(causal, frames=8)
+    memory = causal.stpt.empty_memory(2, torch.device("cpu"), torch.float32)
+    visible = torch.zeros(2, S, dtype=torch.bool)
+    for t in range(7):
+        pair = slice(t, t + 2)
+        arguments = (prompt[:, pair].transpose(0, 1), guide[:, pair].transpose(0, 1), memory)
+        fused, fused_memory = causal.stpt.hidden_frame(ids[:, t], *arguments)
+        _, memory = causal.stpt.frame(ids[:, t], visible, prompt[:, t], memory, guide_BSG=guide[:, t])
+        alone, _ = causal.stpt.frame(
+            ids[:, t + 1], ~visible, prompt[:, t + 1], memory, guide_BSG=guide[:, t + 1]
+        )
+        torch.testing.assert_close(fused, alone, atol=1e-4, rtol=1e-4)
+        for ours, theirs in zip(fused_memory, memory, strict=True):
+            torch.testing.assert_close(ours.keys, theirs.keys, atol=1e-4, rtol=1e-4)
+            assert ours.num_frames == theirs.num_frames
+
+
+@torch.no_grad()
 def test_frame_causal_never_looks_ahead_and_does_look_back(causal):
     ids, is_masked, guide, prompt = inputs(causal)
     before = causal.stpt.hidden_stream(ids, ids, is_masked, prompt, guide_BTSG=guide)

@@ -15,11 +15,16 @@ def to_patches(x: Tensor, grid: tuple[int, int], stride: int) -> Tensor:
     """Cut frames (F, S, C) into ``stride x stride`` contiguous patches: (F, P, J, C) with P = stride ** 2."""
     h, w = grid
     if h % stride or w % stride:
-        raise ValueError(
-            f"a {h}x{w} token grid cannot be cut into {stride}x{stride} patches; pad it or change patch_stride"
-        )
+        raise ValueError(_uncuttable(grid, stride))
     return rearrange(
         x, "f (ph h pw w) c -> f (ph pw) (h w) c", ph=stride, pw=stride, h=h // stride, w=w // stride
+    )
+
+
+def _uncuttable(grid: tuple[int, int], stride: int) -> str:
+    return (
+        f"a {grid[0]}x{grid[1]} token grid cannot be cut into {stride}x{stride} patches; "
+        "pad it or change patch_stride"
     )
 
 
@@ -34,13 +39,13 @@ def from_patches(x: Tensor, grid: tuple[int, int], stride: int) -> Tensor:
 def rotary_angles(positions_T: Tensor, head_dim: int) -> Tensor:
     """Return angles (T, D / 2) of rotary time positions (RoFormer); waves of 2 pi to 2,000 frames."""
     exponents = torch.arange(head_dim // 2, device=positions_T.device, dtype=torch.float32) / (head_dim // 2)
-    return positions_T.float().unsqueeze(-1) * 300.0**-exponents
+    return positions_T.double().unsqueeze(-1) * 300.0**-exponents
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Rotate pairs of channels of ``x`` (..., D) by ``angles`` that broadcast to (..., D / 2)."""
     first, second = x.float().chunk(2, dim=-1)
-    cos, sin = angles.cos(), angles.sin()
+    cos, sin = angles.cos().float(), angles.sin().float()
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(x.dtype)
 
 
@@ -79,57 +84,61 @@ class PatchAttention(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def project(self, x_FSC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return normalised queries and keys and values, each (F, P, J, N, D)."""
-        qkv = to_patches(self.qkv(self.norm(x_FSC)), self.grid, self.stride)
-        q, k, v = rearrange(qkv, "f p j (three n d) -> three f p j n d", three=3, n=self.num_heads)
+        """Return normalised queries and keys and values, each (F, P, N, J, D)."""
+        h, w = self.grid
+        if h % self.stride or w % self.stride:
+            raise ValueError(_uncuttable(self.grid, self.stride))
+        q, k, v = rearrange(
+            self.qkv(self.norm(x_FSC)),
+            "f (ph h pw w) (three n d) -> three f (ph pw) n (h w) d",
+            ph=self.stride,
+            pw=self.stride,
+            h=h // self.stride,
+            w=w // self.stride,
+            three=3,
+            n=self.num_heads,
+        )
         q = functional.rms_norm(q, (self.head_dim,), self.query_scale_D.to(q.dtype))
         k = functional.rms_norm(k, (self.head_dim,), self.key_scale_D.to(k.dtype))
         return q.to(v.dtype), k.to(v.dtype), v
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor, attn_mask: Tensor | None) -> Tensor:
-        """Attend from queries (F, P, U, N, D) to keys and values (F, P, V, N, D); returns (F, P, U, C)."""
-        q, keys, values = (rearrange(t, "f p u n d -> (f p) n u d") for t in (q, keys, values))
+        """Attend from queries (F, P, N, U, D) to keys and values (F, P, N, V, D); returns (F, S, C)."""
         mixed = attention(q, keys, values, attn_mask)
-        return rearrange(mixed, "(f p) n u d -> f p u (n d)", p=self.stride**2)
-
-    def output(self, mixed_FPJC: Tensor) -> Tensor:
-        """Project attended patches back to frames (F, S, C)."""
-        projected: Tensor = self.out(from_patches(mixed_FPJC, self.grid, self.stride))
+        h, w = self.grid
+        mixed_FSC = rearrange(
+            mixed,
+            "f (ph pw) n (h w) d -> f (ph h pw w) (n d)",
+            ph=self.stride,
+            h=h // self.stride,
+            w=w // self.stride,
+        )
+        projected: Tensor = self.out(mixed_FSC)
         return projected
 
     def over_window(
-        self, q: Tensor, own: tuple[Tensor, Tensor], past: tuple[Tensor, Tensor], is_valid_FW: Tensor
+        self, q: Tensor, keys: Tensor, values: Tensor, is_valid_FW: Tensor | None = None
     ) -> Tensor:
-        """Let each frame attend to itself and to the past frames of its window; returns (F, S, C).
+        """Let each frame attend to the frames of its window; returns (F, S, C).
 
         Args:
-            q: queries (F, P, J, N, D) of the frame, rotated to its time.
-            own: its keys, rotated likewise, and values (F, P, J, N, D).
-            past: rotated keys and values (F, W - 1, P, J, N, D), oldest first.
-            is_valid_FW: which past frames exist, (F, W - 1).
+            q: queries (F, P, N, J, D) of the frame, rotated to its time.
+            keys: rotated likewise, of the past frames of its window and of itself (F, P, N, W, J, D), oldest first.
+            values: (F, P, N, W, J, D).
+            is_valid_FW: which of these frames exist, (F, W); all if left out.
 
         The mask of one frame with a window of four, before which only two frames exist (x = may attend)::
 
             past:  -  x  x   own: x
         """
-        keys, values = (
-            torch.cat([rearrange(old, "f w p j n d -> f p (w j) n d"), new], dim=2)
-            for old, new in zip(past, own, strict=True)
-        )
-        num_patches, num_own = q.shape[1], q.shape[2]
-        is_valid_FW = functional.pad(is_valid_FW, (0, 1), value=True)
-        attn_mask = is_valid_FW.repeat_interleave(num_own, dim=1).repeat_interleave(num_patches, dim=0)
-        mixed = self.attend(q, keys, values, rearrange(attn_mask, "fp v -> fp 1 1 v"))
-        return self.output(mixed)
+        attn_mask = None
+        if is_valid_FW is not None:
+            attn_mask = rearrange(is_valid_FW.repeat_interleave(keys.shape[-2], dim=1), "f v -> f 1 1 1 v")
+        return self.attend(q, keys.flatten(3, 4), values.flatten(3, 4), attn_mask)
 
-    def rotated(self, x_FPJND: Tensor, times_F: Tensor) -> Tensor:
-        """Rotate queries or keys (F, P, J, N, D) to the times (F,) of their frames."""
-        return rotate(x_FPJND, rearrange(rotary_angles(times_F, self.head_dim), "f d -> f 1 1 1 d"))
-
-    def rotated_past(self, keys_FWPJND: Tensor) -> Tensor:
-        """Rotate a cache of keys (F, W, P, J, N, D) to their ages: -W for the oldest, -1 for the newest."""
-        ages = torch.arange(-keys_FWPJND.shape[1], 0, device=keys_FWPJND.device)
-        return rotate(keys_FWPJND, rearrange(rotary_angles(ages, self.head_dim), "w d -> w 1 1 1 d"))
+    def rotated(self, x_FPNJD: Tensor, times_F: Tensor) -> Tensor:
+        """Rotate queries or keys (F, P, N, J, D) to the times (F,) of their frames."""
+        return rotate(x_FPNJD, rearrange(rotary_angles(times_F, self.head_dim), "f d -> f 1 1 1 d"))
 
     def over_clip(self, x_BTSC: Tensor) -> Tensor:
         """Let every token attend to all frames of the clip inside its patch; returns (B, T, S, C)."""
@@ -137,10 +146,17 @@ class PatchAttention(nn.Module):
         q, k, v = self.project(rearrange(x_BTSC, "b t s c -> (b t) s c"))
         times_F = torch.arange(num_frames, device=x_BTSC.device).repeat(x_BTSC.shape[0])
         q, k = self.rotated(q, times_F), self.rotated(k, times_F)
-        q, k, v = (rearrange(t, "(b t) p j n d -> b p (t j) n d", t=num_frames) for t in (q, k, v))
-        mixed = self.attend(q, k, v, None)
-        mixed = rearrange(mixed, "b p (t j) c -> (b t) p j c", t=num_frames)
-        return rearrange(self.output(mixed), "(b t) s c -> b t s c", t=num_frames)
+        q, k, v = (rearrange(t, "(b t) p n j d -> b p n (t j) d", t=num_frames) for t in (q, k, v))
+        mixed = rearrange(attention(q, k, v, None), "b p n (t j) d -> (b t) p n j d", t=num_frames)
+        h, w = self.grid
+        mixed_FSC = rearrange(
+            mixed,
+            "f (ph pw) n (h w) d -> f (ph h pw w) (n d)",
+            ph=self.stride,
+            h=h // self.stride,
+            w=w // self.stride,
+        )
+        return rearrange(self.out(mixed_FSC), "(b t) s c -> b t s c", t=num_frames)
 
 
 class PromptAttention(nn.Module):

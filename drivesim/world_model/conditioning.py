@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from drivesim.tokenizer.vqgan import VQGAN
-from drivesim.world_model.motion import Rays, compensate, token_motion
+from drivesim.world_model.motion import Compensated, token_motion
 from drivesim.world_model.token_embedding import soft_digits
 
 SPEED_SCALE_MPS = 10.0
@@ -39,7 +39,7 @@ class ActionEncoder(nn.Module):
 
 
 def guide_dim(tokenizer: VQGAN) -> int:
-    """Return the numbers per token of :func:`motion_guide`: soft digits or code, seen share, image motion, presence."""
+    """Return the numbers per token of :func:`guide_features`: soft digits or code, seen share, motion, presence."""
     levels = tokenizer.quantizer.levels
     return (sum(levels) if levels else tokenizer.quantizer.code_dim) + 4
 
@@ -51,21 +51,11 @@ def guide_features(tokenizer: VQGAN, expected_BSQ: Tensor, motion_BS3: Tensor) -
     return torch.cat([content, motion_BS3.float(), torch.ones_like(motion_BS3[..., :1])], dim=-1)
 
 
-def expected_latents(
-    tokenizer: VQGAN, previous_BCHW: Tensor, rays: Rays, twist_BA: Tensor, dt_s: float
-) -> tuple[Tensor, Tensor]:
-    """Warp the previous frames by the ego motion and encode them.
+def expected_latents(tokenizer: VQGAN, compensated: Compensated) -> tuple[Tensor, Tensor]:
+    """Encode what motion compensation expects of the next frames.
 
     Returns:
         bounded latents (B, S, Q) of the warped frames, and the motion of each token (B, S, 3), see ``token_motion``.
     """
-    compensated = compensate(previous_BCHW, rays, twist_BA, dt_s)
     expected_BSQ = tokenizer.quantizer.bounded(tokenizer.latents(compensated.frames_BCHW))
     return expected_BSQ, token_motion(compensated, tokenizer.config.stride)
-
-
-def motion_guide(
-    tokenizer: VQGAN, previous_BCHW: Tensor, rays: Rays, twist_BA: Tensor, dt_s: float
-) -> Tensor:
-    """Return the guide (B, S, G) of the next frames, given the previous ones (B, 3, H, W) and the twists (B, A)."""
-    return guide_features(tokenizer, *expected_latents(tokenizer, previous_BCHW, rays, twist_BA, dt_s))

@@ -17,9 +17,15 @@ class MaskKind(Enum):
 
     TUBE = "tube"  # the paper: the same tokens in all frames, at a cosine rate
     PER_FRAME = "per_frame"  # a cosine rate and random tokens for every frame
-    NEXT_FRAME = (
-        "next_frame"  # half of the frames wholly hidden, the others as PER_FRAME: what an env step sees
-    )
+    NEXT_FRAME = "next_frame"  # half of the frames wholly hidden, the others as PER_FRAME
+    MIXED = "mixed"  # most frames wholly hidden, the others as PER_FRAME or, in half of the clips, as TUBE
+
+
+_WHOLE_SHARE = {MaskKind.NEXT_FRAME: 0.5, MaskKind.MIXED: 0.75}
+"""Share of the frames that are wholly hidden: what an env step begins with. The others are what its rounds see."""
+
+_TUBE_SHARE = {MaskKind.TUBE: 1.0, MaskKind.MIXED: 0.5}
+"""Share of the clips whose frames, where not wholly hidden, hide the same tokens."""
 
 
 def cosine_rate(progress: float) -> float:
@@ -58,13 +64,16 @@ def draw_mask(
 
     The rate is ``cos(pi * u / 2)`` with ``u`` uniform (Muse; the paper's expression in section 3.3 is its density).
     """
-    if kind is MaskKind.TUBE:
-        rate = torch.cos(0.5 * math.pi * torch.rand(batch, generator=generator))
-        tube_BS = random_mask((batch, tokens), rate, generator)
-        return tube_BS.unsqueeze(1).expand(batch, frames, tokens).clone()
-    rate = torch.cos(0.5 * math.pi * torch.rand(batch, frames, generator=generator))
-    is_masked_BTS = random_mask((batch, frames, tokens), rate, generator)
-    if kind is MaskKind.NEXT_FRAME:
-        is_whole_BT = torch.rand(batch, frames, generator=generator) < 0.5
-        is_masked_BTS = is_masked_BTS | is_whole_BT.unsqueeze(-1)
+    rate_BT = _cosine_rates((batch, frames), generator)
+    is_masked_BTS = random_mask((batch, frames, tokens), rate_BT, generator)
+    if kind in _TUBE_SHARE:
+        tube_B1S = random_mask((batch, 1, tokens), _cosine_rates((batch, 1), generator), generator)
+        is_tube_B11 = torch.rand(batch, 1, 1, generator=generator) < _TUBE_SHARE[kind]
+        is_masked_BTS = torch.where(is_tube_B11, tube_B1S, is_masked_BTS)
+    if kind in _WHOLE_SHARE:
+        is_masked_BTS |= torch.rand(batch, frames, 1, generator=generator) < _WHOLE_SHARE[kind]
     return is_masked_BTS
+
+
+def _cosine_rates(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
+    return torch.cos(0.5 * math.pi * torch.rand(shape, generator=generator))

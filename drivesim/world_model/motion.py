@@ -1,9 +1,8 @@
-"""Motion compensation: where a frame's pixels were one frame ago, if the world stood still and were flat.
+"""The geometry of motion compensation: where a frame's pixels were one frame ago, given how far away they are.
 
-The ego motion between two frames is known exactly (it is the action), and so are camera height and intrinsics. Pixels
-below the horizon lie on the ground plane, the rest is taken as infinitely far. That gives every token of the next frame
-a guess, the previous frame warped and encoded, and two numbers, the image motion at its centre. What the guess cannot
-know, moving cars, standing objects and what comes into view, is left to the transformer.
+The ego motion between two frames is known exactly (it is the action), and so are camera height and intrinsics. On flat
+ground without objects that is enough (:func:`compensate`): pixels below the horizon lie on the ground plane, the rest
+is infinitely far. Whatever stands above the ground is nearer, by an inverse depth that ``motion_field.py`` learns.
 
 Letters: see ``drivesim/world_model/__init__.py``.
 """
@@ -18,6 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from drivesim.scene.types import Camera
+
+MIN_DEPTH = 0.05  # along the optical axis, in units of the ray; nearer points count as behind the camera
 
 
 @dataclass(kw_only=True, slots=True)
@@ -71,46 +72,79 @@ def planar_motion(twist_BA: Tensor, dt_s: float) -> tuple[Tensor, Tensor]:
     return torch.stack([chord_B * torch.cos(yaw_B / 2), chord_B * torch.sin(yaw_B / 2)], dim=-1), yaw_B
 
 
-def previous_pixels(rays: Rays, twist_BA: Tensor, dt_s: float) -> tuple[Tensor, Tensor]:
-    """Return where each pixel was one frame ago (B, H, W, 2), and whether that lies before the camera (B, H, W).
+def motion_after(nearer: tuple[Tensor, Tensor], farther: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the motion over two steps from that of the last step and that of the step before."""
+    (near_B2, near_yaw_B), (far_B2, far_yaw_B) = nearer, farther
+    cos, sin = far_yaw_B.cos(), far_yaw_B.sin()
+    x, y = near_B2.unbind(-1)
+    turned_B2 = torch.stack([cos * x - sin * y, sin * x + cos * y], dim=-1)
+    return turned_B2 + far_B2, near_yaw_B + far_yaw_B
+
+
+class Reprojection:
+    """Where the pixels of a frame were in an earlier one, as a function of their inverse depth.
 
     With inverse depth rho, ray d, camera centre c and motion (R, t) the point is, up to scale, R d + rho (R c + t - c)
-    in the previous ego axes, relative to the previous camera.
+    in the earlier ego axes, relative to the earlier camera.
     """
-    offset_B2, yaw_B = planar_motion(twist_BA.float(), dt_s)
-    cos, sin, zero, one = yaw_B.cos(), yaw_B.sin(), torch.zeros_like(yaw_B), torch.ones_like(yaw_B)
-    rotation_B33 = rearrange(
-        torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], dim=-1), "b (i j) -> b i j", i=3
-    )
-    shift_B3 = functional.pad(offset_B2, (0, 1)) + rotation_B33 @ rays.camera_xyz_3 - rays.camera_xyz_3
-    to_pixels_33 = rays.intrinsic_33 @ rays.cam_from_ego_33
-    turned = torch.einsum("bij,hwj->bhwi", to_pixels_33 @ rotation_B33, rays.direction_HW3)
-    shifted = torch.einsum("hw,bi->bhwi", rays.inverse_depth_HW, shift_B3 @ to_pixels_33.T)
-    u, v, depth = (turned + shifted).unbind(-1)
-    is_ahead = depth > 1e-3
-    safe = depth.clamp_min(1e-3)
-    return torch.stack([u / safe, v / safe], dim=-1), is_ahead
+
+    def __init__(self, rays: Rays, motion: tuple[Tensor, Tensor], *, stride: int = 1) -> None:
+        """Take the ``motion`` of :func:`planar_motion`; ``stride`` pixels share one ray, the one at their centre."""
+        offset_B2, yaw_B = motion
+        cos, sin, zero, one = yaw_B.cos(), yaw_B.sin(), torch.zeros_like(yaw_B), torch.ones_like(yaw_B)
+        rotation_B33 = rearrange(
+            torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], dim=-1), "b (i j) -> b i j", i=3
+        )
+        shift_B3 = functional.pad(offset_B2, (0, 1)) + rotation_B33 @ rays.camera_xyz_3 - rays.camera_xyz_3
+        to_pixels_33 = rays.intrinsic_33 @ rays.cam_from_ego_33
+        direction = reduce(rays.direction_HW3, "(h i) (w j) d -> h w d", "mean", i=stride, j=stride)
+        self._turned_BHW3 = torch.einsum("bij,hwj->bhwi", to_pixels_33 @ rotation_B33, direction)
+        self._shift_B113 = rearrange(shift_B3 @ to_pixels_33.T, "b i -> b 1 1 i")
+        height, width = rays.direction_HW3.shape[:2]
+        self.size_2 = torch.tensor([width, height], dtype=torch.float32, device=direction.device)
+
+    def pixels(self, inverse_depth: Tensor) -> tuple[Tensor, Tensor]:
+        """Return positions (B, H, W, 2) in pixels and whether they lie before the camera, for rho (B or 1, H, W)."""
+        u, v, depth = (self._turned_BHW3 + inverse_depth.unsqueeze(-1) * self._shift_B113).unbind(-1)
+        safe = depth.clamp_min(MIN_DEPTH)
+        return torch.stack([u / safe, v / safe], dim=-1), depth > MIN_DEPTH
+
+    def sample(self, frames_BCHW: Tensor, pixels_BHW2: Tensor) -> Tensor:
+        """Read frames of any resolution at positions in pixels; beyond the border its pixels are repeated."""
+        grid_BHW2 = (pixels_BHW2 / self.size_2 * 2 - 1).clamp(-2, 2)
+        return functional.grid_sample(
+            frames_BCHW, grid_BHW2, mode="bilinear", padding_mode="border", align_corners=False
+        )
+
+    def is_inside(self, pixels_BHW2: Tensor) -> Tensor:
+        """Return (B, H, W): whether positions lie inside the frame."""
+        return ((pixels_BHW2 >= 0) & (pixels_BHW2 <= self.size_2)).all(-1)
+
+
+def previous_pixels(rays: Rays, twist_BA: Tensor, dt_s: float) -> tuple[Tensor, Tensor]:
+    """Return where each pixel was one frame ago (B, H, W, 2) in a flat world, and whether before the camera."""
+    motion = planar_motion(twist_BA.float(), dt_s)
+    return Reprojection(rays, motion).pixels(rays.inverse_depth_HW.unsqueeze(0))
 
 
 def compensate(frames_BCHW: Tensor, rays: Rays, twist_BA: Tensor, dt_s: float) -> Compensated:
-    """Warp the previous frames (B, 3, H, W) to the pose that the twists (B, A) lead to."""
-    height, width = frames_BCHW.shape[-2:]
-    pixels_BHW2, is_ahead_BHW = previous_pixels(rays, twist_BA, dt_s)
-    size = torch.tensor([width, height], dtype=torch.float32, device=frames_BCHW.device)
-    grid_BHW2 = pixels_BHW2 / size * 2 - 1
-    is_inside_BHW = (grid_BHW2.abs() <= 1).all(-1)
-    warped = functional.grid_sample(
-        frames_BCHW.float(),
-        grid_BHW2.clamp(-2, 2),
-        mode="bilinear",
-        padding_mode="border",
-        align_corners=False,
+    """Warp the previous frames (B, 3, H, W) to the pose that the twists (B, A) lead to, in a flat world."""
+    reprojection = Reprojection(rays, planar_motion(twist_BA.float(), dt_s))
+    pixels_BHW2, is_ahead_BHW = reprojection.pixels(rays.inverse_depth_HW.unsqueeze(0))
+    return Compensated(
+        frames_BCHW=reprojection.sample(frames_BCHW.float(), pixels_BHW2),
+        is_seen_BHW=reprojection.is_inside(pixels_BHW2) & is_ahead_BHW,
+        flow_BHW2=flow_of(pixels_BHW2),
     )
-    rows = torch.arange(height, device=size.device) + 0.5
-    columns = torch.arange(width, device=size.device) + 0.5
+
+
+def flow_of(pixels_BHW2: Tensor) -> Tensor:
+    """Return positions in the previous frame minus positions now, in pixels."""
+    height, width = pixels_BHW2.shape[1:3]
+    rows = torch.arange(height, device=pixels_BHW2.device) + 0.5
+    columns = torch.arange(width, device=pixels_BHW2.device) + 0.5
     v, u = torch.meshgrid(rows, columns, indexing="ij")
-    flow_BHW2 = (pixels_BHW2 - torch.stack([u, v], dim=-1)).clamp(-200, 200)
-    return Compensated(frames_BCHW=warped, is_seen_BHW=is_inside_BHW & is_ahead_BHW, flow_BHW2=flow_BHW2)
+    return (pixels_BHW2 - torch.stack([u, v], dim=-1)).clamp(-200, 200)
 
 
 def token_motion(compensated: Compensated, stride: int) -> Tensor:

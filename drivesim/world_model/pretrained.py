@@ -34,6 +34,30 @@ def load_world_model(
     return model.to(device=device, dtype=dtype or fast_dtype(device)).eval().requires_grad_(False)
 
 
+def trainable_world_model(name_or_path: str | Path, config: WorldModelConfig) -> WorldModel:
+    """Return a world model in float32 to train on: the weights of a world model, or a new one around a tokenizer.
+
+    Args:
+        name_or_path: shipped weights by name, or a file, of a world model or a tokenizer.
+        config: sizes of a new model; a world model's own must be the same, or ``config`` the default.
+
+    Raises:
+        InputError: as :func:`load_world_model`, or the weights are of other sizes.
+    """
+    checkpoint = read_checkpoint(resolve_weights(name_or_path))
+    if checkpoint.kind == "tokenizer":
+        tokenizer = load_tokenizer(name_or_path)
+        return WorldModel(replace(config, vqgan=tokenizer.config), tokenizer=tokenizer)
+    model = load_world_model(name_or_path, dtype=torch.float32)
+    asked = replace(config, vqgan=model.config.vqgan)
+    if config != WorldModelConfig() and asked != model.config:
+        raise InputError(
+            f"{checkpoint.path} holds a world model of other sizes than were asked for; leave world_model.model "
+            "out to go on with it, or begin with a tokenizer"
+        )
+    return model
+
+
 def load_tokenizer(name_or_path: str | Path = "drive-tiny", *, device: str = "cpu") -> VQGAN:
     """Load a tokenizer, in float32, from a tokenizer's or a world model's checkpoint.
 
@@ -62,9 +86,15 @@ def _tokenizer_of(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def fast_dtype(device: str) -> torch.dtype:
-    """Return bfloat16 where matrix products gain from it (accelerators, CPUs with AVX-512 BF16), else float32."""
+    """Return bfloat16 where matrix products gain from it, else float32.
+
+    They gain on accelerators, and on CPUs with AMX or with AMD's AVX-512 BF16. Intel's AVX-512 BF16 alone is half as
+    fast as its float32. The answer depends on the processor's name only, so that a seed means the same on every start.
+    """
     if not device.startswith("cpu"):
         return torch.bfloat16
     # Older releases of PyTorch cannot tell.
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return torch.bfloat16 if capabilities.get("avx512_bf16", False) else torch.float32
+    is_amd = "AMD" in str(capabilities.get("cpu_name", ""))
+    has_fast_bf16 = capabilities.get("amx_bf16", False) or (capabilities.get("avx512_bf16", False) and is_amd)
+    return torch.bfloat16 if has_fast_bf16 else torch.float32

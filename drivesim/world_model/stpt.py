@@ -56,17 +56,31 @@ class FrameMemory:
     """What one layer keeps of earlier frames: inputs of the convolution, and keys and values; oldest first."""
 
     low_FWRS: Tensor  # (F, 2, R, S)
-    keys: Tensor  # (F, W - 1, P, J, N, D), not rotated
+    keys: Tensor  # (F, P, N, W - 1, J, D), rotated to the times of their frames
     values: Tensor
-    is_valid_FW: Tensor  # (F, W - 1) bool
+    num_frames: int  # seen so far, those that dropped out too; the time of the next frame
 
-    def appended(self, low_FRS: Tensor, keys: Tensor, values: Tensor) -> FrameMemory:
-        """Return the memory after one more frame; the oldest frame drops out and nothing is written in place."""
+    def window(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values (F, P, N, W, J, D) of the remembered frames and of one more."""
+        return (
+            torch.cat([self.keys, keys.unsqueeze(3)], dim=3),
+            torch.cat([self.values, values.unsqueeze(3)], dim=3),
+        )
+
+    def is_valid_W(self) -> Tensor | None:
+        """Return which frames of the window, the next one included, exist; None when all do."""
+        window = self.keys.shape[3] + 1
+        if self.num_frames >= window - 1:
+            return None
+        return torch.arange(window, device=self.keys.device) >= window - 1 - self.num_frames
+
+    def after(self, lows_F3RS: Tensor, keys: Tensor, values: Tensor) -> FrameMemory:
+        """Return the memory one frame later from the full window; the oldest frame drops out, nothing is copied."""
         return FrameMemory(
-            low_FWRS=torch.cat([self.low_FWRS[:, 1:], low_FRS.unsqueeze(1)], dim=1),
-            keys=torch.cat([self.keys[:, 1:], keys.unsqueeze(1)], dim=1),
-            values=torch.cat([self.values[:, 1:], values.unsqueeze(1)], dim=1),
-            is_valid_FW=functional.pad(self.is_valid_FW[:, 1:], (0, 1), value=True),
+            low_FWRS=lows_F3RS[:, 1:],
+            keys=keys[:, :, :, 1:],
+            values=values[:, :, :, 1:],
+            num_frames=self.num_frames + 1,
         )
 
 
@@ -128,12 +142,37 @@ class STPTLayer(nn.Module):
         self, x_FSC: Tensor, memory: FrameMemory, prompt_FLC: Tensor, is_given_FL: Tensor | None
     ) -> tuple[Tensor, FrameMemory]:
         """One frame against the memory of earlier ones; also returns the memory with this frame appended."""
-        low_FRS = self.low(x_FSC)
-        x_FSC = x_FSC + self.convolved(torch.cat([memory.low_FWRS, low_FRS.unsqueeze(1)], dim=1))
+        lows_F3RS = torch.cat([memory.low_FWRS, self.low(x_FSC).unsqueeze(1)], dim=1)
+        x_FSC = x_FSC + self.convolved(lows_F3RS)
         q, k, v = self.attention.project(x_FSC)
-        past = (self.attention.rotated_past(memory.keys), memory.values)
-        x_FSC = x_FSC + self.attention.over_window(q, (k, v), past, memory.is_valid_FW)
-        return self.finished(x_FSC, prompt_FLC, is_given_FL), memory.appended(low_FRS, k, v)
+        time_1 = torch.tensor([memory.num_frames], device=q.device)
+        q, k = self.attention.rotated(q, time_1), self.attention.rotated(k, time_1)
+        keys, values = memory.window(k, v)
+        x_FSC = x_FSC + self.attention.over_window(q, keys, values, _rows(memory.is_valid_W(), len(q)))
+        return self.finished(x_FSC, prompt_FLC, is_given_FL), memory.after(lows_F3RS, keys, values)
+
+    def next_to(self, x_FSC: Tensor, memory: FrameMemory, prompt_FLC: Tensor) -> tuple[Tensor, FrameMemory]:
+        """Two frames at once: F / 2 newest frames, then as many hidden ones that follow them.
+
+        Equals two calls of :meth:`frame`, the second with the memory that the first returns, in half the passes.
+        Returns both frames' features and that memory.
+        """
+        count = len(x_FSC) // 2
+        low_FRS = self.low(x_FSC)
+        lows_F3RS = torch.cat([memory.low_FWRS, low_FRS[:count].unsqueeze(1)], dim=1)
+        hidden_F3RS = torch.cat([lows_F3RS[:, 1:], low_FRS[count:].unsqueeze(1)], dim=1)
+        x_FSC = x_FSC + self.convolved(torch.cat([lows_F3RS, hidden_F3RS]))
+        q, k, v = self.attention.project(x_FSC)
+        times_F = torch.tensor([memory.num_frames, memory.num_frames + 1], device=q.device)
+        times_F = times_F.repeat_interleave(count)
+        q, k = self.attention.rotated(q, times_F), self.attention.rotated(k, times_F)
+        keys, values = memory.window(k[:count], v[:count])
+        after = memory.after(lows_F3RS, keys, values)
+        newest = self.attention.over_window(q[:count], keys, values, _rows(memory.is_valid_W(), count))
+        keys, values = after.window(k[count:], v[count:])
+        hidden = self.attention.over_window(q[count:], keys, values, _rows(after.is_valid_W(), count))
+        x_FSC = x_FSC + torch.cat([newest, hidden])
+        return self.finished(x_FSC, prompt_FLC, None), after
 
     def two_stream(
         self,
@@ -152,10 +191,9 @@ class STPTLayer(nn.Module):
         q, k, v = self.attention.project(x_FSC)
         times_F = torch.arange(frames, device=k.device).repeat(2 * batch)
         q, k = self.attention.rotated(q, times_F), self.attention.rotated(k, times_F)
-        past_k, past_v = (_past_windows(_clean_half(t, batch, frames), window - 1) for t in (k, v))
-        is_valid_FW = _valid_past(batch, frames, window - 1, q.device)
-        twice = (past_k.repeat(2, 1, 1, 1, 1, 1), past_v.repeat(2, 1, 1, 1, 1, 1))
-        x_FSC = x_FSC + self.attention.over_window(q, (k, v), twice, is_valid_FW.repeat(2, 1))
+        keys, values = (_with_past(t, batch, frames, window - 1) for t in (k, v))
+        is_valid_FW = functional.pad(_valid_past(batch, frames, window - 1, q.device), (0, 1), value=True)
+        x_FSC = x_FSC + self.attention.over_window(q, keys, values, is_valid_FW.repeat(2, 1))
         given = None if is_given_FL is None else is_given_FL.repeat(2, 1)
         x_FSC = self.finished(x_FSC, prompt_FLC.repeat(2, 1, 1), given)
         clean, hidden = rearrange(x_FSC, "(two b t) s c -> two b t s c", two=2, b=batch)
@@ -172,6 +210,19 @@ def _past_windows(x_BT: Tensor, count: int) -> Tensor:
     padded = torch.cat([x_BT.new_zeros(x_BT.shape[0], count, *x_BT.shape[2:]), x_BT], dim=1)
     windows = torch.stack([padded[:, k : k + frames] for k in range(count)], dim=2)
     return windows.flatten(0, 1)
+
+
+def _with_past(x_FPNJD: Tensor, batch: int, frames: int, count: int) -> Tensor:
+    """Return each frame's window (2 * B * T, P, N, W, J, D), with a clean past, for both streams of keys or values."""
+    clean, hidden = x_FPNJD.unflatten(0, (2, batch, frames)).unbind(0)
+    padded = torch.cat([clean.new_zeros(batch, count, *clean.shape[2:]), clean], dim=1)
+    past = [padded[:, k : k + frames] for k in range(count)]
+    windows = [torch.stack([*past, own], dim=4) for own in (clean, hidden)]
+    return torch.stack(windows).flatten(0, 2)
+
+
+def _rows(is_valid_W: Tensor | None, count: int) -> Tensor | None:
+    return None if is_valid_W is None else is_valid_W.expand(count, -1)
 
 
 def _valid_past(batch: int, frames: int, count: int, device: torch.device) -> Tensor:
@@ -250,18 +301,15 @@ class STPT(nn.Module):
         patches, tokens = config.patch_stride**2, self.grid[0] * self.grid[1]
         shape = (
             batch,
-            config.window - 1,
             patches,
-            tokens // patches,
             config.num_heads,
+            config.window - 1,
+            tokens // patches,
             config.dim // config.num_heads,
         )
         zeros = torch.zeros(shape, device=device, dtype=dtype)
         low = torch.zeros(batch, NUM_CONV_PAST, config.conv_dim, tokens, device=device, dtype=dtype)
-        is_valid = torch.zeros(batch, config.window - 1, device=device, dtype=torch.bool)
-        return [
-            FrameMemory(low_FWRS=low, keys=zeros, values=zeros, is_valid_FW=is_valid) for _ in self.layers
-        ]
+        return [FrameMemory(low_FWRS=low, keys=zeros, values=zeros, num_frames=0) for _ in self.layers]
 
     def frame(
         self,
@@ -284,6 +332,36 @@ class STPT(nn.Module):
             x_BSC, new = layer.frame(x_BSC, past, prompt_BLC, None)  # type: ignore[operator]
             appended.append(new)
         return x_BSC, appended
+
+    def hidden_frame(
+        self,
+        newest_ids_BS: Tensor,
+        prompt_2BLC: Tensor,
+        guide_2BSG: Tensor,
+        memory: list[FrameMemory],
+    ) -> tuple[Tensor, list[FrameMemory]]:
+        """Frame-causal inference in one pass: write the newest frame into the memory and look at the next, all hidden.
+
+        Args:
+            newest_ids_BS: the finished frame that ``memory`` does not hold yet.
+            prompt_2BLC: prompts of the newest frame and of the next.
+            guide_2BSG: their guides.
+            memory: of all frames before the newest.
+
+        Returns:
+            features (B, S, C) of the next frame, and the memory with the newest frame appended.
+        """
+        self._expect(is_causal=True)
+        ids_2BS = torch.stack([newest_ids_BS, newest_ids_BS])
+        is_masked_2BS = torch.zeros_like(ids_2BS, dtype=torch.bool)
+        is_masked_2BS[1] = True
+        x_FSC = self.embedding(ids_2BS, is_masked_2BS, guide_2BSG).flatten(0, 1)
+        prompt_FLC = prompt_2BLC.flatten(0, 1)
+        appended = []
+        for layer, past in zip(self.layers, memory, strict=True):
+            x_FSC, new = layer.next_to(x_FSC, past, prompt_FLC)  # type: ignore[operator]
+            appended.append(new)
+        return x_FSC[len(newest_ids_BS) :], appended
 
     def _expect(self, *, is_causal: bool) -> None:
         if self.config.is_frame_causal is not is_causal:

@@ -13,19 +13,23 @@ from torch import Tensor, nn
 from drivesim.scene.types import Camera
 from drivesim.tokenizer.quantizer import Quantizer
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig, normalized, to_uint8
-from drivesim.world_model.conditioning import ActionEncoder, guide_dim, motion_guide
+from drivesim.world_model.causal_decoder import CausalDecoder, CausalDecoderConfig
+from drivesim.world_model.conditioning import ActionEncoder, expected_latents, guide_dim, guide_features
 from drivesim.world_model.motion import Rays, camera_rays
-from drivesim.world_model.sampler import SamplerConfig, fill_in
+from drivesim.world_model.motion_field import Expected, MotionField, MotionFieldConfig
+from drivesim.world_model.sampler import Sampled, SamplerConfig, fill_in
 from drivesim.world_model.stpt import STPT, FrameMemory, STPTConfig
 
 
 @dataclass(kw_only=True, slots=True)
 class WorldModelConfig:
-    """A driving world model: tokenizer, transformer and how they are joined."""
+    """A driving world model: tokenizer, transformer, motion field and causal decoder, and how they are joined."""
 
     vqgan: VQGANConfig = field(default_factory=VQGANConfig)
     stpt: STPTConfig = field(default_factory=STPTConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    motion_field: MotionFieldConfig = field(default_factory=MotionFieldConfig)
+    causal_decoder: CausalDecoderConfig = field(default_factory=CausalDecoderConfig)
     num_action_tokens: int = 4
     num_context_frames: int = 4
     rate_hz: float = 6.0
@@ -42,11 +46,25 @@ class WorldState:
 
     memory: list[FrameMemory]  # of all frames but the newest
     token_ids_BS: Tensor  # the newest frame
-    frames_BCHW: Tensor  # the newest frame as the tokenizer shows it, in [-1, 1]
+    frames_BCHW: Tensor  # its picture, in [-1, 1]
+    earlier_BCHW: Tensor  # the picture before it; the newest again where there is none
+    twist_BA: Tensor  # the motion into the newest frame; zero where there is none before
     prompt_BLC: Tensor  # of the newest frame
     guide_BSG: Tensor  # of the newest frame
     rays: Rays
     num_frames: int
+
+
+@dataclass(kw_only=True, slots=True)
+class Outlook:
+    """What is known of the next frame before a token of it is drawn."""
+
+    twist_BA: Tensor
+    prompt_BLC: Tensor
+    expected: Expected
+    expected_BSQ: Tensor  # bounded latents of the expected picture
+    motion_BS3: Tensor  # see ``token_motion``
+    guide_BSG: Tensor
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,7 +78,11 @@ class Imagined:
 
 
 class WorldModel(nn.Module):
-    """A frame-causal driving world model over the tokens of a VQGAN."""
+    """A frame-causal driving world model over the tokens of a VQGAN.
+
+    The life of a frame: the motion field says what to expect of it (:meth:`outlook`), the transformer fills in its
+    tokens (:meth:`complete`), the causal decoder draws it from both (:meth:`draw`).
+    """
 
     def __init__(self, config: WorldModelConfig, *, tokenizer: VQGAN | None = None) -> None:
         """Build the model; give a trained ``tokenizer`` to keep it."""
@@ -71,6 +93,10 @@ class WorldModel(nn.Module):
         quantizer: Quantizer = self.tokenizer.quantizer
         self.stpt = STPT(stpt, quantizer, self.tokenizer.config.grid)
         self.action_encoder = ActionEncoder(stpt.dim, num_tokens=config.num_action_tokens)
+        self.motion_field = MotionField(config.motion_field)
+        self.causal_decoder = CausalDecoder(
+            config.causal_decoder, feature_channels=self.motion_field.feature_channels
+        )
 
     @property
     def rate_hz(self) -> float:
@@ -95,36 +121,99 @@ class WorldModel(nn.Module):
             ValueError: shapes that do not fit the model.
         """
         self._check_history(frames_BTHWC, twist_BTA)
-        weight = next(self.action_encoder.parameters())
-        twist_BTA = twist_BTA.to(weight.device)
-        prompt_BTLC = self.action_encoder(twist_BTA)
-        batch, num_frames = frames_BTHWC.shape[:2]
-        grid_tokens = self.tokenizer.num_tokens
-        state = WorldState(
-            memory=self.stpt.empty_memory(batch, weight.device, weight.dtype),
-            token_ids_BS=torch.zeros(batch, grid_tokens, dtype=torch.int64, device=weight.device),
-            frames_BCHW=torch.zeros(0),
-            prompt_BLC=prompt_BTLC[:, 0],
-            guide_BSG=torch.zeros(batch, grid_tokens, guide_dim(self.tokenizer), device=weight.device),
-            rays=camera_rays(camera).to(weight.device),
-            num_frames=0,
-        )
-        for t in range(num_frames):
-            token_ids_BS = self.tokenizer.encode(normalized(frames_BTHWC[:, t].to(weight.device)))
-            guide_BSG, memory = state.guide_BSG, state.memory
-            if t > 0:
-                guide_BSG = self._guide(state, twist_BTA[:, t])
-                memory = self._remembered(state)
-            state = WorldState(
-                memory=memory,
-                token_ids_BS=token_ids_BS,
-                frames_BCHW=self.tokenizer.decode(token_ids_BS),
-                prompt_BLC=prompt_BTLC[:, t],
-                guide_BSG=guide_BSG,
-                rays=state.rays,
-                num_frames=t + 1,
-            )
+        device = next(self.action_encoder.parameters()).device
+        twist_BTA = twist_BTA.to(device)
+        state = self.begin(frames_BTHWC[:, 0], twist_BTA[:, 0], camera_rays(camera).to(device))
+        for t in range(1, frames_BTHWC.shape[1]):
+            state = self.shown(state, frames_BTHWC[:, t], self.outlook(state, twist_BTA[:, t]))
         return state
+
+    @torch.no_grad()
+    def begin(self, frames_BHWC: Tensor, twist_BA: Tensor, rays: Rays) -> WorldState:
+        """Return the state after one frame (B, H, W, 3), before which no picture is known."""
+        weight = next(self.action_encoder.parameters())
+        batch, device = len(frames_BHWC), weight.device
+        pictures_BCHW = normalized(frames_BHWC.to(device))
+        grid_tokens = self.tokenizer.num_tokens
+        return WorldState(
+            memory=self.stpt.empty_memory(batch, device, weight.dtype),
+            token_ids_BS=self.tokenizer.encode(pictures_BCHW),
+            frames_BCHW=pictures_BCHW,
+            earlier_BCHW=pictures_BCHW,
+            twist_BA=torch.zeros_like(twist_BA),
+            prompt_BLC=self.action_encoder(twist_BA.unsqueeze(1)).squeeze(1),
+            guide_BSG=torch.zeros(batch, grid_tokens, guide_dim(self.tokenizer), device=device),
+            rays=rays,
+            num_frames=1,
+        )
+
+    @torch.no_grad()
+    def outlook(self, state: WorldState, twist_BA: Tensor) -> Outlook:
+        """Return what to expect of the frame that the twists (B, 2) lead to."""
+        expected = self.motion_field(
+            state.frames_BCHW,
+            state.earlier_BCHW,
+            state.rays,
+            twist_BA,
+            state.twist_BA,
+            1.0 / self.rate_hz,
+        )
+        expected_BSQ, motion_BS3 = expected_latents(self.tokenizer, expected.compensated)
+        return Outlook(
+            twist_BA=twist_BA,
+            prompt_BLC=self.action_encoder(twist_BA.unsqueeze(1)).squeeze(1),
+            expected=expected,
+            expected_BSQ=expected_BSQ,
+            motion_BS3=motion_BS3,
+            guide_BSG=guide_features(self.tokenizer, expected_BSQ, motion_BS3),
+        )
+
+    @torch.no_grad()
+    def complete(
+        self,
+        state: WorldState,
+        outlook: Outlook,
+        *,
+        sampler: SamplerConfig | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Sampled, list[FrameMemory]]:
+        """Draw the tokens of the next frame; also returns the memory with the frame before it written in.
+
+        The first decoding round and the writing share one pass.
+        """
+        hidden_BS = torch.ones_like(state.token_ids_BS, dtype=torch.bool)
+        memory: list[FrameMemory] = []
+
+        def logits_fn(token_ids_BS: Tensor, is_masked_BS: Tensor) -> Tensor:
+            nonlocal memory
+            if memory:
+                features_BSC, _ = self.stpt.frame(
+                    token_ids_BS, is_masked_BS, outlook.prompt_BLC, memory, guide_BSG=outlook.guide_BSG
+                )
+            else:
+                features_BSC, memory = self.stpt.hidden_frame(
+                    state.token_ids_BS,
+                    torch.stack([state.prompt_BLC, outlook.prompt_BLC]),
+                    torch.stack([state.guide_BSG, outlook.guide_BSG]),
+                    state.memory,
+                )
+            logits_BSK: Tensor = self.stpt.head(features_BSC, outlook.guide_BSG)
+            return logits_BSK
+
+        sampled = fill_in(logits_fn, state.token_ids_BS, hidden_BS, sampler or self.config.sampler, generator)
+        return sampled, memory
+
+    @torch.no_grad()
+    def draw(self, token_ids_BS: Tensor, outlook: Outlook) -> Tensor:
+        """Return the picture (B, 3, H, W) in [-1, 1] of a frame's tokens (B, S)."""
+        pictures_BCHW: Tensor = self.causal_decoder(self.tokenizer.decode(token_ids_BS), outlook.expected)
+        return pictures_BCHW.clamp(-1, 1)
+
+    def shown(self, state: WorldState, frames_BHWC: Tensor, outlook: Outlook) -> WorldState:
+        """Return the state after a recorded frame (B, H, W, 3) instead of an imagined one."""
+        pictures_BCHW = normalized(frames_BHWC.to(state.frames_BCHW.device))
+        token_ids_BS = self.tokenizer.encode(pictures_BCHW)
+        return advanced(state, outlook, self.remembered(state), token_ids_BS, pictures_BCHW)
 
     @torch.no_grad()
     def imagine(
@@ -147,47 +236,24 @@ class WorldModel(nn.Module):
             raise ValueError(
                 f"twist must be finite and ({len(state.token_ids_BS)}, 2), got {twist_BA.tolist()}"
             )
-        twist_BA = twist_BA.to(state.token_ids_BS.device)
-        memory = self._remembered(state)
-        guide_BSG = self._guide(state, twist_BA)
-        prompt_BLC = self.action_encoder(twist_BA.unsqueeze(1)).squeeze(1)
-
-        def logits_fn(token_ids_BS: Tensor, is_masked_BS: Tensor) -> Tensor:
-            features_BSC, _ = self.stpt.frame(
-                token_ids_BS, is_masked_BS, prompt_BLC, memory, guide_BSG=guide_BSG
-            )
-            logits_BSK: Tensor = self.stpt.head(features_BSC, guide_BSG)
-            return logits_BSK
-
-        hidden_BS = torch.ones_like(state.token_ids_BS, dtype=torch.bool)
-        sampled = fill_in(logits_fn, state.token_ids_BS, hidden_BS, sampler or self.config.sampler, generator)
-        frames_BCHW = self.tokenizer.decode(sampled.token_ids_BS)
-        new_state = WorldState(
-            memory=memory,
-            token_ids_BS=sampled.token_ids_BS,
-            frames_BCHW=frames_BCHW,
-            prompt_BLC=prompt_BLC,
-            guide_BSG=guide_BSG,
-            rays=state.rays,
-            num_frames=state.num_frames + 1,
-        )
+        outlook = self.outlook(state, twist_BA.to(state.token_ids_BS.device))
+        sampled, memory = self.complete(state, outlook, sampler=sampler, generator=generator)
+        pictures_BCHW = self.draw(sampled.token_ids_BS, outlook)
         return Imagined(
-            state=new_state,
-            frames_BHWC=to_uint8(frames_BCHW).cpu(),
+            state=advanced(state, outlook, memory, sampled.token_ids_BS, pictures_BCHW),
+            frames_BHWC=to_uint8(pictures_BCHW).cpu(),
             token_ids_BS=sampled.token_ids_BS,
             confidence_B=sampled.confidence_BS.mean(-1).cpu(),
         )
 
-    def _remembered(self, state: WorldState) -> list[FrameMemory]:
+    @torch.no_grad()
+    def remembered(self, state: WorldState) -> list[FrameMemory]:
         """Return the memory with the newest frame written into it."""
         visible_BS = torch.zeros_like(state.token_ids_BS, dtype=torch.bool)
         _, memory = self.stpt.frame(
             state.token_ids_BS, visible_BS, state.prompt_BLC, state.memory, guide_BSG=state.guide_BSG
         )
         return memory
-
-    def _guide(self, state: WorldState, twist_BA: Tensor) -> Tensor:
-        return motion_guide(self.tokenizer, state.frames_BCHW, state.rays, twist_BA, 1.0 / self.rate_hz)
 
     def _check_history(self, frames_BTHWC: Tensor, twist_BTA: Tensor) -> None:
         size = (self.config.vqgan.height_px, self.config.vqgan.width_px, 3)
@@ -200,3 +266,24 @@ class WorldModel(nn.Module):
             raise ValueError(
                 f"twist must be finite and {(*frames_BTHWC.shape[:2], 2)}, got {tuple(twist_BTA.shape)}"
             )
+
+
+def advanced(
+    state: WorldState,
+    outlook: Outlook,
+    memory: list[FrameMemory],
+    token_ids_BS: Tensor,
+    pictures_BCHW: Tensor,
+) -> WorldState:
+    """Return the state one frame later, given its tokens and picture and the memory of all frames before it."""
+    return WorldState(
+        memory=memory,
+        token_ids_BS=token_ids_BS,
+        frames_BCHW=pictures_BCHW,
+        earlier_BCHW=state.frames_BCHW,
+        twist_BA=outlook.twist_BA,
+        prompt_BLC=outlook.prompt_BLC,
+        guide_BSG=outlook.guide_BSG,
+        rays=state.rays,
+        num_frames=state.num_frames + 1,
+    )
