@@ -36,7 +36,9 @@ class Trainable(Enum):
     """What `drivesim train` can train."""
 
     TOKENIZER = "tokenizer"
+    MOTION_FIELD = "motion-field"
     WORLD_MODEL = "world-model"
+    CAUSAL_DECODER = "causal-decoder"
     INVERSE_DYNAMICS = "inverse-dynamics"
 
 
@@ -141,7 +143,9 @@ def train(
     config = load_config("train", overrides or [], saved=saved if is_continued else None)
     run = {
         Trainable.TOKENIZER: commands.train_tokenizer,
+        Trainable.MOTION_FIELD: commands.train_motion_field,
         Trainable.WORLD_MODEL: commands.train_world_model,
+        Trainable.CAUSAL_DECODER: commands.train_causal_decoder,
         Trainable.INVERSE_DYNAMICS: commands.train_inverse_dynamics,
     }[what]
     check_folder(folder, resume=resume)

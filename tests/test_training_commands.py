@@ -16,6 +16,7 @@ from drivesim import cli
 from drivesim.checkpoint import read_checkpoint, save_module
 from drivesim.config import load_config
 from drivesim.errors import InputError
+from drivesim.reference.synth import synthesize
 from drivesim.training import commands
 from drivesim.training.data import record_clips
 
@@ -31,6 +32,7 @@ WORLD_MODEL = [
     *("world_model.model.stpt.dim=32", "world_model.model.stpt.num_layers=1", "world_model.horizon=1"),
     *("world_model.model.stpt.num_heads=2", "world_model.frames_per_window=4"),
 ]
+DECODER = ["causal_decoder.max_unjudged=1", "causal_decoder.num_judged=2", "causal_decoder.horizon=1"]
 INVERSE_DYNAMICS = ["inverse_dynamics.num_validation_pairs=4"]
 
 
@@ -46,8 +48,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(data: Path) -> list[str]:
     tokenizer = small_world_model().tokenizer
     save_module(tokenizer, data / "tokenizer.safetensors", kind="tokenizer", config=tokenizer.config)
-    name = f"world_model.tokenizer={data / 'tokenizer.safetensors'}"
-    return [*TINY, *TOKENIZER, *WORLD_MODEL, *INVERSE_DYNAMICS, name, f"data.path={data}"]
+    parts = ("motion_field", "world_model", "causal_decoder")
+    inits = [f"{part}.init={data / 'tokenizer.safetensors'}" for part in parts]
+    return [*TINY, *TOKENIZER, *WORLD_MODEL, *DECODER, *INVERSE_DYNAMICS, *inits, f"data.path={data}"]
 
 
 def run(*arguments: object) -> int:
@@ -57,7 +60,10 @@ def run(*arguments: object) -> int:
     return int(caught.value.code or 0)
 
 
-@pytest.mark.parametrize("name", ["train_tokenizer", "train_world_model", "train_inverse_dynamics"])
+TRAININGS = ("tokenizer", "motion_field", "world_model", "causal_decoder", "inverse_dynamics")
+
+
+@pytest.mark.parametrize("name", [f"train_{part}" for part in TRAININGS])
 def test_the_seed_decides_the_first_weights(
     name: str, settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,7 +103,7 @@ def test_weights_know_their_training_and_a_run_keeps_its_settings(
     assert read_checkpoint(out / "world-model.safetensors").facts["step"] == 3
     saved = (out / "config.yaml").read_text()
     assert yaml.safe_load(saved)["training"]["num_train_steps"] == 3
-    assert f"world_model.tokenizer={yaml.safe_load(saved)['world_model']['tokenizer']}" in settings
+    assert f"world_model.init={yaml.safe_load(saved)['world_model']['init']}" in settings
 
     capsys.readouterr()
     assert run("train", "world-model", "--out", out, "--resume", "training.batch_size=1") == 2
@@ -106,7 +112,7 @@ def test_weights_know_their_training_and_a_run_keeps_its_settings(
 
 
 def test_all_trained_models_carry_facts(settings: list[str], tmp_path: Path) -> None:
-    for name in ("tokenizer", "inverse-dynamics"):
+    for name in ("tokenizer", "motion-field", "causal-decoder", "inverse-dynamics"):
         assert run("train", name, "--out", tmp_path / name, *settings) == 0
         assert read_checkpoint(tmp_path / name / f"{name}.safetensors").facts["task"] == name
 
@@ -115,3 +121,55 @@ def test_windows_longer_than_clips_are_refused(settings: list[str], tmp_path: Pa
     config = load_config("train", [*settings, "world_model.frames_per_window=9"])
     with pytest.raises(InputError, match=r"frames_per_window=9 exceeds the 8 frames"):
         commands.train_world_model(config, tmp_path)
+
+
+def test_a_part_is_trained_on_and_the_others_are_kept(settings: list[str], tmp_path: Path) -> None:
+    assert run("train", "motion-field", "--out", tmp_path / "a", *settings) == 0
+    before = tmp_path / "a" / "motion-field.safetensors"
+    kept = [word for word in settings if not word.startswith(("causal_decoder.init", "world_model.model"))]
+    assert (
+        run("train", "causal-decoder", "--out", tmp_path / "b", *kept, f"causal_decoder.init={before}") == 0
+    )
+    old = read_checkpoint(before).tensors
+    new = read_checkpoint(tmp_path / "b" / "causal-decoder.safetensors").tensors
+    changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
+    assert changed == {"causal_decoder"}
+
+
+def test_weights_of_other_sizes_are_refused(settings: list[str], tmp_path: Path) -> None:
+    config = load_config("train", [*settings, "world_model.init=drive-tiny"])
+    with pytest.raises(InputError, match="of other sizes"):
+        commands.train_world_model(config, tmp_path)
+
+
+STREAM = [
+    *("data.source=stream", "stream.num_workers=1", "stream.frames_per_clip=8", "stream.num_queued_clips=2"),
+    *("pool.num_clips=2", "pool.num_first_clips=1", "pool.clips_per_part=1", "stream.clips_per_drive=1"),
+]
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "world-model"])
+def test_training_reads_a_stream(name: str, settings: list[str], tmp_path: Path) -> None:
+    assert run("train", name, "--out", tmp_path / name, *settings, *STREAM) == 0
+    facts = read_checkpoint(tmp_path / name / f"{name}.safetensors").facts
+    assert facts["data"]["source"] == "stream"
+    assert not list(Path(settings[-1].removeprefix("data.path=")).glob("train/tokens*"))
+
+
+def test_training_reads_recorded_scenes(settings: list[str], tmp_path: Path) -> None:
+    synthesize(tmp_path / "root", num_scenes=2, seed=5)
+    scenes = [
+        *("data.source=scenes", f"scenes.dataroot={tmp_path / 'root'}", "scenes.version=v1.0-mini"),
+        *("scenes.scenes=[scene-2001,scene-2002]", f"scenes.path={tmp_path / 'clips'}"),
+        *("scenes.frames_per_clip=8", "scenes.stride=40"),
+    ]
+    assert run("train", "world-model", "--out", tmp_path / "run", *settings, *scenes) == 0
+    facts = read_checkpoint(tmp_path / "run" / "world-model.safetensors").facts
+    assert facts["data"]["scenes"] == ["scene-2001", "scene-2002"]
+
+
+def test_scenes_need_a_data_set(
+    settings: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert run("train", "tokenizer", "--out", tmp_path, *settings, "data.source=scenes") == 2
+    assert "needs scenes.dataroot" in capsys.readouterr().err

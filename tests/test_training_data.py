@@ -16,8 +16,7 @@ from drivesim.training.data import DataConfig, RecordedClips, open_or_record, re
 from drivesim.training.token_cache import TokenCache, build_token_cache, ingredients
 from drivesim.training.tokenizer import TokenizerTrainingConfig
 from drivesim.training.tokenizer import make_task as make_tokenizer_task
-from drivesim.training.world_model import WorldModelTrainingConfig
-from drivesim.training.world_model import make_task as make_world_model_task
+from drivesim.training.world_model import WorldModelTask, WorldModelTrainingConfig
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +26,15 @@ def clips(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tokenizer():
-    return small_world_model().tokenizer
+def model():
+    return small_world_model()
 
 
 @pytest.fixture(scope="module")
-def cache(clips, tokenizer, tmp_path_factory):
+def cache(clips, model, tmp_path_factory):
+    """One clip whose past is the truth, and one whose past is imagined."""
     path = tmp_path_factory.mktemp("cache") / "tokens"
-    return build_token_cache(clips, tokenizer, front_camera(), path, num_frames=5)
+    return build_token_cache(clips, model, front_camera(), path, num_frames=5, clips_per_batch=1)
 
 
 def test_recordings_are_driving(clips):
@@ -103,34 +103,41 @@ def test_damaged_sets_are_named(tmp_path):
 
 
 @torch.no_grad()
-def test_cached_tokens_are_the_tokenizers(clips, cache, tokenizer):
+def test_cached_tokens_are_the_tokenizers(clips, cache, model):
     frames = torch.from_numpy(np.array(clips.frames[:, 3])).permute(0, 3, 1, 2).float() / 127.5 - 1
-    with torch.autocast("cpu", torch.bfloat16):
-        expected = tokenizer.encode(frames)
-    np.testing.assert_array_equal(cache.token_ids[:, 3], expected)
+    np.testing.assert_array_equal(cache.token_ids[:, 3], model.tokenizer.encode(frames))
     assert cache.token_ids.shape == (2, 5, 112)
     assert (np.abs(cache.expected.astype(np.float32)) <= 1).all()
 
 
-def test_a_cache_of_other_tokens_is_refused(cache, clips, tokenizer):
-    torch.manual_seed(1)
-    other = small_world_model().tokenizer
+def test_the_past_of_every_second_clip_is_imagined(clips, cache, model):
+    np.testing.assert_array_equal(cache.context_ids[0], cache.token_ids[0])
+    np.testing.assert_array_equal(cache.context_ids[1, :2], cache.token_ids[1, :2])
+    frames, twist = torch.from_numpy(np.array(clips.frames[1:])), torch.from_numpy(clips.twist[1:])
+    state = model.observe(frames[:, :2], twist[:, :2], front_camera())
+    for t in range(2, 5):
+        state = model.imagine(state, twist[:, t]).state
+        np.testing.assert_array_equal(cache.context_ids[1:, t], state.token_ids_BS)
+
+
+def test_a_cache_of_another_model_is_refused(cache, clips, model):
+    other = small_world_model()
     with torch.no_grad():
         next(other.parameters()).add_(1)
     path = Path(cache.token_ids.filename).parent
-    with pytest.raises(InputError, match="another tokenizer"):
+    with pytest.raises(InputError, match="another model"):
         TokenCache.open(path, made_of=ingredients(clips, other, 5))
     with pytest.raises(InputError, match="another num_frames"):
-        TokenCache.open(path, made_of=ingredients(clips, tokenizer, 4))
+        TokenCache.open(path, made_of=ingredients(clips, model, 4))
 
 
-def world_model_task(cache, clips, tokenizer):
+def world_model_task(cache, clips):
     config = WorldModelTrainingConfig(model=small_config(), frames_per_window=4, horizon=1)
-    return make_world_model_task(config, cache, clips, tokenizer=tokenizer, camera=front_camera())
+    return WorldModelTask(config, cache, clips, small_world_model(), front_camera())
 
 
-def test_batches_depend_on_seed_and_step_alone(cache, clips, tokenizer):
-    task = world_model_task(cache, clips, tokenizer)
+def test_batches_depend_on_seed_and_step_alone(cache, clips):
+    task = world_model_task(cache, clips)
     draw = lambda start: task.batches(start_step=start, batch_size=2, seed=3, rank=0, world_size=1)  # noqa: E731
     third = next(itertools.islice(draw(0), 2, None))
     resumed = next(draw(2))
@@ -138,20 +145,19 @@ def test_batches_depend_on_seed_and_step_alone(cache, clips, tokenizer):
     assert third["is_masked"].any(-1).all()
 
 
-def test_only_the_transformer_is_trained(cache, clips, tokenizer):
-    task = world_model_task(cache, clips, tokenizer)
+def test_only_the_transformer_is_trained(cache, clips):
+    task = world_model_task(cache, clips)
     batch = next(task.batches(start_step=0, batch_size=2, seed=0, rank=0, world_size=1))
     terms = task.losses(task.model, batch, torch.Generator())
     terms["loss"].backward()
-    assert all(p.grad is None for p in task.model.world_model.tokenizer.parameters())
+    frozen = (task.model.world_model.tokenizer, task.model.world_model.motion_field)
+    assert all(p.grad is None for part in frozen for p in part.parameters())
     assert task.model.world_model.stpt.layers[0].mlp[1].weight.grad is not None
     assert 0 <= terms["accuracy"] <= 1
 
 
-def test_evaluation_reports_the_gain_and_a_picture(cache, clips, tokenizer):
-    evaluation = world_model_task(cache, clips, tokenizer).evaluate(
-        world_model_task(cache, clips, tokenizer).model
-    )
+def test_evaluation_reports_the_gain_and_a_picture(cache, clips):
+    evaluation = world_model_task(cache, clips).evaluate(world_model_task(cache, clips).model)
     assert np.isfinite(evaluation.metrics["gain_db_at_1"])
     assert evaluation.picture is not None
     assert evaluation.picture.shape[2] == 3
@@ -166,8 +172,8 @@ def test_tokenizer_task_measures_psnr(clips):
 
 
 @pytest.mark.slow
-def test_one_clip_can_be_learned_by_heart(cache, clips, tokenizer):
-    task = world_model_task(cache, clips, tokenizer)
+def test_one_clip_can_be_learned_by_heart(cache, clips):
+    task = world_model_task(cache, clips)
     optimizer = torch.optim.AdamW([p for p in task.model.parameters() if p.requires_grad], lr=5e-3)
     batch = next(task.batches(start_step=0, batch_size=1, seed=0, rank=0, world_size=1))
     accuracies = []

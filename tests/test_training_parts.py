@@ -50,6 +50,38 @@ def test_schedule_follows_the_time_when_that_is_further_along() -> None:
     assert schedule.share_done(step=10, elapsed_s=90.0) == 1.0
 
 
+def test_longer_run_goes_on_as_if_planned_so_after_a_warm_up() -> None:
+    settings = {"learning_rate": 1.0, "min_ratio": 0.1, "warmup_steps": 10}
+    first = CosineSchedule(num_train_steps=100, **settings)
+    planned = CosineSchedule(num_train_steps=300, **settings)
+    longer = CosineSchedule(num_train_steps=300, **settings)
+    last = first.rate(step=99)
+    longer.begin_leg(step=100, elapsed_s=0.0, rate=last, is_restart=False)
+    rates = [longer.rate(step=step) for step in range(100, 300)]
+    assert last < rates[0] < last + 0.2 * (planned.rate(step=100) - last)
+    assert all(later > earlier for earlier, later in pairwise(rates[:10]))
+    assert rates[10:] == pytest.approx([planned.rate(step=step) for step in range(110, 300)])
+    assert rates[-1] == pytest.approx(0.1)
+    assert longer.share_done(step=100) == pytest.approx(planned.share_done(step=100))
+
+
+def test_restart_anneals_over_what_is_left_of_steps_or_minutes() -> None:
+    schedule = CosineSchedule(
+        learning_rate=1.0, min_ratio=0.1, warmup_steps=5, num_train_steps=10**6, max_minutes=11.0
+    )
+    schedule.begin_leg(step=1000, elapsed_s=600.0, rate=0.1, is_restart=True)
+    assert schedule.share_done(step=1000, elapsed_s=600.0) == 0.0
+    assert schedule.rate(step=1005, elapsed_s=600.1) == pytest.approx(1.0, abs=0.01)
+    assert schedule.rate(step=2000, elapsed_s=630.0) == pytest.approx(0.55, abs=0.01)
+    assert schedule.rate(step=3000, elapsed_s=660.0) == pytest.approx(0.1)
+
+
+def test_lower_rate_of_a_new_leg_holds_at_once() -> None:
+    schedule = CosineSchedule(learning_rate=0.1, warmup_steps=10, num_train_steps=1000)
+    schedule.begin_leg(step=20, elapsed_s=0.0, rate=1.0, is_restart=False)
+    assert schedule.rate(step=20) == pytest.approx(0.1, rel=0.01)
+
+
 def test_average_follows_its_formula_and_copies_what_cannot_be_averaged() -> None:
     module = nn.Linear(2, 1, bias=False)
     module.register_buffer("count", torch.tensor(0))
@@ -173,6 +205,14 @@ def test_checkpoint_comes_back_as_it_was_without_code(tmp_path: Path) -> None:
     assert torch.equal(loaded.model["weight"], torch.full((3,), 7.0))
     assert loaded.running_means == {"loss": [0.1, 3]}
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["format"] == 1
+
+
+def test_checkpoint_from_before_legs_is_read(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last.ckpt", checkpoint(7))
+    contents = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    del contents["leg"]
+    torch.save(contents, tmp_path / "old.ckpt")
+    assert load_checkpoint(tmp_path / "old.ckpt").leg == {}
 
 
 def test_truncated_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from drivesim.training.checkpoints import load_checkpoint
 from drivesim.training.loop import Evaluation, FitResult, OptimizerKind, TrainingConfig, fit
 
-TIMING_KEYS = ("frames_per_s", "elapsed_s")
+TIMING_KEYS = ("frames_per_s", "elapsed_s", "model_tflop_per_s", "flop_utilisation")
 
 
 class ToyModel(nn.Module):
@@ -94,6 +94,7 @@ def toy_config(**changes: object) -> TrainingConfig:
         "warmup_steps": 4,
         "ema_decay": 0.9,
         "accelerator": "cpu",
+        "precision": "32-true",
         "num_threads": 1,
         "log_every": 5,
         "evaluate_every": 10,
@@ -103,9 +104,13 @@ def toy_config(**changes: object) -> TrainingConfig:
 
 
 def read_log(out: Path) -> list[dict[str, float]]:
-    """Return the lines of a run's log without what depends on the clock."""
+    """Return the lines of a run's log without what depends on the clock and the process."""
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in TIMING_KEYS} for line in lines]
+    return [
+        {key: value for key, value in line.items() if key not in TIMING_KEYS}
+        for line in lines
+        if line["kind"] != "start"
+    ]
 
 
 def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

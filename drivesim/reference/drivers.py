@@ -124,7 +124,7 @@ _SHARES = {
 }
 
 
-def named_driver(name: str, rng: np.random.Generator) -> Driver:
+def named_driver(name: str, rng: np.random.Generator) -> RoadDriver:
     """Return a driver of a kind; his temper within the kind, and all he does, comes from ``rng``.
 
     Raises:
@@ -154,7 +154,7 @@ class RoadDriver:
         """
         self.name, self.words = name, habits.words
         self._habits, self._rng = habits, rng
-        self._speed_mps = float(rng.uniform(*habits.speed_mps))
+        self.cruise_mps = float(rng.uniform(*habits.speed_mps))
         self._lateral_accel_mps2 = float(rng.uniform(*habits.lateral_accel_mps2))
         self._return_mps = float(rng.uniform(4.5, 10.0))
         self._offset_m = float(np.clip(rng.normal(0.0, habits.offset_m), -1.2, 1.2))
@@ -222,7 +222,7 @@ class RoadDriver:
             return 0.0
         reach_m = 6.0 + 1.6 * ego.speed_mps
         bend = world.route.curvature_between(here.along_m, here.along_m + reach_m)
-        speed_mps = min(self._speed_mps, float(np.sqrt(self._lateral_accel_mps2 / max(bend, 1e-3))))
+        speed_mps = min(self.cruise_mps, float(np.sqrt(self._lateral_accel_mps2 / max(bend, 1e-3))))
         if is_lost or abs(here.left_m) > 6.0:
             speed_mps = min(speed_mps, self._return_mps)
         if habits.headway_s > 0:

@@ -14,7 +14,7 @@ from drivesim.errors import InputError
 from drivesim.reference.camera import FrameRenderer
 from drivesim.reference.cars import TrafficCar
 from drivesim.reference.layout import RoadLayout
-from drivesim.reference.look import draw_look
+from drivesim.reference.look import Look, draw_look
 from drivesim.reference.roads import FAMILIES, build_road
 from drivesim.reference.route import Route
 from drivesim.reference.scenery import place_scenery
@@ -86,6 +86,17 @@ def draw_spec(seed: int) -> WorldSpec:
     )
 
 
+def look_of(spec: WorldSpec) -> Look:
+    """Return the look of a world without building it."""
+    return draw_look(np.random.default_rng(_seeds_of(spec)["look"]))
+
+
+def _seeds_of(spec: WorldSpec) -> dict[str, np.random.SeedSequence]:
+    """Return where the chance of each part of a world comes from."""
+    root = np.random.SeedSequence([spec.seed, zlib.crc32(spec.family.encode())])
+    return dict(zip(("road", "look", "surface", "scenery", "traffic", "start"), root.spawn(6), strict=True))
+
+
 class ReferenceWorld:
     """A world with one car in it that is moved from outside; traffic reacts to it.
 
@@ -112,10 +123,7 @@ class ReferenceWorld:
         self.camera = camera or front_camera()
         self.vehicle = vehicle or VehicleConfig()
         self.rate_hz = rate_hz
-        root = np.random.SeedSequence([spec.seed, zlib.crc32(spec.family.encode())])
-        self._seeds = dict(
-            zip(("road", "look", "surface", "scenery", "traffic", "start"), root.spawn(6), strict=True)
-        )
+        self._seeds = _seeds_of(spec)
         self.layout: RoadLayout = build_road(spec.family, self._rng("road"))
         self.look = draw_look(self._rng("look"))
         self.route = Route(_cut_route(self.layout, self._rng("start")))
@@ -149,7 +157,7 @@ class ReferenceWorld:
     @property
     def is_off_road(self) -> bool:
         """Tell whether a corner of the ego car is outside the drivable area."""
-        return not bool(self.drivable.contains(footprint(self._ego, self.vehicle)).all())
+        return self.is_outside(self._ego)
 
     @cached_property
     def surface(self) -> Surface:
@@ -196,9 +204,17 @@ class ReferenceWorld:
 
     def render(self) -> Image:
         """Return the camera's picture of this instant: (H, W, 3) RGB."""
-        xy_m = np.array([self._ego.x_m, self._ego.y_m])
-        frame: Image = self._renderer.render(xy_m=xy_m, yaw_rad=self._ego.yaw_rad, vehicles=self.traffic)
+        return self.picture(self._ego, self.traffic)
+
+    def picture(self, ego: EgoState, vehicles: list[VehicleBox]) -> Image:
+        """Return what the camera sees, or saw, from a state of the ego car with others on the road."""
+        xy_m = np.array([ego.x_m, ego.y_m])
+        frame: Image = self._renderer.render(xy_m=xy_m, yaw_rad=ego.yaw_rad, vehicles=vehicles)
         return frame
+
+    def is_outside(self, ego: EgoState) -> bool:
+        """Tell whether a corner of the ego car in this state is outside the drivable area."""
+        return not bool(self.drivable.contains(footprint(ego, self.vehicle)).all())
 
     def _rng(self, purpose: str) -> np.random.Generator:
         return np.random.default_rng(self._seeds[purpose])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from drivesim.files import atomic_path
 CHECKPOINT_NAME = "last.ckpt"
 WEIGHTS_NAME = "ema.safetensors"
 _FORMAT = 1
+_NEWER_FIELDS = {"leg"}  # checkpoints of the same format may lack them
 
 
 @dataclass(kw_only=True, slots=True)
@@ -35,6 +36,7 @@ class Checkpoint:
     optimizers: list[dict[str, Any]]
     running_means: dict[str, list[float]]
     config: dict[str, Any]
+    leg: dict[str, float] = field(default_factory=dict)  # of the schedule; the whole run if empty
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -72,7 +74,11 @@ def load_checkpoint(path: Path, *, is_mapped: bool = False) -> Checkpoint:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise InputError(f"{path} is not a readable checkpoint; remove it and start the run again") from error
     names = {field.name for field in fields(Checkpoint)}
-    if not isinstance(contents, dict) or contents.pop("format", None) != _FORMAT or set(contents) != names:
+    if (
+        not isinstance(contents, dict)
+        or contents.pop("format", None) != _FORMAT
+        or contents.keys() | _NEWER_FIELDS != names
+    ):
         raise InputError(f"{path} is not a checkpoint of this version; remove it and start the run again")
     return Checkpoint(**contents)
 

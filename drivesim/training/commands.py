@@ -12,18 +12,14 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from drivesim import console
-from drivesim.checkpoint import config_to_json
+from drivesim.checkpoint import config_to_json, save_module
 from drivesim.errors import InputError
-from drivesim.files import remove_abandoned
-from drivesim.scene.types import Camera, front_camera
-from drivesim.tokenizer.vqgan import VQGAN
-from drivesim.training import inverse_dynamics, tokenizer, world_model
+from drivesim.training import causal_decoder, inverse_dynamics, motion_field, tokenizer, world_model
 from drivesim.training.config import TrainConfig
-from drivesim.training.data import DataConfig, RecordedClips, facts_of, open_or_record
 from drivesim.training.loop import FitResult, TrainTask, fit
-from drivesim.training.token_cache import TokenCache, open_or_build
-from drivesim.world_model.pretrained import load_tokenizer
+from drivesim.training.sources import facts_of, open_sources, token_source
+from drivesim.world_model.pretrained import trainable_world_model
+from drivesim.world_model.world_model import WorldModel
 
 StartFn = Callable[[], None]
 
@@ -46,34 +42,67 @@ def train_tokenizer(
         resume: Go on with the run in ``out``.
         on_start: Called before the first step, when all is found fit to run.
     """
-    clips = _recorded_clips(config.data)
+    sources = open_sources(config)
     torch.manual_seed(config.training.seed)  # of the initial weights
-    task = tokenizer.make_task(config.tokenizer, *clips)
+    task = tokenizer.make_task(config.tokenizer, sources.train, sources.validation)
     result = fit(task, config.training, out, resume=resume, on_start=on_start)
     return _save(task, config, config.tokenizer, result, out, save_fn=tokenizer.save_tokenizer)
+
+
+def train_motion_field(
+    config: TrainConfig, out: Path, *, resume: bool = False, on_start: StartFn | None = None
+) -> FitResult:
+    """Train the motion field of a world model; ``weights`` are ``out/motion-field.safetensors``, the whole model.
+
+    Arguments as in :func:`train_tokenizer`.
+    """
+    settings, sources = config.motion_field, open_sources(config)
+    model = _begun(config, settings.init)
+    task = motion_field.MotionFieldTask(settings, sources.train, sources.validation, model, sources.camera)
+    result = fit(task, config.training, out, resume=resume, on_start=on_start)
+    return _save(task, config, settings, result, out, save_fn=save_part)
 
 
 def train_world_model(
     config: TrainConfig, out: Path, *, resume: bool = False, on_start: StartFn | None = None
 ) -> FitResult:
-    """Train the world model on a trained tokenizer; ``weights`` are ``out/world-model.safetensors``.
+    """Train the transformer of a world model; ``weights`` are ``out/world-model.safetensors``.
 
     Arguments as in :func:`train_tokenizer`.
     """
-    settings, camera = config.world_model, front_camera()
-    num_frames = min(settings.frames_per_clip, config.data.frames_per_clip)
+    settings, sources = config.world_model, open_sources(config)
+    num_frames = min(settings.frames_per_clip, sources.frames_per_clip)
     if settings.frames_per_window > num_frames:
         raise InputError(
             f"world_model.frames_per_window={settings.frames_per_window} exceeds the {num_frames} frames of a "
-            "clip; lower it, or raise data.frames_per_clip"
+            "clip; lower it, or take longer clips"
         )
-    vqgan = load_tokenizer(settings.tokenizer)
-    train, validation = _recorded_clips(config.data)
-    cache = _token_cache(train, vqgan, camera, config)
-    torch.manual_seed(config.training.seed)  # of the initial weights
-    task = world_model.make_task(settings, cache, validation, tokenizer=vqgan, camera=camera)
+    model = _begun(config, settings.init)
+    tokens = token_source(sources, model, config)
+    task = world_model.WorldModelTask(settings, tokens, sources.validation, model, sources.camera)
     result = fit(task, config.training, out, resume=resume, on_start=on_start)
-    return _save(task, config, settings, result, out, save_fn=world_model.save_world_model)
+    return _save(task, config, settings, result, out, save_fn=save_part)
+
+
+def train_causal_decoder(
+    config: TrainConfig, out: Path, *, resume: bool = False, on_start: StartFn | None = None
+) -> FitResult:
+    """Train the causal decoder of a world model; ``weights`` are ``out/causal-decoder.safetensors``, the whole model.
+
+    Arguments as in :func:`train_tokenizer`.
+    """
+    settings, sources = config.causal_decoder, open_sources(config)
+    if settings.frames_per_window > sources.frames_per_clip:
+        raise InputError(
+            f"the causal decoder needs clips of {settings.frames_per_window} frames, these have "
+            f"{sources.frames_per_clip}; take longer ones, or lower causal_decoder.num_judged and max_unjudged"
+        )
+    model = _begun(config, settings.init)
+    task = causal_decoder.CausalDecoderTask(
+        settings, sources.train, sources.validation, model, sources.camera
+    )
+    result = fit(task, config.training, out, resume=resume, on_start=on_start)
+    return _save(task, config, settings, result, out, save_fn=save_part)
 
 
 def train_inverse_dynamics(
@@ -83,9 +112,9 @@ def train_inverse_dynamics(
 
     Arguments as in :func:`train_tokenizer`.
     """
-    settings, clips = config.inverse_dynamics, _recorded_clips(config.data)
+    settings, sources = config.inverse_dynamics, open_sources(config)
     torch.manual_seed(config.training.seed)  # of the initial weights
-    task = inverse_dynamics.make_task(settings, *clips)
+    task = inverse_dynamics.make_task(settings, sources.train, sources.validation)
     result = fit(task, config.training, out, resume=resume, on_start=on_start)
     return _save(task, config, settings, result, out, save_fn=inverse_dynamics.save_inverse_dynamics)
 
@@ -101,7 +130,7 @@ def _save(
         "metrics": result.metrics,
         "training": config_to_json(config.training),
         "settings": config_to_json(settings),
-        "data": facts_of(config.data),
+        "data": facts_of(config),
         "date": datetime.now(UTC).date().isoformat(),
         "drivesim": version("drivesim"),
     }
@@ -110,19 +139,13 @@ def _save(
     return replace(result, weights=weights)
 
 
-def _recorded_clips(config: DataConfig) -> tuple[RecordedClips, RecordedClips]:
-    """Open the training and validation clips; what is missing is recorded first, with a progress bar."""
-    sizes = {"train": config.num_clips, "validation": config.num_validation_clips}
-    num_missing = sum(size for name, size in sizes.items() if not (Path(config.path) / name).exists())
-    for name in (*sizes, "tokens"):
-        remove_abandoned(Path(config.path) / name)
-    if num_missing == 0:
-        return open_or_record(config)
-    with console.progress_bar("recording clips", num_missing) as bar:
-        return open_or_record(config, on_progress=lambda _: bar.advance())
+def _begun(config: TrainConfig, init: str) -> WorldModel:
+    """Return the world model that a run begins with; what it does not take from ``init`` is drawn by the run's seed."""
+    torch.manual_seed(config.training.seed)
+    return trainable_world_model(init, config.world_model.model)
 
 
-def _token_cache(clips: RecordedClips, vqgan: VQGAN, camera: Camera, config: TrainConfig) -> TokenCache:
-    path, num_frames = Path(config.data.path) / "tokens", config.world_model.frames_per_clip
-    with console.progress_bar("tokenizing clips", len(clips)) as bar:
-        return open_or_build(clips, vqgan, camera, path, num_frames=num_frames, on_progress=bar.update)
+def save_part(model: nn.Module, path: Path, *, facts: dict[str, Any] | None = None) -> None:
+    """Write the world model that a training module holds, trained part and frozen ones alike, as a checkpoint."""
+    world_model: WorldModel = model.world_model  # type: ignore[assignment]
+    save_module(world_model, path, kind="world-model", config=world_model.config, facts=facts)

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from drivesim.training.causal_decoder import CausalDecoderTrainingConfig
+from drivesim.training.clip_pool import PoolConfig
 from drivesim.training.data import DataConfig
 from drivesim.training.inverse_dynamics import InverseDynamicsTrainingConfig
+from drivesim.training.motion_field import MotionFieldTrainingConfig
+from drivesim.training.scene_source import SceneSourceConfig
 from drivesim.training.settings import TrainingConfig
+from drivesim.training.stream import StreamConfig
 from drivesim.training.tokenizer import TokenizerTrainingConfig
 from drivesim.training.world_model import WorldModelTrainingConfig
 from drivesim.world_model.world_model import WorldModelConfig
@@ -18,8 +23,13 @@ class TrainConfig:
 
     training: TrainingConfig = field(default_factory=TrainingConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)  # with data.source=stream
+    pool: PoolConfig = field(default_factory=PoolConfig)  # with data.source=stream
+    scenes: SceneSourceConfig = field(default_factory=SceneSourceConfig)  # with data.source=scenes
     tokenizer: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)
+    motion_field: MotionFieldTrainingConfig = field(default_factory=MotionFieldTrainingConfig)
     world_model: WorldModelTrainingConfig = field(default_factory=WorldModelTrainingConfig)
+    causal_decoder: CausalDecoderTrainingConfig = field(default_factory=CausalDecoderTrainingConfig)
     inverse_dynamics: InverseDynamicsTrainingConfig = field(default_factory=InverseDynamicsTrainingConfig)
 
     def __post_init__(self) -> None:
@@ -28,7 +38,7 @@ class TrainConfig:
         if model.vqgan != default.vqgan:
             raise ValueError(
                 "world_model.model.vqgan cannot be set: the tokenizer comes from the weights in "
-                "world_model.tokenizer; train others with `drivesim train tokenizer tokenizer.vqgan...`"
+                "world_model.init; train others with `drivesim train tokenizer tokenizer.vqgan...`"
             )
         if model.stpt.guide_dim != default.stpt.guide_dim:
             raise ValueError(

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from enum import Enum
+from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,23 @@ from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, FIRST_VALIDATION_SEED
 if TYPE_CHECKING:
     from drivesim.reference.behavior import Recording
 
+
+class DataSource(Enum):
+    """Where training clips come from."""
+
+    RECORDED = "recorded"  # a set of the reference world, made at the first run and kept
+    STREAM = "stream"  # the reference world, recorded while training runs and not stored
+    SCENES = "scenes"  # a recorded nuScenes-schema data set
+
+
+class ClipSource(Protocol):
+    """Clips to learn from: the same ones at every step, or others."""
+
+    def per_step(self, *, start_step: int, seed: int, rank: int, world_size: int) -> Iterator[RecordedClips]:
+        """Yield for every step the clips that its batch is drawn from; only valid until the next step."""
+        ...
+
+
 Job = tuple[Path, int, int, int]
 """File of frames, index of the clip, seed of the world, number of frames."""
 
@@ -35,8 +54,9 @@ MOTION_ARRAYS = ("twist", "xy_m", "yaw_rad", "is_collision", "is_off_road")
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    """Which recordings of the reference world a training run uses; they are made at the first run and kept."""
+    """Which clips a training run learns from, and the recordings it is validated on; those are made once and kept."""
 
+    source: DataSource = DataSource.RECORDED
     path: str = "out/data/drive"
     num_clips: int = 800
     num_validation_clips: int = 24
@@ -96,6 +116,11 @@ class RecordedClips:
     def __len__(self) -> int:
         """Return the number of clips."""
         return len(self.frames)
+
+    def per_step(self, *, start_step: int, seed: int, rank: int, world_size: int) -> Iterator[RecordedClips]:
+        """Yield these clips for every step."""
+        del start_step, seed, rank, world_size
+        return repeat(self)
 
     @property
     def frames_per_clip(self) -> int:
@@ -189,43 +214,49 @@ def motion_arrays(recording: Recording) -> Motion:
 
 
 def open_or_record(
-    config: DataConfig, *, on_progress: Callable[[int], None] | None = None
-) -> tuple[RecordedClips, RecordedClips]:
+    config: DataConfig, *, is_train_needed: bool = True, on_progress: Callable[[int], None] | None = None
+) -> tuple[RecordedClips | None, RecordedClips]:
     """Return (training clips, validation clips), recording what is not there yet.
+
+    Args:
+        config: sizes and seeds.
+        is_train_needed: without it the training clips are None.
+        on_progress: called with the number of clips done of the set that is being recorded.
 
     Raises:
         InputError: the folder holds a set of other size or seeds than ``config`` asks for.
     """
-    wanted = {
-        "train": (config.num_clips, config.first_seed),
-        "validation": (config.num_validation_clips, FIRST_VALIDATION_SEED),
-    }
-    sets = []
-    for name, (num_clips, first_seed) in wanted.items():
-        path = Path(config.path) / name
-        if path.exists():
-            clips = RecordedClips.open(path)
-            facts = json.loads((path / "set.json").read_text())
-            asked = {
-                "num_clips": num_clips,
-                "frames_per_clip": config.frames_per_clip,
-                "first_seed": first_seed,
-            }
-            if {key: facts.get(key) for key in asked} != asked:
-                raise InputError(
-                    f"{path} holds {facts}, but the run asks for {asked}; name another data.path or remove it"
-                )
-        else:
-            clips = record_clips(
-                path,
-                num_clips=num_clips,
-                frames_per_clip=config.frames_per_clip,
-                first_seed=first_seed,
-                num_workers=config.num_workers,
-                on_progress=on_progress,
-            )
-        sets.append(clips)
-    return sets[0], sets[1]
+    validation = ("validation", config.num_validation_clips, FIRST_VALIDATION_SEED)
+    train = ("train", config.num_clips, config.first_seed)
+    first = _set_of(config, *train, on_progress) if is_train_needed else None
+    return first, _set_of(config, *validation, on_progress)
+
+
+def _set_of(
+    config: DataConfig,
+    name: str,
+    num_clips: int,
+    first_seed: int,
+    on_progress: Callable[[int], None] | None,
+) -> RecordedClips:
+    path = Path(config.path) / name
+    if not path.exists():
+        return record_clips(
+            path,
+            num_clips=num_clips,
+            frames_per_clip=config.frames_per_clip,
+            first_seed=first_seed,
+            num_workers=config.num_workers,
+            on_progress=on_progress,
+        )
+    clips = RecordedClips.open(path)
+    facts = json.loads((path / "set.json").read_text())
+    asked = {"num_clips": num_clips, "frames_per_clip": config.frames_per_clip, "first_seed": first_seed}
+    if {key: facts.get(key) for key in asked} != asked:
+        raise InputError(
+            f"{path} holds {facts}, but the run asks for {asked}; name another data.path or remove it"
+        )
+    return clips
 
 
 def facts_of(config: DataConfig) -> dict[str, object]:

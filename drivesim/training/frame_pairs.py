@@ -17,6 +17,7 @@ from torch.nn import functional
 from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.data import RecordedClips
 
+RUINED_PX = 32
 ReconstructFn = Callable[[Tensor], Tensor]  # uint8 (B, H, W, 3) -> the same through a tokenizer
 
 
@@ -25,18 +26,19 @@ class SpoilingConfig:
     """How training pairs are degraded; shares are probabilities per pair."""
 
     flip_share: float = 0.5
-    blur_share: float = 0.5
-    max_blur_px: int = 6
+    blur_share: float = 0.3
+    max_blur_px: int = 5
     block_share: float = 0.4
     max_block_noise: float = 0.15  # on the [-1, 1] scale, drawn anew for each frame
     brightness: float = 0.25
     contrast: float = 0.3
-    mismatch_share: float = 0.04
+    mismatch_share: float = 0.03
+    ruined_share: float = 0.03  # blurred until nothing is left to be read
     reconstructed_share: float = 0.35  # of the pairs, when reconstructions are given
 
     def __post_init__(self) -> None:
         """Refuse shares outside [0, 1]."""
-        for name in ("flip_share", "blur_share", "block_share", "mismatch_share", "reconstructed_share"):
+        for name in (name for name in self.__slots__ if name.endswith("_share")):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"spoiling.{name} is a share between 0 and 1, got {getattr(self, name)}")
 
@@ -101,7 +103,8 @@ def reconstructed(pairs: PairBatch, reconstruct_fn: ReconstructFn, *, batch_size
 def spoil(batch: PairBatch, config: SpoilingConfig, generator: torch.Generator) -> SpoiledPairs:
     """Mirror, brighten, blur and make blocky, each by the config's chance.
 
-    A mirrored pair has its yaw rate negated; a mismatched pair keeps its motion, which can then not be read.
+    A mirrored pair has its yaw rate negated; a mismatched or ruined pair keeps its motion, which can then not be
+    read.
     """
     draws = _Draws(len(batch.twist_BA), batch.twist_BA.device, generator)
     pair_BPCHW = torch.stack([normalized(batch.previous_BHWC), normalized(batch.current_BHWC)], dim=1)
@@ -112,6 +115,9 @@ def spoil(batch: PairBatch, config: SpoilingConfig, generator: torch.Generator) 
     gain_B, lift_B = 1 + draws.spread(config.contrast), draws.spread(config.brightness)
     pair_BPCHW = pair_BPCHW * _per_pair(gain_B) + _per_pair(lift_B)
     pair_BPCHW = _blur_some(pair_BPCHW, config, draws)
+    is_ruined_B = draws.chance(config.ruined_share)
+    if bool(is_ruined_B.any()):
+        pair_BPCHW[is_ruined_B] = _blur(pair_BPCHW[is_ruined_B], RUINED_PX)
     strength_B = config.max_block_noise * draws.spread(1.0).abs() * draws.chance(config.block_share)
     pair_BPCHW = (pair_BPCHW + _per_pair(strength_B) * _block_noise(pair_BPCHW, draws)).clamp(-1, 1)
     is_mismatched_B = draws.chance(config.mismatch_share)

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from drivesim.checkpoint import save_module
-from drivesim.inverse_dynamics import InverseDynamics, InverseDynamicsConfig, twist_loss
+from drivesim.inverse_dynamics import InverseDynamics, InverseDynamicsConfig, bin_loss, moments
 from drivesim.tokenizer.vqgan import normalized, to_uint8
-from drivesim.training.data import RecordedClips
+from drivesim.training.data import ClipSource, RecordedClips
 from drivesim.training.frame_pairs import (
     PairBatch,
     ReconstructFn,
@@ -33,6 +34,7 @@ from drivesim.training.frame_pairs import (
 from drivesim.training.task import Evaluation
 from drivesim.world_model.pretrained import load_tokenizer
 
+SPEED_ERROR_WEIGHT = 0.2
 TURNING_RADPS = 0.1  # the sign of turning is judged where the true yaw rate is above this
 
 
@@ -45,6 +47,8 @@ class InverseDynamicsTrainingConfig:
     tokenizer: str | None = None  # weights whose reconstructions are mixed in: a shipped name or a file
     num_reconstructed_pairs: int = 1536  # made once, when a tokenizer is given
     num_validation_pairs: int = 768
+    told_share: float = 0.5  # of the pairs whose second reading starts from the truth and an error
+    told_error_radps: float = 0.08  # largest standard deviation of that error
 
 
 class InverseDynamicsModule(nn.Module):
@@ -54,13 +58,32 @@ class InverseDynamicsModule(nn.Module):
         super().__init__()
         self.inverse_dynamics = InverseDynamics(config)
 
-    def forward(self, previous_BCHW: Tensor, current_BCHW: Tensor, twist_BA: Tensor) -> dict[str, Tensor]:
-        """Return the likelihood loss and the mean absolute errors in m/s and rad/s."""
-        idm = self.inverse_dynamics
-        mean_BA, log_variance_BA = idm.normalised(previous_BCHW, current_BCHW)
-        error_A = (idm.in_units(mean_BA.detach()) - twist_BA).abs().mean(dim=0)
-        loss = twist_loss(mean_BA, log_variance_BA, idm.in_scales(twist_BA))
-        return {"loss": loss, "speed_error_mps": error_A[0], "yaw_rate_error_radps": error_A[1]}
+    def forward(
+        self, previous_BCHW: Tensor, current_BCHW: Tensor, twist_BA: Tensor, told_error_B: Tensor
+    ) -> dict[str, Tensor]:
+        """Return cross-entropies of all readings, and the mean absolute errors in m/s and rad/s.
+
+        The second reading looks about the truth plus ``told_error_B`` or, where that is not finite, about the first.
+        """
+        idm, (speed_B, yaw_rate_B) = self.inverse_dynamics, twist_BA.unbind(-1)
+        turn_BY = idm.turn_votes(previous_BCHW, current_BCHW)
+        first_B = moments(turn_BY.detach(), idm.yaw_rates_Y)[0]
+        about_B = torch.where(told_error_B.isfinite(), yaw_rate_B + told_error_B, first_B)
+        votes = idm.motion_votes(previous_BCHW, current_BCHW, about_B)
+        read_speed_B = moments(votes.speed_BV, idm.speeds_V)[0]
+        read_error_B = moments(votes.yaw_rate_error_BD, idm.yaw_rate_errors_D)[0]
+        terms = {
+            "turn_loss": bin_loss(turn_BY, yaw_rate_B, idm.yaw_rates_Y),
+            "speed_loss": bin_loss(votes.speed_BV, speed_B, idm.speeds_V),
+            "yaw_rate_loss": bin_loss(votes.yaw_rate_error_BD, yaw_rate_B - about_B, idm.yaw_rate_errors_D),
+        }
+        loss = 0.5 * terms["turn_loss"] + terms["speed_loss"] + 0.5 * terms["yaw_rate_loss"]
+        return {
+            "loss": loss + SPEED_ERROR_WEIGHT * functional.smooth_l1_loss(read_speed_B, speed_B),
+            **{name: term.detach() for name, term in terms.items()},
+            "speed_error_mps": (read_speed_B.detach() - speed_B).abs().mean(),
+            "yaw_rate_error_radps": (about_B + read_error_B.detach() - yaw_rate_B).abs().mean(),
+        }
 
 
 class InverseDynamicsTask:
@@ -71,7 +94,7 @@ class InverseDynamicsTask:
     def __init__(
         self,
         config: InverseDynamicsTrainingConfig,
-        train: RecordedClips,
+        train: ClipSource,
         validation: RecordedClips,
         reconstruct_fn: ReconstructFn | None = None,
     ) -> None:
@@ -82,7 +105,8 @@ class InverseDynamicsTask:
         self.reconstructed: PairBatch | None = None
         self.validation_reconstructed: PairBatch | None = None
         if reconstruct_fn is not None:
-            pairs = draw_pairs(train, np.random.default_rng(1), count=config.num_reconstructed_pairs)
+            clips = next(iter(train.per_step(start_step=0, seed=0, rank=0, world_size=1)))
+            pairs = draw_pairs(clips, np.random.default_rng(1), count=config.num_reconstructed_pairs)
             self.reconstructed = reconstructed(pairs, reconstruct_fn)
             self.validation_reconstructed = reconstructed(self.validation, reconstruct_fn)
 
@@ -90,19 +114,21 @@ class InverseDynamicsTask:
         self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
     ) -> Iterator[PairBatch]:
         """Yield endless batches; the one of a step depends on seed, step and rank alone."""
-        step = start_step
-        while True:
+        held = self.train.per_step(start_step=start_step, seed=seed, rank=rank, world_size=world_size)
+        for step, clips in enumerate(held, start=start_step):
             rng = np.random.default_rng([seed, step, rank, world_size])
-            batch = draw_pairs(self.train, rng, count=batch_size)
+            batch = draw_pairs(clips, rng, count=batch_size)
             if self.reconstructed is not None:
                 replace_some(batch, self.reconstructed, rng, self.config.spoiling.reconstructed_share)
             yield batch
-            step += 1
 
     def losses(self, model: nn.Module, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the named loss terms of one batch, spoiled with the generator's randomness."""
         pairs = spoil(batch, self.config.spoiling, generator)
-        terms: dict[str, Tensor] = model(pairs.previous_BCHW, pairs.current_BCHW, pairs.twist_BA)
+        told_error_B = draw_told_errors(self.config, len(pairs.twist_BA), generator).to(pairs.twist_BA)
+        terms: dict[str, Tensor] = model(
+            pairs.previous_BCHW, pairs.current_BCHW, pairs.twist_BA, told_error_B
+        )
         return terms
 
     def num_frames(self, batch: PairBatch) -> int:
@@ -120,9 +146,21 @@ class InverseDynamicsTask:
         return Evaluation(metrics=metrics, picture=None)
 
 
+def draw_told_errors(config: InverseDynamicsTrainingConfig, count: int, generator: torch.Generator) -> Tensor:
+    """Return `[count]` errors of the yaw rate that the second reading starts from; infinite where it is told none.
+
+    They reach from tiny ones, as in the last round, to those of a poor first reading.
+    """
+    device = generator.device
+    is_told_B = torch.rand(count, generator=generator, device=device) < config.told_share
+    spread_B = config.told_error_radps * torch.rand(count, generator=generator, device=device)
+    error_B = spread_B * torch.randn(count, generator=generator, device=device)
+    return error_B.where(is_told_B, torch.inf)
+
+
 def make_task(
     config: InverseDynamicsTrainingConfig,
-    train: RecordedClips,
+    train: ClipSource,
     validation: RecordedClips,
     reconstruct_fn: ReconstructFn | None = None,
 ) -> InverseDynamicsTask:
@@ -151,7 +189,7 @@ def save_inverse_dynamics(model: nn.Module, path: Path, *, facts: dict[str, Any]
 
 
 def evaluate_pairs(idm: InverseDynamics, pairs: PairBatch, *, batch_size: int = 64) -> dict[str, float]:
-    """Return mean absolute errors, correlation and sign agreement of the yaw rate, and the readable share."""
+    """Return errors and correlations of speed and yaw rate, sign agreement of turns, and the readable share."""
     was_training = idm.training
     idm.eval()
     estimates = [
@@ -166,11 +204,15 @@ def evaluate_pairs(idm: InverseDynamics, pairs: PairBatch, *, batch_size: int = 
     speed_error, yaw_rate_error = (found_BA - true_BA).abs().mean(dim=0).tolist()
     is_turning_B = true_BA[:, 1].abs() > TURNING_RADPS
     is_same_sign_B = (found_BA[:, 1] > 0) == (true_BA[:, 1] > 0)
-    correlation = torch.corrcoef(torch.stack([found_BA[:, 1], true_BA[:, 1]]))[0, 1]
+    speed_correlation, correlation = (
+        float(torch.corrcoef(torch.stack([found_BA[:, k], true_BA[:, k]]))[0, 1]) for k in (0, 1)
+    )
     metrics = {
         "speed_error_mps": speed_error,
+        "speed_rms_error_mps": float((found_BA - true_BA)[:, 0].square().mean().sqrt()),
+        "speed_correlation": speed_correlation,
         "yaw_rate_error_radps": yaw_rate_error,
-        "yaw_rate_correlation": float(correlation),
+        "yaw_rate_correlation": correlation,
         "readable_share": float(torch.cat([e.is_readable_B for e in estimates]).float().mean()),
     }
     if bool(is_turning_B.any()):

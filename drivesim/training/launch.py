@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from drivesim.errors import InputError
+from drivesim.training.precision import resolved_precision
 from drivesim.training.settings import TrainingConfig
 
 
@@ -15,7 +16,7 @@ def make_fabric(config: TrainingConfig) -> Any:
     """Return the ``Fabric`` that ``config`` asks for, from ``lightning_fabric`` or ``lightning``.
 
     Raises:
-        InputError: Neither is installed.
+        InputError: Neither is installed, or the device lacks the precision.
     """
     for name in ("lightning_fabric", "lightning.fabric"):
         if find_spec(name.partition(".")[0]) is not None:
@@ -29,5 +30,5 @@ def make_fabric(config: TrainingConfig) -> Any:
         devices=config.devices,
         num_nodes=config.num_nodes,
         strategy=config.strategy,
-        precision=config.precision,
+        precision=resolved_precision(config.precision, config.accelerator),
     )

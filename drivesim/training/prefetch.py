@@ -1,4 +1,4 @@
-"""Batches made ahead by a thread, so that an accelerator never waits for the disk."""
+"""Batches made ahead by a thread, so that an accelerator never waits for disk or recording processes."""
 
 from __future__ import annotations
 
@@ -37,10 +37,13 @@ class Prefetcher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the thread; batches that are ready are dropped."""
+        """End the thread and the source of the batches; those that are ready are dropped."""
         self._is_closed.set()
         if self._thread is not None:
             self._thread.join()
+        close = getattr(self._batches, "close", None)
+        if close is not None:  # a generator, which may hold processes
+            close()
 
     def __iter__(self) -> Prefetcher:
         """Return itself."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from drivesim.console import progress_bar, warn
 from drivesim.files import atomic_path
 from drivesim.training.task import Evaluation
+from drivesim.training.throughput import RunFacts, Throughput
 from drivesim.video import write_image
 
 LOG_NAME = "log.jsonl"
@@ -26,25 +27,30 @@ class Reports:
     Args:
         out: The run's folder.
         name: What is trained.
-        total: Train steps of the whole run.
-        done: Train steps done before; what a killed run wrote beyond them is dropped, as it comes again.
+        facts: What runs where.
+        step: Train steps done before; what a killed run wrote beyond them is dropped, as it comes again.
+        total: Train steps of the whole run, at most.
+        share_done: How far along the run is, by steps or by time.
     """
 
-    def __init__(self, out: Path, name: str, *, total: int, done: int) -> None:
-        self.num_frames = 0  # seen since the last line, by all processes
+    def __init__(
+        self, out: Path, name: str, facts: RunFacts, *, step: int, total: int, share_done: float
+    ) -> None:
+        self.speed = Throughput(peak_tflop_per_s=facts.peak_tflop_per_s)
         self._out, self._total = out, total
         self._stack = ExitStack()
-        _drop_lines_after(out / LOG_NAME, done)
+        _drop_lines_after(out / LOG_NAME, step)
         self._file = self._stack.enter_context((out / LOG_NAME).open("a", encoding="utf-8", buffering=1))
-        self._writer = _summary_writer(out / "tensorboard", done)
+        self._writer = _summary_writer(out / "tensorboard", step)
         if self._writer is not None:
             self._stack.callback(self._writer.close)
+        done = round(total * share_done)
         self._bar = self._stack.enter_context(progress_bar(f"train {name}", total, done=done))
-        self._window_s = time.monotonic()
+        self._start(step, facts)
 
     def __enter__(self) -> Reports:
-        """Start the clock."""
-        self._window_s = time.monotonic()
+        """Start to measure the speed."""
+        self.speed.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -52,13 +58,13 @@ class Reports:
         self._stack.close()
 
     def train(self, step: int, means: Mapping[str, float], *, elapsed_s: float, share_done: float) -> None:
-        """Report the means since the last call and the frames/s; ``share_done`` of the run is behind us."""
-        now_s = time.monotonic()
-        speed = self.num_frames / max(now_s - self._window_s, 1e-9)
-        self.num_frames, self._window_s = 0, now_s
-        scalars = {**means, "frames_per_s": round(speed, 1), "elapsed_s": round(elapsed_s, 1)}
-        self._write(step, scalars, kind="train")
-        note = f"step {step}, loss {means['loss']:.4f}, {speed:.0f} frames/s"
+        """Report the means and the speed since the last call; ``share_done`` of the run is behind us."""
+        speed = self.speed.read()
+        self._write(step, {**means, **speed, "elapsed_s": round(elapsed_s, 1)}, kind="train")
+        note = (
+            f"step {step}, loss {means['loss']:.4f}, {speed['frames_per_s']:.0f} frames/s, "
+            f"{speed['model_tflop_per_s']:.3g} TFLOP/s ({speed['flop_utilisation']:.0%} of peak)"
+        )
         self._bar.update(round(share_done * self._total), note)
 
     def evaluation(self, step: int, evaluation: Evaluation) -> None:
@@ -69,14 +75,13 @@ class Reports:
         if evaluation.picture is not None:
             self._show(step, evaluation.picture)
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Keep the time of the block out of the frames per second."""
-        started_s = time.monotonic()
-        try:
-            yield
-        finally:
-            self._window_s += time.monotonic() - started_s
+    def _start(self, step: int, facts: RunFacts) -> None:
+        self._file.write(json.dumps({"step": step, "kind": "start", **asdict(facts)}) + "\n")
+        where = f"{facts.num_processes} x {facts.device}" if facts.num_processes > 1 else facts.device
+        self._bar.say(
+            f"from step {step}: {facts.num_parameters:,} parameters, {facts.precision} on {where}, "
+            f"peak {facts.peak_tflop_per_s:.3g} TFLOP/s"
+        )
 
     def _write(self, step: int, scalars: Mapping[str, float], *, kind: str) -> None:
         self._file.write(json.dumps({"step": step, "kind": kind, **scalars}) + "\n")

@@ -7,8 +7,7 @@ from enum import Enum
 from typing import Any
 
 from drivesim.training.optimizers import OptimizerKind
-
-PRECISIONS = ("32-true", "bf16-mixed")
+from drivesim.training.precision import AUTO, PRECISIONS
 
 
 @dataclass(kw_only=True, slots=True)
@@ -19,6 +18,9 @@ class TrainingConfig:
     batch_size: int = 16  # samples per process and batch
     grad_accumulation: int = 1  # batches per optimizer step
     max_minutes: float | None = None  # time budget over all resumes; the schedule then ends with it
+    restart_schedule: bool = False  # a resume with other limits anneals anew, as on a much faster machine
+    init: str | None = None  # weights that a new run starts from: a shipped name, a file or a run's folder
+    new_modules: list[str] = field(default_factory=list)  # parts that `init` leaves as they are
     seed: int = 0
     optimizer: OptimizerKind = OptimizerKind.adamw
     learning_rate: float = 3e-4
@@ -28,7 +30,7 @@ class TrainingConfig:
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     grad_clip_norm: float = 1.0  # 0 clips nothing
     ema_decay: float = 0.999
-    precision: str = "32-true"
+    precision: str = AUTO  # bf16-mixed where the device multiplies bf16 fast, else 32-true
     accelerator: str = "auto"
     devices: int = 1
     num_nodes: int = 1

@@ -53,6 +53,9 @@ class TrainTask(Protocol):
     def losses(self, model: nn.Module, batch: Any, generator: Generator) -> dict[str, Tensor]:
         """Return scalars by name; ``"loss"`` is minimised, all are logged.
 
+        Nothing but the model's parameters and buffers may remember the call: for the first batch of a process it
+        is made twice, once to count its operations.
+
         Args:
             model: ``self.model`` in its Fabric wrapper; call it itself (``model(...)``), as only that
                 synchronises the gradients of several processes.

@@ -1,18 +1,19 @@
 """Tokens of recorded clips, computed once, so that world-model training never waits for pictures.
 
-For every frame the cache holds its tokens, the tokens of the past as the model will see it, and what motion
-compensation of that past expects. In half of the clips the past is the truth. In the others it drifts: a frame is often
-replaced by the motion-compensated frame before it, as if imagined by a model that only warps, so that training meets
-what goes wrong in a rollout.
+For every frame the cache holds its tokens, the tokens of the past as the model will see it, and what the motion field
+expects from that past. In half of the clips the past is the truth. In the others it is what a world model imagined, put
+back to the truth now and then, so that training meets the very mistakes that pile up in a rollout. An untrained
+transformer imagines what its motion field expects and nothing else, which is where a first run begins.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,13 +25,22 @@ from drivesim.checkpoint import tensor_hash
 from drivesim.errors import InputError
 from drivesim.files import atomic_folder, reserve_space
 from drivesim.scene.types import Camera
-from drivesim.tokenizer.vqgan import VQGAN, normalized
+from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.data import MOTION_ARRAYS, RecordedClips
-from drivesim.world_model.conditioning import expected_latents
 from drivesim.world_model.motion import Rays, camera_rays
+from drivesim.world_model.world_model import Outlook, WorldModel, WorldState, advanced
 
-RESET_PROBABILITY = 0.4
+RESET_PROBABILITY = 0.08
+NUM_TRUE_FRAMES = 2  # an imagined past begins after these
 CACHE_ARRAYS = ("token_ids", "context_ids", "expected", "motion", "twist")
+
+
+class TokenSource(Protocol):
+    """Tokens to learn from: the same ones at every step, or others."""
+
+    def per_step(self, *, start_step: int, seed: int, rank: int, world_size: int) -> Iterator[TokenCache]:
+        """Yield for every step the tokens that its batch is drawn from; only valid until the next step."""
+        ...
 
 
 @dataclass(kw_only=True, slots=True)
@@ -39,13 +49,13 @@ class TokenCache:
 
     token_ids: NDArray[np.int32]  # (N, T, S) the true frames
     context_ids: NDArray[np.int32]  # (N, T, S) the frames as later frames see them
-    expected: NDArray[np.float16]  # (N, T, S, Q) motion-compensated latents of the frame before
+    expected: NDArray[np.float16]  # (N, T, S, Q) latents that the motion field expects
     motion: NDArray[np.float16]  # (N, T, S, 3) seen share and image motion per token
     twist: NDArray[np.float32]  # (N, T, 2)
 
     @classmethod
     def open(cls, path: Path, *, made_of: dict[str, Any]) -> TokenCache:
-        """Open a cache made by :func:`build_token_cache` of the same clips with the same tokenizer.
+        """Open a cache made by :func:`build_token_cache` of the same clips with the same model.
 
         Args:
             path: the folder.
@@ -74,18 +84,22 @@ class TokenCache:
         """Return the number of clips."""
         return len(self.token_ids)
 
+    def per_step(self, *, start_step: int, seed: int, rank: int, world_size: int) -> Iterator[TokenCache]:
+        """Yield these tokens for every step."""
+        del start_step, seed, rank, world_size
+        return repeat(self)
 
-def ingredients(clips: RecordedClips, tokenizer: VQGAN, num_frames: int | None) -> dict[str, Any]:
-    """Return what a cache is made of: hash of the tokenizer, frames per clip, and the recording's own facts."""
+
+def ingredients(clips: RecordedClips, imaginer: WorldModel, num_frames: int | None) -> dict[str, Any]:
+    """Return what a cache is made of: hash of the model, frames per clip, and the recording's own facts."""
     recording = json.loads((clips.path / "set.json").read_text())
     count = clips.frames_per_clip if num_frames is None else min(num_frames, clips.frames_per_clip)
-    return {"tokenizer": tensor_hash(tokenizer.state_dict()), "num_frames": count, "recording": recording}
+    return {"model": tensor_hash(imaginer.state_dict()), "num_frames": count, "recording": recording}
 
 
-@torch.no_grad()
 def build_token_cache(
     clips: RecordedClips,
-    tokenizer: VQGAN,
+    imaginer: WorldModel,
     camera: Camera,
     path: Path,
     *,
@@ -96,22 +110,25 @@ def build_token_cache(
 ) -> TokenCache:
     """Tokenize the first ``num_frames`` of all ``clips`` into the new folder ``path``.
 
-    ``on_progress`` is told the clips done so far.
+    ``imaginer`` drives every second batch of clips; ``on_progress`` is told the clips done so far.
     """
-    weight = next(tokenizer.parameters())
-    rays = camera_rays(camera).to(weight.device)
+    device = next(imaginer.parameters()).device
+    rays = camera_rays(camera).to(device)
     generator = torch.Generator().manual_seed(seed)
-    tokenizer.eval()
-    made_of = ingredients(clips, tokenizer, num_frames)
+    imaginer.eval()
+    made_of = ingredients(clips, imaginer, num_frames)
     num_frames = int(made_of["num_frames"])
     with atomic_folder(path) as folder:
-        arrays = _create(folder, (len(clips), num_frames), tokenizer)
-        for start in range(0, len(clips), clips_per_batch):
+        arrays = _create(folder, (len(clips), num_frames), imaginer)
+        for index, start in enumerate(range(0, len(clips), clips_per_batch)):
             rows = slice(start, min(start + clips_per_batch, len(clips)))
-            with torch.autocast(weight.device.type, torch.bfloat16):
-                results = _tokenize(_head(clips, rows, num_frames), tokenizer, rays, generator)
+            results = tokenize_clips(
+                _head(clips, rows, num_frames), imaginer, rays, generator, is_imagined=index % 2 == 1
+            )
             for name, value in results.items():
-                arrays[name][rows] = value.cpu().numpy()
+                arrays[name][rows] = (
+                    value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
+                )
             if on_progress is not None:
                 on_progress(rows.stop)
         arrays["twist"][:] = clips.twist[:, :num_frames]
@@ -127,7 +144,8 @@ def _head(clips: RecordedClips, rows: slice, num_frames: int) -> RecordedClips:
     return replace(clips, **arrays)
 
 
-def _create(folder: Path, size: tuple[int, int], tokenizer: VQGAN) -> dict[str, np.memmap[Any, Any]]:
+def _create(folder: Path, size: tuple[int, int], imaginer: WorldModel) -> dict[str, np.memmap[Any, Any]]:
+    tokenizer = imaginer.tokenizer
     shape = (*size, tokenizer.num_tokens)
     layout: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
         "token_ids": (np.int32, shape),
@@ -145,34 +163,69 @@ def _create(folder: Path, size: tuple[int, int], tokenizer: VQGAN) -> dict[str, 
     return arrays
 
 
-def _tokenize(
-    clips: RecordedClips, tokenizer: VQGAN, rays: Rays, generator: torch.Generator
+@torch.no_grad()
+def tokenize_clips(
+    clips: RecordedClips,
+    imaginer: WorldModel,
+    rays: Rays,
+    generator: torch.Generator,
+    *,
+    is_imagined: bool,
 ) -> dict[str, Tensor]:
-    """Return the arrays of a few clips, frame after frame, as the imagined past needs the frame before."""
-    device = next(tokenizer.parameters()).device
-    frames = torch.from_numpy(np.array(clips.frames))
+    """Return the arrays of a few clips but for the twist, frame after frame, as each needs the one before.
+
+    Args:
+        clips: a few clips, in memory.
+        imaginer: model with the tokenizer, and the one that imagines.
+        rays: of the camera.
+        generator: draws where an imagined past is put back to the truth.
+        is_imagined: whether the past is imagined or the truth.
+    """
+    device = next(imaginer.parameters()).device
+    frames = torch.from_numpy(np.array(clips.frames)).to(device)
     twist = torch.from_numpy(clips.twist).to(device)
     batch, num_frames = frames.shape[:2]
-    is_truthful = torch.rand(batch, 1, generator=generator) < 0.5
-    is_reset = torch.rand(batch, num_frames, generator=generator) < RESET_PROBABILITY
-    is_true = (is_truthful | is_reset).to(device)
-    first = tokenizer.encode(normalized(frames[:, 0].to(device)))
-    seen = tokenizer.decode(first)
-    true_ids, context_ids = [first], [first]
-    expected = [torch.zeros(*first.shape, tokenizer.quantizer.code_dim, device=device)]
-    motion = [torch.zeros(*first.shape, 3, device=device)]
+    is_true = torch.rand(batch, num_frames, generator=generator) < (RESET_PROBABILITY if is_imagined else 1.0)
+    is_true[:, :NUM_TRUE_FRAMES] = True
+    is_true = is_true.to(device)
+    state = imaginer.begin(frames[:, 0], twist[:, 0], rays)
+    zeros = torch.zeros(batch, imaginer.tokenizer.num_tokens, 3, device=device)
+    rows = [
+        {
+            "token_ids": state.token_ids_BS,
+            "context_ids": state.token_ids_BS,
+            "expected": zeros[..., :1].expand(-1, -1, imaginer.tokenizer.quantizer.code_dim),
+            "motion": zeros,
+        }
+    ]
     for t in range(1, num_frames):
-        ids = tokenizer.encode(normalized(frames[:, t].to(device)))
-        guess, moved = expected_latents(tokenizer, seen, rays, twist[:, t], 1.0 / clips.rate_hz)
-        drifted = tokenizer.quantizer.nearest(guess)
-        context = torch.where(is_true[:, t].unsqueeze(-1), ids, drifted)
-        seen = tokenizer.decode(context)
-        true_ids.append(ids)
-        context_ids.append(context)
-        expected.append(guess)
-        motion.append(moved)
-    stacked = {"token_ids": true_ids, "context_ids": context_ids, "expected": expected, "motion": motion}
-    return {name: torch.stack(values, dim=1) for name, values in stacked.items()}
+        outlook = imaginer.outlook(state, twist[:, t])
+        true_ids, state = _next(imaginer, state, outlook, frames[:, t], is_true[:, t])
+        rows.append(
+            {
+                "token_ids": true_ids,
+                "context_ids": state.token_ids_BS,
+                "expected": outlook.expected_BSQ,
+                "motion": outlook.motion_BS3,
+            }
+        )
+    return {name: torch.stack([row[name] for row in rows], dim=1) for name in rows[0]}
+
+
+def _next(
+    imaginer: WorldModel, state: WorldState, outlook: Outlook, frames_BHWC: Tensor, is_true_B: Tensor
+) -> tuple[Tensor, WorldState]:
+    """Return the true tokens, and the state after the true frame or, in the other rows, the imagined one."""
+    pictures_BCHW = normalized(frames_BHWC)
+    true_ids_BS = imaginer.tokenizer.encode(pictures_BCHW)
+    if bool(is_true_B.all()):  # the memory is not read before something is imagined
+        memory = state.memory if state.num_frames > NUM_TRUE_FRAMES else imaginer.remembered(state)
+        return true_ids_BS, advanced(state, outlook, memory, true_ids_BS, pictures_BCHW)
+    sampled, memory = imaginer.complete(state, outlook)
+    token_ids_BS = torch.where(is_true_B.unsqueeze(-1), true_ids_BS, sampled.token_ids_BS)
+    drawn_BCHW = imaginer.draw(sampled.token_ids_BS, outlook)
+    pictures_BCHW = torch.where(is_true_B.view(-1, 1, 1, 1), pictures_BCHW, drawn_BCHW)
+    return true_ids_BS, advanced(state, outlook, memory, token_ids_BS, pictures_BCHW)
 
 
 def crop(cache: TokenCache, clip: int, start: int, num_frames: int) -> dict[str, Tensor]:
@@ -189,7 +242,7 @@ def stack(crops: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def open_or_build(
     clips: RecordedClips,
-    tokenizer: VQGAN,
+    imaginer: WorldModel,
     camera: Camera,
     path: Path,
     *,
@@ -199,8 +252,8 @@ def open_or_build(
     """Return the cache in ``path``, making it if it is not there.
 
     Raises:
-        InputError: another tokenizer made it.
+        InputError: another model made it.
     """
     if path.exists():
-        return TokenCache.open(path, made_of=ingredients(clips, tokenizer, num_frames))
-    return build_token_cache(clips, tokenizer, camera, path, num_frames=num_frames, on_progress=on_progress)
+        return TokenCache.open(path, made_of=ingredients(clips, imaginer, num_frames))
+    return build_token_cache(clips, imaginer, camera, path, num_frames=num_frames, on_progress=on_progress)

@@ -17,7 +17,7 @@ from drivesim.metrics.image import psnr
 from drivesim.tokenizer.losses import TokenizerLoss, TokenizerLossConfig
 from drivesim.tokenizer.quantizer import codebook_usage
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig, normalized, to_uint8
-from drivesim.training.data import RecordedClips
+from drivesim.training.data import ClipSource, RecordedClips
 from drivesim.training.loop import Evaluation
 
 
@@ -50,9 +50,7 @@ class TokenizerTask:
 
     name = "tokenizer"
 
-    def __init__(
-        self, config: TokenizerTrainingConfig, train: RecordedClips, validation: RecordedClips
-    ) -> None:
+    def __init__(self, config: TokenizerTrainingConfig, train: ClipSource, validation: RecordedClips) -> None:
         """Build the model; the validation frames are spread evenly over the validation clips."""
         self.model: nn.Module = TokenizerModule(config)
         self.train = train
@@ -68,18 +66,17 @@ class TokenizerTask:
         self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
     ) -> Iterator[Tensor]:
         """Yield uint8 frames (B, H, W, 3); batch ``i`` depends on seed and step alone."""
-        step = start_step
-        while True:
+        held = self.train.per_step(start_step=start_step, seed=seed, rank=rank, world_size=world_size)
+        for step, clips in enumerate(held, start=start_step):
             rng = np.random.default_rng([seed, step, rank, world_size])
-            clips = rng.integers(len(self.train), size=batch_size)
-            times = rng.integers(self.train.frames_per_clip, size=batch_size)
+            chosen = rng.integers(len(clips), size=batch_size)
+            times = rng.integers(clips.frames_per_clip, size=batch_size)
             is_flipped = rng.random(batch_size) < 0.5
-            frames = [self.train.frames[i, t] for i, t in zip(clips, times, strict=True)]
+            frames = [clips.frames[i, t] for i, t in zip(chosen, times, strict=True)]
             frames = [
                 frame[:, ::-1] if flip else frame for frame, flip in zip(frames, is_flipped, strict=True)
             ]
             yield torch.from_numpy(np.stack(frames))
-            step += 1
 
     def losses(self, model: nn.Module, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the named loss terms of one batch."""
@@ -110,9 +107,7 @@ class TokenizerTask:
         return Evaluation(metrics={"psnr_db": quality_db, "codebook_usage": usage}, picture=picture)
 
 
-def make_task(
-    config: TokenizerTrainingConfig, train: RecordedClips, validation: RecordedClips
-) -> TokenizerTask:
+def make_task(config: TokenizerTrainingConfig, train: ClipSource, validation: RecordedClips) -> TokenizerTask:
     """Return the training task of the tokenizer."""
     return TokenizerTask(config, train, validation)
 

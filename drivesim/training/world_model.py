@@ -6,9 +6,7 @@ Letters: see ``drivesim/world_model/__init__.py``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,13 +14,12 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from drivesim.checkpoint import save_module
-from drivesim.metrics.image import psnr
 from drivesim.scene.types import Camera
 from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.training.data import RecordedClips
-from drivesim.training.loop import Evaluation
-from drivesim.training.token_cache import TokenCache, crop, stack
+from drivesim.training.open_loop import OpenLoopCheck
+from drivesim.training.task import Evaluation
+from drivesim.training.token_cache import TokenSource, crop, stack
 from drivesim.world_model.conditioning import guide_features
 from drivesim.world_model.masking import MaskKind, draw_mask
 from drivesim.world_model.world_model import WorldModel, WorldModelConfig
@@ -35,7 +32,9 @@ class WorldModelTrainingConfig:
     """What world-model training needs besides the loop's own settings."""
 
     model: WorldModelConfig = field(default_factory=WorldModelConfig)
-    tokenizer: str = "drive-tiny"  # weights whose tokenizer is used: a shipped name or a file
+    init: str = (
+        "drive-tiny"  # weights to begin with: a tokenizer, or a world model to go on with (name or file)
+    )
     mask: MaskKind = MaskKind.NEXT_FRAME
     frames_per_clip: int = 36  # of each recorded clip, how many are tokenized
     frames_per_window: int = 12
@@ -57,13 +56,17 @@ class WorldModelTrainingConfig:
 
 
 class WorldModelModule(nn.Module):
-    """The world model with its training loss: a batch of token windows in, loss terms out. The tokenizer is frozen."""
+    """The world model with its training loss: a batch of token windows in, loss terms out.
+
+    The transformer and the action encoder learn; tokenizer, motion field and causal decoder are frozen.
+    """
 
     def __init__(self, model: WorldModel) -> None:
-        """Freeze the tokenizer of ``model``."""
+        """Freeze all of ``model`` but what learns here."""
         super().__init__()
-        self.world_model = model
-        model.tokenizer.requires_grad_(False)
+        self.world_model = model.requires_grad_(False)
+        for part in (model.stpt, model.action_encoder):
+            part.requires_grad_(True)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``loss`` (cross-entropy of the hidden tokens, nats) and ``accuracy``."""
@@ -105,34 +108,32 @@ class WorldModelTask:
     def __init__(
         self,
         config: WorldModelTrainingConfig,
-        cache: TokenCache,
+        tokens: TokenSource,
         validation: RecordedClips,
-        tokenizer: VQGAN,
+        world_model: WorldModel,
         camera: Camera,
     ) -> None:
-        """Build the model around a trained tokenizer."""
-        self.config, self.cache, self.camera = config, cache, camera
-        self.codebook_size = tokenizer.codebook_size
-        model_config = replace(config.model, vqgan=tokenizer.config)
-        self.model: nn.Module = WorldModelModule(WorldModel(model_config, tokenizer=tokenizer))
-        num_frames = config.model.num_context_frames + config.horizon
-        self.validation_BTHWC = torch.from_numpy(np.array(validation.frames[:, :num_frames]))
-        self.validation_twist_BTA = torch.from_numpy(validation.twist[:, :num_frames])
+        """Train the transformer of ``world_model``, in float32."""
+        self.config, self.tokens = config, tokens
+        self.codebook_size = world_model.tokenizer.codebook_size
+        self.model: nn.Module = WorldModelModule(world_model)
+        self.check = OpenLoopCheck(
+            validation, camera, num_context_frames=world_model.num_context_frames, horizon=config.horizon
+        )
 
     def batches(
         self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
     ) -> Iterator[dict[str, Tensor]]:
         """Yield token windows (B, T, ...); batch ``i`` depends on seed and step alone."""
-        config, step = self.config, start_step
-        num_frames, total = config.frames_per_window, self.cache.token_ids.shape[1]
-        while True:
+        config = self.config
+        held = self.tokens.per_step(start_step=start_step, seed=seed, rank=rank, world_size=world_size)
+        for step, cache in enumerate(held, start=start_step):
             rng = np.random.default_rng([seed, step, rank, world_size])
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            clips = rng.integers(len(self.cache), size=batch_size)
-            starts = rng.integers(total - num_frames + 1, size=batch_size)
-            batch = stack(
-                [crop(self.cache, int(i), int(t), num_frames) for i, t in zip(clips, starts, strict=True)]
-            )
+            clips = rng.integers(len(cache), size=batch_size)
+            starts = rng.integers(cache.token_ids.shape[1] - config.frames_per_window + 1, size=batch_size)
+            windows = zip(clips, starts, strict=True)
+            batch = stack([crop(cache, int(i), int(t), config.frames_per_window) for i, t in windows])
             shape = batch["token_ids"].shape
             batch["is_masked"] = draw_mask(config.mask, shape[0], shape[1], shape[2], generator)
             rate = torch.rand(batch_size, 1, 1, generator=generator) * config.context_noise
@@ -140,7 +141,6 @@ class WorldModelTask:
             noise = torch.randint(self.codebook_size, shape, generator=generator, dtype=torch.int32)
             batch["context_ids"] = torch.where(is_noise, noise, batch["context_ids"])
             yield batch
-            step += 1
 
     def losses(
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
@@ -156,46 +156,6 @@ class WorldModelTask:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> Evaluation:
-        """Imagine the validation clips open loop; PSNR gain over repeating the last frame, per step, and a picture."""
-        world_model: WorldModel = model.world_model  # type: ignore[assignment]
-        device = next(world_model.parameters()).device
-        context = self.config.model.num_context_frames
-        twist_BTA = self.validation_twist_BTA.to(device)
-        imagined = []
-        with torch.autocast(device.type, torch.bfloat16):
-            state = world_model.observe(
-                self.validation_BTHWC[:, :context], twist_BTA[:, :context], self.camera
-            )
-            for t in range(context, self.validation_BTHWC.shape[1]):
-                step = world_model.imagine(state, twist_BTA[:, t])
-                state = step.state
-                imagined.append(step.frames_BHWC)
-        imagined_BTHWC = torch.stack(imagined, dim=1)
-        true_BTHWC = self.validation_BTHWC[:, context:]
-        last_BTHWC = self.validation_BTHWC[:, context - 1 : context].expand_as(true_BTHWC)
-        is_moving_B = self.validation_twist_BTA[:, context, 0].numpy() > 1.0  # else repeating is exact
-        last_BT = psnr(last_BTHWC.numpy(), true_BTHWC.numpy())
-        gain_BT = psnr(imagined_BTHWC.numpy(), true_BTHWC.numpy()) - last_BT
-        gain_T = gain_BT[is_moving_B].mean(axis=0) if is_moving_B.any() else np.zeros(gain_BT.shape[1])
-        metrics = {f"gain_db_at_{t + 1}": float(gain_T[t]) for t in range(len(gain_T))}
-        shown = torch.cat([true_BTHWC[:4], imagined_BTHWC[:4]], dim=1)
-        picture = rearrange(shown, "b (k t) h w c -> (b k h) (t w) c", k=2).numpy()
-        return Evaluation(metrics=metrics, picture=picture)
-
-
-def make_task(
-    config: WorldModelTrainingConfig,
-    cache: TokenCache,
-    validation: RecordedClips,
-    *,
-    tokenizer: VQGAN,
-    camera: Camera,
-) -> WorldModelTask:
-    """Return the training task of the world model."""
-    return WorldModelTask(config, cache, validation, tokenizer, camera)
-
-
-def save_world_model(model: nn.Module, path: Path, *, facts: dict[str, Any] | None = None) -> None:
-    """Write the trained world model of a training module, with its tokenizer, as a checkpoint."""
-    world_model: WorldModel = model.world_model  # type: ignore[assignment]
-    save_module(world_model, path, kind="world-model", config=world_model.config, facts=facts)
+        """Imagine the validation clips open loop."""
+        assert isinstance(model, WorldModelModule)
+        return self.check.evaluate(model.world_model)

@@ -1,0 +1,62 @@
+"""The open-loop check of a world model in training: imagined validation clips beside the recorded ones.
+
+Letters: `B` clips, `T` frames, `H W` pixels, `A` = 2 (speed in m/s, yaw rate in rad/s).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from drivesim.metrics.image import psnr
+from drivesim.scene.types import Camera
+from drivesim.training.data import RecordedClips
+from drivesim.training.task import Evaluation
+from drivesim.world_model.pretrained import fast_dtype
+from drivesim.world_model.world_model import WorldModel
+
+MIN_SPEED_MPS = 1.0  # repeating the last frame is exact for a standing car
+
+
+class OpenLoopCheck:
+    """Validation clips that a world model goes on from under their recorded motion."""
+
+    def __init__(
+        self, clips: RecordedClips, camera: Camera, *, num_context_frames: int, horizon: int
+    ) -> None:
+        """Keep as many frames of each clip as are needed."""
+        self.camera, self.context = camera, num_context_frames
+        num_frames = min(num_context_frames + horizon, clips.frames_per_clip)
+        self.frames_BTHWC = torch.from_numpy(np.array(clips.frames[:, :num_frames]))
+        self.twist_BTA = torch.from_numpy(clips.twist[:, :num_frames])
+
+    def imagined(self, model: WorldModel) -> Tensor:
+        """Return the frames (B, T, H, W, 3) after the context."""
+        device = next(model.parameters()).device
+        twist_BTA, frames = self.twist_BTA.to(device), []
+        dtype = fast_dtype(device.type)
+        with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
+            state = model.observe(
+                self.frames_BTHWC[:, : self.context], twist_BTA[:, : self.context], self.camera
+            )
+            for t in range(self.context, self.frames_BTHWC.shape[1]):
+                step = model.imagine(state, twist_BTA[:, t])
+                state = step.state
+                frames.append(step.frames_BHWC)
+        return torch.stack(frames, dim=1)
+
+    def evaluate(self, model: WorldModel) -> Evaluation:
+        """Return the PSNR gain over repeating the last frame, per step, and recorded frames above imagined ones."""
+        imagined_BTHWC = self.imagined(model)
+        true_BTHWC = self.frames_BTHWC[:, self.context :]
+        last_BTHWC = self.frames_BTHWC[:, self.context - 1 : self.context].expand_as(true_BTHWC)
+        is_moving_B = self.twist_BTA[:, self.context, 0].numpy() > MIN_SPEED_MPS
+        last_BT = psnr(last_BTHWC.numpy(), true_BTHWC.numpy())
+        gain_BT = psnr(imagined_BTHWC.numpy(), true_BTHWC.numpy()) - last_BT
+        gain_T = gain_BT[is_moving_B].mean(axis=0) if is_moving_B.any() else np.zeros(gain_BT.shape[1])
+        metrics = {f"gain_db_at_{t + 1}": float(gain_T[t]) for t in range(len(gain_T))}
+        shown = torch.cat([true_BTHWC[:4], imagined_BTHWC[:4]], dim=1)
+        picture = rearrange(shown, "b (k t) h w c -> (b k h) (t w) c", k=2).numpy()
+        return Evaluation(metrics=metrics, picture=picture)

@@ -1,0 +1,118 @@
+"""What a training run learns from: recordings that are kept, recordings streamed while it runs, or recorded scenes."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+from drivesim import console
+from drivesim.checkpoint import tensor_hash
+from drivesim.errors import InputError
+from drivesim.files import remove_abandoned
+from drivesim.scene.types import Camera, front_camera
+from drivesim.training.clip_pool import ClipPool
+from drivesim.training.config import TrainConfig
+from drivesim.training.data import ClipSource, DataConfig, DataSource, RecordedClips, open_or_record
+from drivesim.training.data import facts_of as recording_facts
+from drivesim.training.scene_source import camera_groups, open_or_convert
+from drivesim.training.token_cache import TokenSource, open_or_build
+from drivesim.training.token_stream import TokenStream
+from drivesim.world_model.pretrained import fast_dtype
+from drivesim.world_model.world_model import WorldModel
+
+
+@dataclass(kw_only=True, slots=True)
+class Sources:
+    """The clips of a run and the camera that took them."""
+
+    train: ClipSource
+    validation: RecordedClips
+    camera: Camera
+    frames_per_clip: int
+
+
+def open_sources(config: TrainConfig) -> Sources:
+    """Open what ``config.data.source`` names; what is not there yet is made first, with a progress bar.
+
+    Raises:
+        InputError: no such data, or scenes of several cameras.
+    """
+    if config.data.source is DataSource.SCENES:
+        return _scenes(config)
+    if config.data.source is DataSource.STREAM:
+        _, validation = _recorded_clips(config.data, is_train_needed=False)
+        return Sources(
+            train=ClipPool(stream=config.stream, pool=config.pool),
+            validation=validation,
+            camera=front_camera(),
+            frames_per_clip=config.stream.frames_per_clip,
+        )
+    train, validation = _recorded_clips(config.data)
+    assert train is not None
+    return Sources(
+        train=train, validation=validation, camera=front_camera(), frames_per_clip=train.frames_per_clip
+    )
+
+
+def token_source(sources: Sources, model: WorldModel, config: TrainConfig) -> TokenSource:
+    """Return the tokens of a run's clips; pasts are imagined with inference's precision, by a copy of ``model``."""
+    device = "cpu"  # the loop moves the model later
+    imaginer = deepcopy(model).requires_grad_(False).to(fast_dtype(device))
+    if isinstance(sources.train, ClipPool):
+        return TokenStream(stream=config.stream, pool=config.pool, imaginer=imaginer, camera=sources.camera)
+    assert isinstance(sources.train, RecordedClips)
+    clips, num_frames = sources.train, config.world_model.frames_per_clip
+    path = clips.path.parent / f"tokens-{tensor_hash(imaginer.state_dict())[:8]}"
+    remove_abandoned(path)
+    with console.progress_bar("tokenizing clips", len(clips)) as bar:
+        return open_or_build(
+            clips, imaginer, sources.camera, path, num_frames=num_frames, on_progress=bar.update
+        )
+
+
+def facts_of(config: TrainConfig) -> dict[str, object]:
+    """Return what a run learned from as plain JSON, for model cards; where it lies is left out."""
+    facts: dict[str, object] = {"source": config.data.source.value}
+    if config.data.source is DataSource.STREAM:
+        stream = config.stream
+        facts |= {"first_seed": stream.first_seed, "last_seed": stream.last_seed}
+    if config.data.source is DataSource.SCENES:
+        return facts | {"version": config.scenes.version, "scenes": list(config.scenes.scenes) or "all"}
+    return facts | recording_facts(config.data)
+
+
+def _scenes(config: TrainConfig) -> Sources:
+    if not config.scenes.dataroot:
+        raise InputError("data.source=scenes needs scenes.dataroot=FOLDER, a nuScenes-schema data set")
+    train, validation = open_or_convert(config.scenes)
+    cameras = [camera for clips in (train, validation) for camera, _ in camera_groups(clips)]
+    first = cameras[0]
+    if any(not _is_same(camera, first) for camera in cameras):
+        raise InputError(
+            "the scenes were taken by different cameras, and a run trains for one; choose those of one with "
+            "scenes.scenes=[...]"
+        )
+    return Sources(train=train, validation=validation, camera=first, frames_per_clip=train.frames_per_clip)
+
+
+def _is_same(camera: Camera, other: Camera) -> bool:
+    return bool(
+        (camera.intrinsic == other.intrinsic).all() and (camera.ego_from_cam == other.ego_from_cam).all()
+    )
+
+
+def _recorded_clips(
+    config: DataConfig, *, is_train_needed: bool = True
+) -> tuple[RecordedClips | None, RecordedClips]:
+    """Open the training and validation recordings; what is missing is recorded first."""
+    sizes = {"validation": config.num_validation_clips} | (
+        {"train": config.num_clips} if is_train_needed else {}
+    )
+    num_missing = sum(size for name, size in sizes.items() if not (Path(config.path) / name).exists())
+    for name in sizes:
+        remove_abandoned(Path(config.path) / name)
+    if num_missing == 0:
+        return open_or_record(config, is_train_needed=is_train_needed)
+    with console.progress_bar("recording clips", num_missing) as bar:
+        return open_or_record(config, is_train_needed=is_train_needed, on_progress=lambda _: bar.advance())

@@ -1,0 +1,88 @@
+"""Streamed clips as tokens: what the token cache holds of recorded clips, made of a stream while training runs."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from drivesim.scene.types import Camera
+from drivesim.training.clip_pool import Arrays, PoolConfig, pooled, streamed_parts
+from drivesim.training.stream import StreamConfig
+from drivesim.training.token_cache import CACHE_ARRAYS, TokenCache, crop, stack, tokenize_clips
+from drivesim.world_model.motion import camera_rays
+from drivesim.world_model.world_model import WorldModel
+
+_HALF = ("expected", "motion")  # kept in half precision, as in a cache on disk
+
+
+@dataclass(kw_only=True, slots=True)
+class TokenStream:
+    """Streamed clips as tokens: the stream, the pool they are held in, and the model that imagines pasts."""
+
+    stream: StreamConfig
+    pool: PoolConfig
+    imaginer: WorldModel  # a frozen copy, not the model in training: a resumed run must make the same tokens
+    camera: Camera
+
+    def per_step(
+        self, *, start_step: int, seed: int, rank: int, world_size: int
+    ) -> Generator[TokenCache, None, None]:
+        """Yield for every step the tokens of the clips in the pool; only valid until the next step."""
+
+        def parts(first: int) -> Generator[Arrays, None, None]:
+            return self._parts(first, seed=seed, rank=rank, world_size=world_size)
+
+        with closing(pooled(parts, self.pool, start_step=start_step)) as held:
+            for arrays in held:
+                yield TokenCache(**arrays)
+
+    def _parts(self, first: int, *, seed: int, rank: int, world_size: int) -> Generator[Arrays, None, None]:
+        """Yield the tokens of parts of clips; the past of every second part is imagined."""
+        rays = camera_rays(self.camera).to(next(self.imaginer.parameters()).device)
+        self.imaginer.eval()
+        source = streamed_parts(
+            self.stream, self.pool, first_part=first, seed=seed, rank=rank, world_size=world_size
+        )
+        with closing(source):
+            for number, clips in enumerate(source, start=first):
+                chance = np.random.default_rng([seed, number, rank, world_size])
+                generator = torch.Generator().manual_seed(int(chance.integers(2**62)))
+                tokens = tokenize_clips(clips, self.imaginer, rays, generator, is_imagined=number % 2 == 1)
+                yield {name: _array(name, value) for name, value in tokens.items()} | {"twist": clips.twist}
+
+
+def tokenized_batches(
+    tokens: TokenStream,
+    *,
+    frames_per_window: int,
+    start_step: int,
+    batch_size: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Generator[dict[str, Tensor], None, None]:
+    """Yield windows (B, T, ...) of streamed clips by the names of the token cache; masks are the task's own.
+
+    Batch ``i`` depends on its number, the seed, the rank and the number of processes alone.
+    """
+    caches = tokens.per_step(start_step=start_step, seed=seed, rank=rank, world_size=world_size)
+    with closing(caches):
+        for step, cache in enumerate(caches, start=start_step):
+            rng = np.random.default_rng([seed, step, rank, world_size])
+            clips = rng.integers(len(cache), size=batch_size)
+            starts = rng.integers(cache.token_ids.shape[1] - frames_per_window + 1, size=batch_size)
+            windows = zip(clips, starts, strict=True)
+            yield stack([crop(cache, int(i), int(t), frames_per_window) for i, t in windows])
+
+
+def _array(name: str, value: Tensor) -> np.ndarray[Any, Any]:
+    assert name in CACHE_ARRAYS
+    if name in _HALF:
+        return value.to("cpu", torch.float16).numpy()
+    return value.to("cpu", torch.int32).numpy()
