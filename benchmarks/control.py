@@ -10,13 +10,20 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.report import Report
-from benchmarks.statistics import bootstrap_mean, wilson_share
+from benchmarks.statistics import (
+    bootstrap_correlation,
+    bootstrap_mean,
+    bootstrap_ratio,
+    bootstrap_steps,
+    wilson_share,
+)
 from drivesim.inverse_dynamics import InverseDynamics
 from drivesim.metrics.motion import RoadMotion, turning_px
 from drivesim.scene.types import Camera
 
 Images = NDArray[np.uint8]
 FloatArray = NDArray[np.float64]
+PAIRS_AT_ONCE = 32
 
 
 @dataclass(kw_only=True, slots=True)
@@ -27,6 +34,14 @@ class ManeuverFrames:
     right: Images
     slow: Images
     fast: Images
+
+
+@dataclass(kw_only=True, slots=True)
+class Reading:
+    """What an inverse dynamics model reads from clips."""
+
+    twist: FloatArray  # (B, T, 2) speed in m/s and yaw rate in rad/s between neighbouring frames
+    is_readable: NDArray[np.bool_]  # (B, T) the error that it expects of itself is within its limits
 
 
 @dataclass(kw_only=True, slots=True)
@@ -48,25 +63,23 @@ class MotionReader:
 
     def idm_speed_mps(self, frames: Images) -> FloatArray:
         """Return (B,) the inverse dynamics model's mean speed."""
-        return np.asarray(self.idm_twist(frames)[..., 0].mean(axis=1))
+        return np.asarray(self.read(frames).twist[..., 0].mean(axis=1))
 
-    def idm_twist(self, frames: Images) -> FloatArray:
-        """Return (B, T - 1, 2) the inverse dynamics model's speed and yaw rate between frames."""
-        return self._estimates(frames)[0]
-
-    def readable(self, frames: Images) -> NDArray[np.bool_]:
-        """Return (B, T - 1) which steps the inverse dynamics model can read."""
-        return self._estimates(frames)[1]
-
-    def _estimates(self, frames: Images) -> tuple[FloatArray, NDArray[np.bool_]]:
+    def read(self, frames: Images) -> Reading:
+        """Return what the inverse dynamics model reads between the frames of clips (B, 1 + T, H, W, 3)."""
         assert self.inverse_dynamics is not None
+        shape = (frames.shape[0], frames.shape[1] - 1)
+        clips, steps = (index.ravel() for index in np.indices(shape))
         twists, flags = [], []
-        for clip in frames:
-            pictures = torch.from_numpy(np.array(clip))
-            estimate = self.inverse_dynamics.estimate(pictures[:-1], pictures[1:])
-            twists.append(estimate.twist_BA.double().numpy())
-            flags.append(estimate.is_readable_B.numpy())
-        return np.stack(twists), np.stack(flags)
+        for first in range(0, len(clips), PAIRS_AT_ONCE):
+            clip, step = clips[first : first + PAIRS_AT_ONCE], steps[first : first + PAIRS_AT_ONCE]
+            previous, current = (torch.from_numpy(frames[clip, at]) for at in (step, step + 1))
+            estimate = self.inverse_dynamics.estimate(previous, current)
+            twists.append(estimate.twist_BA.double().cpu().numpy())
+            flags.append(estimate.is_readable_B.cpu().numpy())
+        return Reading(
+            twist=np.concatenate(twists).reshape(*shape, 2), is_readable=np.concatenate(flags).reshape(shape)
+        )
 
 
 def add_control_rows(
@@ -97,50 +110,83 @@ def add_control_rows(
     report.add(f"speed_fast_mps{suffix}", float(fast_mps.mean()), note="12 is right")
 
 
+@dataclass(kw_only=True, slots=True)
+class Driven:
+    """The motion that was commanded, beside what is needed to judge readings of it."""
+
+    twist: FloatArray  # (B, T, 2)
+    groups: list[int]  # (B,) scene of each start
+    rate_hz: float
+
+    @property
+    def steps_at_2s(self) -> int:
+        """Return after how many steps two seconds have passed."""
+        return round(2.0 * self.rate_hz)
+
+
 def add_motion_rows(
-    report: Report,
-    shown: Images,
-    twist_BTA: NDArray[np.float32],
-    reader: MotionReader,
-    *,
-    groups: Sequence[int],
-    suffix: str = "",
-) -> None:
+    report: Report, reading: Reading, driven: Driven, *, horizons: Sequence[int], suffix: str = ""
+) -> FloatArray:
     """Add how well the inverse dynamics model reads the driven motion from a world's frames.
 
     Args:
         report: Where the rows go.
-        shown: (B, 1 + T, H, W, 3) frames, the start's own first.
-        twist_BTA: (B, T, 2) speed in m/s and yaw rate in rad/s that were driven.
-        reader: The instruments, an inverse dynamics model among them.
-        groups: (B,) scene of each start.
+        reading: Of the world's frames.
+        driven: What was commanded.
+        horizons: At which the trajectory error gets a row of its own.
         suffix: "" for the model, "_true_frames" and the like for floors.
+
+    Returns:
+        (B, T) trajectory errors in m.
     """
-    true_twist, (batch, steps) = twist_BTA.astype(np.float64), twist_BTA.shape[:2]
-    read = reader.idm_twist(shown)
-    errors = trajectory_errors(read, true_twist, rate_hz=reader.rate_hz)
-    floor = " floor" if suffix else ""
-    average, final = (bootstrap_mean(e, groups) for e in (errors.average_m, errors.final_m))
-    report.add_estimate(f"trajectory_error_m{suffix}", average, note=f"mean over {steps} steps{floor}")
-    report.add_estimate(f"final_trajectory_error_m{suffix}", final, note=f"after {steps} steps{floor}")
-    report.add(f"yaw_rate_correlation{suffix}", correlation(read[..., 1], true_twist[..., 1]))
-    report.add(f"speed_correlation{suffix}", correlation(read[..., 0], true_twist[..., 0]))
-    share = float(reader.readable(shown).mean())
-    report.add(f"readable_share{suffix}", share, note=f"of {batch * steps} steps")
+    for column, name in ((1, "yaw_rate_correlation"), (0, "speed_correlation")):
+        read, commanded = reading.twist[..., column], driven.twist[..., column]
+        estimate = bootstrap_correlation(read, commanded, driven.groups)
+        note = "" if suffix else "commanded and read by the IDM, over all steps"
+        report.add_estimate(f"{name}{suffix}", estimate, note=note)
+        steps = range(read.shape[1])
+        by_step = [bootstrap_correlation(read[:, t], commanded[:, t], driven.groups) for t in steps]
+        report.add_series(f"{name}{suffix}", by_step)
+    errors_m = trajectory_errors_m(reading.twist, driven.twist, rate_hz=driven.rate_hz)
+    estimates = bootstrap_steps(errors_m, driven.groups)
+    note = "" if suffix else "the track read by the IDM against the commanded one"
+    report.add_series(f"trajectory_error_m{suffix}", estimates, named_steps=horizons, note=note)
+    shares = bootstrap_steps(reading.is_readable, driven.groups)
+    report.add_series(f"readable_share{suffix}", shares)
+    share = bootstrap_mean(reading.is_readable.mean(axis=1), driven.groups)
+    note = "" if suffix else "steps at which the IDM trusts its reading"
+    report.add_estimate(f"readable_share{suffix}", share, note=note)
+    return errors_m
 
 
-@dataclass(kw_only=True, slots=True)
-class TrajectoryErrors:
-    """How far a clip's motion, read by the inverse dynamics model, leads from the driven one."""
+def add_trajectory_rows(report: Report, errors_m: dict[str, FloatArray], driven: Driven) -> None:
+    """Add the trajectory error at two seconds, its floor on true frames and their ratio.
 
-    average_m: FloatArray  # (B,) mean over the steps
-    final_m: FloatArray  # (B,)
+    Args:
+        report: Where the rows go; it gets none if the horizon ends before two seconds.
+        errors_m: (B, T) by suffix, from `add_motion_rows`.
+        driven: What was commanded.
+    """
+    step = driven.steps_at_2s
+    if errors_m[""].shape[1] < step:
+        return
+    names = {
+        "": "trajectory_error_m_at_2s",
+        "_true_frames": "trajectory_error_floor_m_at_2s",
+        "_tokenized_frames": "trajectory_error_m_at_2s_tokenized_frames",
+    }
+    for suffix, name in names.items():
+        estimate = bootstrap_mean(errors_m[suffix][:, step - 1], driven.groups)
+        note = "the floor: the IDM on recorded frames" if suffix == "_true_frames" else ""
+        report.add_estimate(name, estimate, note=note)
+    imagined, floor = errors_m[""][:, step - 1], errors_m["_true_frames"][:, step - 1]
+    ratio = bootstrap_ratio(imagined, floor, driven.groups)
+    report.add_estimate("trajectory_error_over_floor_at_2s", ratio, note="ratio of the two means")
 
 
-def trajectory_errors(read_twist: FloatArray, true_twist: FloatArray, *, rate_hz: float) -> TrajectoryErrors:
-    """Integrate (B, T, 2) twists into tracks and compare them position by position."""
-    gap_m = np.linalg.norm(track(read_twist, rate_hz) - track(true_twist, rate_hz), axis=-1)
-    return TrajectoryErrors(average_m=gap_m.mean(axis=1), final_m=gap_m[:, -1])
+def trajectory_errors_m(read_twist: FloatArray, true_twist: FloatArray, *, rate_hz: float) -> FloatArray:
+    """Integrate (B, T, 2) twists into tracks; return the (B, T) distances between their positions in m."""
+    return np.asarray(np.linalg.norm(track(read_twist, rate_hz) - track(true_twist, rate_hz), axis=-1))
 
 
 def track(twist: FloatArray, rate_hz: float) -> FloatArray:
@@ -150,11 +196,3 @@ def track(twist: FloatArray, rate_hz: float) -> FloatArray:
     chord = twist[..., 0] / rate_hz * np.sinc(0.5 * turned / np.pi)
     steps = np.stack([chord * np.cos(heading), chord * np.sin(heading)], axis=-1)
     return np.asarray(np.cumsum(steps, axis=1))
-
-
-def correlation(a: Sequence[float] | FloatArray, b: Sequence[float] | FloatArray) -> float:
-    """Return Pearson's correlation of two series of any shape; 0 where one of them does not vary."""
-    a, b = np.ravel(np.asarray(a)), np.ravel(np.asarray(b))
-    if a.std() < 1e-9 or b.std() < 1e-9:
-        return 0.0
-    return float(np.corrcoef(a, b)[0, 1])

@@ -1,255 +1,217 @@
 """How true is the imagined world? `python -m benchmarks.fidelity --out F.json` measures it on held-out roads.
 
-The model sees recorded frames, then goes on alone under the recorded actions: picture quality beside
+The model sees recorded frames, then goes on alone under the recorded actions: picture quality over the horizon beside
 repeat-last-frame and the tokenizer's ceiling, the effect of actions, and motion read back from the pictures. Then
 it is steered hard left and hard right, driven fast and slow, from the same starts; the reference world drives the
-same manoeuvres, so that the instruments are tested on true frames in the same run.
+same manoeuvres, so that the instruments are tested on true frames in the same run. Last, it keeps the lane for a
+hundred seconds (`drift.py`). `--rounds` compares decoding rounds instead (`decoding_rounds.py`).
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
-from benchmarks import maneuvers
-from benchmarks.control import (
-    ManeuverFrames,
-    MotionReader,
-    add_control_rows,
-    add_motion_rows,
+from benchmarks.decoding_rounds import compare_samplers, rounds_plot, samplers_of, show_samplers
+from benchmarks.drift import add_drift_rows, drift_sheet, measure_drift
+from benchmarks.fidelity_figures import (
+    HORIZON,
+    FidelityConfig,
+    instruments,
+    maneuver_sheet,
+    measure,
+    moving_pictures,
+    moving_starts,
+    sheet,
 )
+from benchmarks.fidelity_page import PLOTS
 from benchmarks.held_out import (
     HeldOutScene,
-    IsEligible,
-    Start,
-    draw_starts,
+    check_horizon,
+    check_seeds,
     embedded_scenes,
-    is_drivable,
-    is_moving,
     record_held_out,
 )
-from benchmarks.maneuvers import TrueFrames, drive_reference
-from benchmarks.open_loop import Images, OpenLoop, Twists, future
-from benchmarks.pictures import (
-    Clips,
-    add_learned_rows,
-    add_picture_rows,
-    add_tokenizer_rows,
-    tokenized,
-)
-from benchmarks.report import Report, machine_facts, run_command, write_sheet
+from benchmarks.lane_drives import DriftConfig
+from benchmarks.page import Picture, write_page
+from benchmarks.pictures import learned_facts, open_networks
+from benchmarks.report import Report, Sheet, check_out, machine_facts, run_command, write_sheet
 from drivesim.errors import InputError
 from drivesim.inverse_dynamics import InverseDynamics, load_inverse_dynamics
 from drivesim.metrics.image import Extractor
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
+from drivesim.scene.types import Scene
+from drivesim.video import write_video
 from drivesim.world_model.pretrained import load_world_model
+from drivesim.world_model.sampler import UnmaskOrder
 from drivesim.world_model.world_model import WorldModel
 
-NAMED_HORIZONS = (1, 3, 6)
-SHEET_ROWS = 6
-SHEET_STEP = 3  # of the manoeuvres; later the view is one that nobody has seen
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Extent:
+    """How much is measured unless the command line says otherwise."""
+
+    num_scenes: int
+    starts: int
+    drift_roads: int
+    drift_steps: int
 
 
-@dataclass(kw_only=True, slots=True)
-class FidelityConfig:
-    """What is measured, and from how many starts."""
-
-    horizon: int = 12
-    num_starts: int = 64
-    batch_size: int = 8
-    seed: int = 0
-    learned: dict[Extractor, Path | None] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Refuse horizons that leave out the named ones, and no starts."""
-        if self.horizon < max(NAMED_HORIZONS):
-            raise InputError(f"--horizon must be at least {max(NAMED_HORIZONS)}, got {self.horizon}")
-        if self.num_starts < 1 or self.batch_size < 1:
-            raise InputError(
-                f"--starts and --batch must be at least 1, got {self.num_starts} and {self.batch_size}"
-            )
-
-    @property
-    def horizons(self) -> list[int]:
-        """Return the steps at which pictures are compared."""
-        return sorted({*NAMED_HORIZONS, self.horizon})
-
-
-@dataclass(kw_only=True, slots=True)
-class Measured:
-    """The numbers, and pictures to look at beside them."""
-
-    report: Report
-    clips: Clips
-    maneuver_frames: ManeuverFrames
-
-
-def measure(
-    model: WorldModel,
-    scenes: Sequence[HeldOutScene],
-    config: FidelityConfig,
-    *,
-    inverse_dynamics: InverseDynamics | None = None,
-    true_frames_fn: TrueFrames = drive_reference,
-) -> Measured:
-    """Measure a world model on held-out scenes.
-
-    Args:
-        model: In evaluation mode.
-        scenes: Recordings that it never saw.
-        config: What to measure.
-        inverse_dynamics: Reads motion from frames; without it there are no trajectory errors.
-        true_frames_fn: Shows what the ground truth looks like under a manoeuvre.
-    """
-    scene = scenes[0].scene
-    open_loop = OpenLoop(model=model, camera=scene.camera, batch_size=config.batch_size, seed=config.seed)
-    reader = MotionReader(camera=scene.camera, rate_hz=scene.rate_hz, inverse_dynamics=inverse_dynamics)
-    report = Report(title="fidelity")
-    starts = _starts(scenes, config, open_loop, is_eligible=is_moving)
-    clips, true_twist = _logged_clips(open_loop, scenes, starts, config)
-    add_picture_rows(report, clips, config.horizons)
-    add_learned_rows(report, clips, config.horizons, config.learned)
-    flat = clips.target[:, :: max(1, config.horizon // 4)]
-    groups = np.repeat(clips.groups, flat.shape[1]).tolist()
-    recorded = np.ascontiguousarray(flat.reshape(-1, *flat.shape[2:]))
-    add_tokenizer_rows(report, recorded, tokenized(model.tokenizer, recorded), groups)
-    if inverse_dynamics is not None:
-        for suffix, shown in _shown_worlds(open_loop, clips).items():
-            add_motion_rows(report, shown, true_twist, reader, groups=clips.groups, suffix=suffix)
-    is_eligible = partial(is_drivable, min_speed_mps=maneuvers.MIN_STEERING_SPEED_MPS)
-    steered = _starts(scenes, config, open_loop, is_eligible=is_eligible)
-    imagined, true = _maneuver_frames(open_loop, scenes, steered, true_frames_fn)
-    add_control_rows(report, imagined, reader)
-    add_control_rows(report, true, reader, suffix="_true_frames")
-    return Measured(report=report, clips=clips, maneuver_frames=imagined)
-
-
-def _starts(
-    scenes: Sequence[HeldOutScene],
-    config: FidelityConfig,
-    open_loop: OpenLoop,
-    *,
-    is_eligible: IsEligible,
-) -> list[Start]:
-    drawn = draw_starts(
-        scenes,
-        config.num_starts,
-        num_context_frames=open_loop.num_context_frames,
-        horizon=config.horizon,
-        is_eligible=is_eligible,
-        seed=config.seed,
-    )
-    return sorted(drawn, key=lambda start: (start.scene_index, start.frame_index))
-
-
-def _logged_clips(
-    open_loop: OpenLoop, scenes: Sequence[HeldOutScene], starts: Sequence[Start], config: FidelityConfig
-) -> tuple[Clips, Twists]:
-    """Imagine every start's future under its logged actions and under random ones."""
-    target, twist_BTA = future(scenes, starts, config.horizon)
-    random_BTA = np.stack(
-        [
-            maneuvers.random_twist(
-                scenes[start.scene_index], start.frame_index, config.horizon, seed=config.seed + index
-            )
-            for index, start in enumerate(starts)
-        ]
-    )
-    clips = Clips(
-        target=target,
-        imagined=open_loop.imagine(scenes, starts, twist_BTA, label="under the logged actions"),
-        randomly_driven=open_loop.imagine(scenes, starts, random_BTA, label="under random actions"),
-        last=_last_frames(scenes, starts),
-        groups=[start.scene_index for start in starts],
-    )
-    return clips, twist_BTA
-
-
-def _last_frames(scenes: Sequence[HeldOutScene], starts: Sequence[Start]) -> Images:
-    return np.stack([scenes[start.scene_index].frames(start.frame_index, 1)[0] for start in starts])
-
-
-def _shown_worlds(open_loop: OpenLoop, clips: Clips) -> dict[str, Images]:
-    """Return by suffix the worlds whose motion is read: imagined, and as floors true frames and tokenized ones."""
-    flat = clips.target.reshape(-1, *clips.target.shape[2:])
-    ceiling = tokenized(open_loop.model.tokenizer, flat).frames.reshape(clips.target.shape)
-    worlds = {"": clips.imagined, "_true_frames": clips.target, "_tokenized_frames": ceiling}
-    return {
-        suffix: np.concatenate([clips.last[:, None], frames], axis=1) for suffix, frames in worlds.items()
-    }
-
-
-def _maneuver_frames(
-    open_loop: OpenLoop,
-    scenes: Sequence[HeldOutScene],
-    starts: Sequence[Start],
-    true_frames_fn: TrueFrames,
-) -> tuple[ManeuverFrames, ManeuverFrames]:
-    """Drive the four manoeuvres from every start, in the model and in the reference world."""
-    plans = maneuvers.plan_all(scenes, starts)
-    imagined = {}
-    for name, planned in plans.items():
-        twist_BTA = np.stack([maneuver.twist for maneuver in planned])
-        imagined[name] = open_loop.imagine(scenes, starts, twist_BTA, label=f"imagined: {name}")
-    true = maneuvers.true_frames(scenes, starts, plans, true_frames_fn=true_frames_fn)
-    last = _last_frames(scenes, starts)[:, None]
-    worlds = [
-        {name: np.concatenate([last, frames], axis=1) for name, frames in world.items()}
-        for world in (imagined, true)
-    ]
-    return ManeuverFrames(**worlds[0]), ManeuverFrames(**worlds[1])
-
-
-def sheet(measured: Measured, horizons: Sequence[int]) -> list[list[tuple[str, Images]]]:
-    """Return labelled pictures, one row per start: recorded above imagined, then the four manoeuvres."""
-    clips, driven = measured.clips, measured.maneuver_frames
-    rows: list[list[tuple[str, Images]]] = []
-    for index in np.linspace(0, len(clips.target) - 1, min(SHEET_ROWS, len(clips.target))).astype(int):
-        recorded = [(f"recorded +{h}", clips.target[index, h - 1]) for h in horizons]
-        imagined = [(f"imagined +{h}", clips.imagined[index, h - 1]) for h in horizons]
-        rows += [[("start", clips.last[index]), *recorded], [("start", clips.last[index]), *imagined]]
-    for index in np.linspace(0, len(driven.left) - 1, min(SHEET_ROWS, len(driven.left))).astype(int):
-        named = {"left": driven.left, "right": driven.right, "slow": driven.slow, "fast": driven.fast}
-        shown = [(f"{name} +{SHEET_STEP}", frames[index, SHEET_STEP]) for name, frames in named.items()]
-        rows.append([("start", driven.left[index, 0]), *shown][: len(horizons) + 1])
-    return rows
+FULL = Extent(num_scenes=64, starts=64, drift_roads=8, drift_steps=600)
+QUICK = Extent(num_scenes=12, starts=12, drift_roads=4, drift_steps=100)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, record, measure, print, write."""
     options = parse(arguments)
+    check_out(options.out)
     torch.set_num_threads(options.threads)
-    weights = {Extractor.LPIPS: options.lpips, Extractor.FID: options.fid, Extractor.FVD: options.fvd}
+    networks = open_networks({kind: getattr(options, kind.value) for kind in Extractor})
     config = FidelityConfig(
-        horizon=options.horizon, num_starts=options.starts, batch_size=options.batch, learned=weights
+        horizon=options.horizon,
+        num_starts=options.starts,
+        takes_fewer=options.takes_fewer,
+        batch_size=options.batch,
+        networks=networks,
     )
     model = load_world_model(options.weights)
     inverse_dynamics = None if options.idm == "none" else load_inverse_dynamics(options.idm)
-    if options.scenes:
-        scenes = embedded_scenes(options.scenes)
-    else:
-        scenes = record_held_out(
-            first_seed=options.seed, num_scenes=options.num_scenes, num_frames=options.frames
-        )
+    scenes = _scenes(options, num_context_frames=model.num_context_frames)
+    check_fit(model, inverse_dynamics, scenes[0].scene, weights=options.weights)
+    if options.rounds:
+        _compare_rounds(options, model, scenes, config)
+        return
+    _measure_and_write(options, model, scenes, config, inverse_dynamics)
+
+
+def _measure_and_write(
+    options: argparse.Namespace,
+    model: WorldModel,
+    scenes: Sequence[HeldOutScene],
+    config: FidelityConfig,
+    inverse_dynamics: InverseDynamics | None,
+) -> None:
+    drift_config = _drift_config(options)
     measured = measure(model, scenes, config, inverse_dynamics=inverse_dynamics)
-    source = ",".join(options.scenes) if options.scenes else f"seeds from {options.seed}"
-    measured.report.facts = {
+    report, sheets = measured.report, {"": sheet(measured, config.horizons)}
+    if measured.maneuver_frames is not None:
+        sheets["-manoeuvres"] = maneuver_sheet(measured.maneuver_frames)
+    if drift_config is None or inverse_dynamics is None:
+        reason = "--drift-steps 0" if drift_config is None else "it needs an inverse dynamics model (--idm)"
+        report.facts["drift"] = f"not measured: {reason}"
+    else:
+        drift = measure_drift(*instruments(model, scenes[0].scene, config, inverse_dynamics), drift_config)
+        add_drift_rows(report, drift, drift_config)
+        sheets["-drift"] = drift_sheet(drift)
+        report.facts["drift"] = f"{drift_config.num_steps} steps on {', '.join(drift.names)}"
+    report.facts = _facts(options, model, scenes) | learned_facts(config.networks) | report.facts
+    report.show()
+    _write(options.out, report, sheets)
+    write_video(options.out.with_suffix(".gif"), moving_pictures(measured), model.rate_hz)
+
+
+def _write(out: Path, report: Report, sheets: Mapping[str, Sheet]) -> None:
+    titles = {
+        "": "Recorded and imagined under the same actions",
+        "-manoeuvres": "Steered hard left and right, driven slow and fast",
+        "-drift": "Lane following: the reference world above, the imagined one below",
+    }
+    pictures = [Picture(title=titles[suffix], rows=rows) for suffix, rows in sheets.items()]
+    report.write(out)
+    write_page(out.with_suffix(".html"), report, plots=PLOTS, pictures=pictures)
+    for suffix, rows in sheets.items():
+        write_sheet(out.with_name(f"{out.stem}{suffix}.{'jpg' if suffix == '-drift' else 'png'}"), rows)
+
+
+def _compare_rounds(
+    options: argparse.Namespace, model: WorldModel, scenes: Sequence[HeldOutScene], config: FidelityConfig
+) -> None:
+    """Measure the gain over repeat-last for every way of decoding that was named."""
+    open_loop, _ = instruments(model, scenes[0].scene, config, None)
+    starts = moving_starts(scenes, config, open_loop)
+    samplers = samplers_of(options.rounds, options.orders, options.temperatures)
+    report = compare_samplers(open_loop, scenes, starts, samplers, horizons=config.horizons)
+    report.facts = _facts(options, model, scenes) | {"starts": len(starts)}
+    show_samplers(report, samplers, config.horizons)
+    report.write(options.out)
+    write_page(options.out.with_suffix(".html"), report, plots=[rounds_plot(report)], pictures=[])
+
+
+def _scenes(options: argparse.Namespace, *, num_context_frames: int) -> list[HeldOutScene]:
+    if options.scenes:
+        return embedded_scenes(options.scenes)
+    check_horizon(options.horizon, num_context_frames=num_context_frames, num_frames=options.frames)
+    return record_held_out(first_seed=options.seed, num_scenes=options.num_scenes, num_frames=options.frames)
+
+
+def _drift_config(options: argparse.Namespace) -> DriftConfig | None:
+    if options.drift_steps == 0:
+        return None
+    return DriftConfig(first_seed=options.seed, num_roads=options.drift_roads, num_steps=options.drift_steps)
+
+
+def _facts(options: argparse.Namespace, model: WorldModel, scenes: Sequence[HeldOutScene]) -> dict[str, Any]:
+    source = ", ".join(options.scenes) if options.scenes else f"seeds from {options.seed}"
+    roads = "embedded scenes" if options.scenes else check_seeds(options.seed, options.num_scenes)
+    sampler = model.config.sampler
+    return {
         "weights": options.weights,
+        "roads": roads,
         "scenes": f"{len(scenes)} ({source})",
-        "starts": config.num_starts,
+        "extent": _extent(options),
+        "horizon": options.horizon,
+        "rate_hz": scenes[0].scene.rate_hz,
         "context_frames": model.num_context_frames,
-        "decode_steps": model.config.sampler.num_decode_steps,
+        "decode_steps": sampler.num_decode_steps,
+        "unmask_order": sampler.order.value,
+        "temperature": sampler.temperature,
         **machine_facts(num_threads=options.threads),
     }
-    measured.report.show()
-    measured.report.write(options.out)
-    write_sheet(options.out.with_suffix(".png"), sheet(measured, config.horizons))
+
+
+def _extent(options: argparse.Namespace) -> str:
+    chosen = Extent(
+        num_scenes=options.num_scenes,
+        starts=options.starts,
+        drift_roads=options.drift_roads,
+        drift_steps=options.drift_steps,
+    )
+    if chosen == FULL and options.horizon == HORIZON and not options.scenes:
+        return "full"
+    if chosen == QUICK:
+        return "quick: fewer starts and a shorter drift than published"
+    return "chosen on the command line"
+
+
+def check_fit(
+    model: WorldModel, inverse_dynamics: InverseDynamics | None, scene: Scene, *, weights: str
+) -> None:
+    """Refuse weights that were made for other recordings than these.
+
+    Raises:
+        InputError: a model that reads later frames too, frames of another size, or another rate.
+    """
+    camera = scene.camera
+    if not model.config.stpt.is_frame_causal:
+        raise InputError(
+            f"the weights {weights} are of a preset that reads whole clips; "
+            "this benchmark drives frame by frame: name weights of a drive preset"
+        )
+    sizes = {weights: (model.config.vqgan.width_px, model.config.vqgan.height_px, model.rate_hz)}
+    if inverse_dynamics is not None:
+        idm = inverse_dynamics.config
+        sizes["the inverse dynamics model"] = (idm.width_px, idm.height_px, idm.rate_hz)
+    for name, (width_px, height_px, rate_hz) in sizes.items():
+        if (width_px, height_px, rate_hz) != (camera.width_px, camera.height_px, scene.rate_hz):
+            raise InputError(
+                f"{name} reads frames of {width_px}x{height_px} px at {rate_hz:g} Hz, but the recordings have "
+                f"{camera.width_px}x{camera.height_px} px at {scene.rate_hz:g} Hz; name weights of another preset"
+            )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -262,20 +224,52 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--seed",
         type=int,
         default=FIRST_HELD_OUT_SEED,
-        help=f"first road seed, {FIRST_HELD_OUT_SEED} or above",
+        help=f"first road seed: {FIRST_HELD_OUT_SEED} or above, below it for validation",
     )
-    parser.add_argument("--num-scenes", type=int, default=64, help="roads to record")
-    parser.add_argument("--frames", type=int, default=48, help="frames per road")
-    parser.add_argument("--horizon", type=int, default=12, help="steps to imagine")
-    parser.add_argument("--starts", type=int, default=64, help="instants at which the model takes over")
-    parser.add_argument("--batch", type=int, default=8, help="starts imagined at once")
-    parser.add_argument("--threads", type=int, default=2, help="processor threads")
+    parser.add_argument("--num-scenes", type=int, help=f"roads to record ({FULL.num_scenes})")
+    parser.add_argument("--frames", type=int, default=48, help="frames per road (48)")
+    parser.add_argument("--horizon", type=int, default=HORIZON, help=f"steps to imagine ({HORIZON})")
+    parser.add_argument("--starts", type=int, help=f"instants at which the model takes over ({FULL.starts})")
+    parser.add_argument("--drift-roads", type=int, help=f"roads of the drift ({FULL.drift_roads})")
+    parser.add_argument("--drift-steps", type=int, help=f"its steps, 0 for none ({FULL.drift_steps})")
+    parser.add_argument("--quick", action="store_true", help="fewer starts, a shorter drift: a first look")
+    parser.add_argument("--batch", type=int, default=8, help="starts imagined at once (8)")
+    parser.add_argument("--threads", type=int, default=2, help="processor threads (2)")
     for kind in Extractor:
         parser.add_argument(f"--{kind.value}", type=Path, help=f"TorchScript network for {kind.name}")
+    _add_rounds_options(parser)
+    parser.add_argument("--out", type=Path, required=True, help="json file; a page and sheets lie beside it")
+    return _completed(parser.parse_args(arguments))
+
+
+def _completed(options: argparse.Namespace) -> argparse.Namespace:
+    """Fill in what depends on ``--quick`` and refuse what has no meaning."""
+    options.takes_fewer = options.starts is None
+    extent = QUICK if options.quick else FULL
+    for name in ("num_scenes", "starts", "drift_roads", "drift_steps"):
+        if getattr(options, name) is None:
+            setattr(options, name, getattr(extent, name))
+    for name in ("num_scenes", "frames", "threads"):
+        if getattr(options, name) < 1:
+            flag = name.replace("_", "-")
+            raise InputError(f"--{flag} must be at least 1, got {getattr(options, name)}")
+    return options
+
+
+def _add_rounds_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", type=Path, required=True, help="json file; a sheet of pictures lies beside it"
+        "--rounds", type=int, nargs="+", help="compare these numbers of decoding rounds, and nothing else"
     )
-    return parser.parse_args(arguments)
+    parser.add_argument(
+        "--orders",
+        type=UnmaskOrder,
+        nargs="+",
+        default=list(UnmaskOrder),
+        help="orders of unmasking to compare: confidence, random (both)",
+    )
+    parser.add_argument(
+        "--temperatures", type=float, nargs="+", default=[0.0], help="temperatures to compare (0)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Held-out material: recordings of roads that no training saw, and instants at which the model takes over.
 
-Their road seeds are those that ``drivesim/reference/seeds.py`` keeps for published figures.
+Their road seeds are those that ``drivesim/reference/seeds.py`` keeps for published figures, or for validation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from drivesim import console
 from drivesim.errors import InputError
 from drivesim.reference.behavior import record
-from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, LAST_HELD_OUT_SEED
+from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, FIRST_VALIDATION_SEED, LAST_HELD_OUT_SEED
 from drivesim.reference.simulator import draw_spec
 from drivesim.scene.nuscenes import embedded_dataset
 from drivesim.scene.types import Scene
@@ -50,18 +50,63 @@ class Start:
     frame_index: int
 
 
+def last_frames(scenes: Sequence[HeldOutScene], starts: Sequence[Start]) -> NDArray[np.uint8]:
+    """Return each start's own frame, (B, H, W, 3)."""
+    return np.stack([scenes[start.scene_index].frames(start.frame_index, 1)[0] for start in starts])
+
+
+def check_seeds(first_seed: int, num_seeds: int) -> str:
+    """Return what roads of these seeds are for, in words that stand beside every figure.
+
+    Raises:
+        InputError: seeds that are neither kept for published figures nor for validation.
+    """
+    last_seed = first_seed + num_seeds - 1
+    if FIRST_HELD_OUT_SEED <= first_seed <= last_seed <= LAST_HELD_OUT_SEED:
+        return "held-out roads"
+    if FIRST_VALIDATION_SEED <= first_seed <= last_seed < FIRST_HELD_OUT_SEED:
+        return "validation roads, not published figures"
+    raise InputError(
+        f"seeds {first_seed}..{last_seed} are not held out: "
+        f"choose them within {FIRST_HELD_OUT_SEED}..{LAST_HELD_OUT_SEED}, or for validation within "
+        f"{FIRST_VALIDATION_SEED}..{FIRST_HELD_OUT_SEED - 1}"
+    )
+
+
+def last_seed_of_kind(first_seed: int) -> int:
+    """Return the last seed that serves the same purpose as a first one.
+
+    Raises:
+        InputError: a seed that training may use.
+    """
+    check_seeds(first_seed, 1)
+    return LAST_HELD_OUT_SEED if first_seed >= FIRST_HELD_OUT_SEED else FIRST_HELD_OUT_SEED - 1
+
+
+def check_horizon(horizon: int, *, num_context_frames: int, num_frames: int) -> None:
+    """Refuse a horizon that no recording of ``num_frames`` frames can be compared with.
+
+    Raises:
+        InputError: it is below 1 or reaches beyond the log.
+    """
+    if horizon < 1:
+        raise InputError(f"--horizon must be at least 1, got {horizon}")
+    longest = num_frames - num_context_frames
+    if horizon > longest:
+        raise InputError(
+            f"--horizon {horizon} reaches beyond the log: the recordings have {num_frames} frames, "
+            f"{num_context_frames} of them are context; ask for at most {max(longest, 0)}, "
+            "or record longer roads (--frames)"
+        )
+
+
 def record_held_out(*, first_seed: int, num_scenes: int, num_frames: int) -> list[HeldOutScene]:
     """Record one scene per seed, each with a driver drawn from good to reckless.
 
     Raises:
-        InputError: seeds outside the range kept for published figures.
+        InputError: seeds that training may use.
     """
-    last_seed = first_seed + num_scenes - 1
-    if not FIRST_HELD_OUT_SEED <= first_seed <= last_seed <= LAST_HELD_OUT_SEED:
-        raise InputError(
-            f"seeds {first_seed}..{last_seed} are not held out: "
-            f"choose them within {FIRST_HELD_OUT_SEED}..{LAST_HELD_OUT_SEED}"
-        )
+    check_seeds(first_seed, num_scenes)
     scenes = []
     with console.progress_bar("recording held-out roads", num_scenes) as bar:
         for seed in range(first_seed, first_seed + num_scenes):
@@ -100,6 +145,7 @@ def draw_starts(
     horizon: int,
     is_eligible: IsEligible,
     seed: int = 0,
+    may_be_fewer: bool = False,
 ) -> list[Start]:
     """Draw ``count`` different starts, spread evenly over the scenes.
 
@@ -110,9 +156,10 @@ def draw_starts(
         horizon: Frames that must follow.
         is_eligible: Which frames of a scene, (T,) bool, may be starts.
         seed: Of the draw.
+        may_be_fewer: Take what there is where fewer frames are eligible, even none.
 
     Raises:
-        InputError: fewer eligible frames than asked for.
+        InputError: fewer eligible frames than asked for, unless there may be.
     """
     rng = np.random.default_rng(seed)
     queues = []
@@ -123,6 +170,8 @@ def draw_starts(
         frame_indices = rng.permutation(np.flatnonzero(is_possible)).tolist()
         queues.append([Start(scene_index=scene_index, frame_index=index) for index in frame_indices])
     available = sum(len(queue) for queue in queues)
+    if available < count and may_be_fewer:
+        count = available
     if available < count:
         raise InputError(
             f"{count} starts were asked for, but only {available} frames of {len(scenes)} scenes fit: "

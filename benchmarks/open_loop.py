@@ -5,7 +5,7 @@ Letters: `B` starts, `T` steps, `H W` pixels, `A` = 2 (speed in m/s, yaw rate in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,22 +58,30 @@ class OpenLoop:
                 bar.advance(len(chosen))
         return np.concatenate(batches)
 
-    @torch.no_grad()
     def _imagine_batch(
         self, scenes: Sequence[HeldOutScene], starts: Sequence[Start], twist_BTA: Twists
     ) -> Images:
         frames_BTHWC, context_twist_BTA = context(scenes, starts, self.num_context_frames)
+        return np.stack(list(self.stream(frames_BTHWC, context_twist_BTA, twist_BTA)), axis=1)
+
+    @torch.no_grad()
+    def stream(self, frames_BTHWC: Images, context_twist_BTA: Twists, twist_BTA: Twists) -> Iterator[Images]:
+        """Imagine step by step what follows a context, and yield each step's frames (B, H, W, 3).
+
+        Args:
+            frames_BTHWC: The context, as many recorded frames as `num_context_frames`.
+            context_twist_BTA: The motion into each of them.
+            twist_BTA: The motion into each frame to be imagined.
+        """
         generator = torch.Generator().manual_seed(self.seed)
         state = self.model.observe(
             torch.from_numpy(frames_BTHWC), torch.from_numpy(context_twist_BTA), self.camera
         )
-        imagined = []
         for step in range(twist_BTA.shape[1]):
             step_twist_BA = torch.from_numpy(np.ascontiguousarray(twist_BTA[:, step]))
             result = self.model.imagine(state, step_twist_BA, generator=generator, sampler=self.sampler)
-            imagined.append(result.frames_BHWC.numpy())
             state = result.state
-        return np.stack(imagined, axis=1)
+            yield result.frames_BHWC.numpy()
 
 
 def context(scenes: Sequence[HeldOutScene], starts: Sequence[Start], count: int) -> tuple[Images, Twists]:

@@ -1,9 +1,13 @@
-"""Picture fidelity: imagined against recorded frames, beside repeat-last and the tokenizer's ceiling."""
+"""Picture fidelity: imagined against recorded frames, beside repeat-last and the tokenizer's ceiling.
+
+Letters: `B` starts, `T` steps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +15,29 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.report import Report
-from benchmarks.statistics import bootstrap_mean
-from drivesim.metrics.image import Extractor, frechet, load_feature_network, lpips, psnr, ssim
+from benchmarks.statistics import bootstrap_mean, bootstrap_steps
+from drivesim.errors import InputError
+from drivesim.metrics.image import (
+    Extractor,
+    FeatureNetwork,
+    frechet,
+    load_feature_network,
+    lpips,
+    psnr,
+    ssim,
+)
 from drivesim.tokenizer.quantizer import codebook_usage
 from drivesim.tokenizer.vqgan import VQGAN, normalized, to_uint8
 
 Images = NDArray[np.uint8]
+FloatArray = NDArray[np.float64]
+Metric = Callable[[Images, Images], FloatArray]
+"""From two stacks (N, H, W, 3) of frames to (N,) numbers."""
+
 TOKENIZER_BATCH = 16
+LPIPS_BATCH = 4  # its features are as large as the pictures
+EXACT_PSNR_DB = 100.0
+PROBE_FRAMES = 16  # of the clip on which a network for FVD is tried
 
 
 @dataclass(kw_only=True, slots=True)
@@ -27,6 +47,7 @@ class Clips:
     target: Images  # recorded
     imagined: Images  # under the recorded actions
     randomly_driven: Images  # imagined under random actions
+    tokenized: Images  # recorded, as the tokenizer gives them back
     last: Images  # (B, H, W, 3): each start's own frame
     groups: list[int]  # (B,) scene of each start
 
@@ -34,6 +55,11 @@ class Clips:
     def repeated(self) -> Images:
         """Return each start's last recorded frame, T times over."""
         return np.broadcast_to(self.last[:, None], self.target.shape)
+
+    @property
+    def compared_worlds(self) -> dict[str, Images]:
+        """Return the model and its two reference lines, by the prefix under which they are reported."""
+        return {"": self.imagined, "repeat_": self.repeated, "ceiling_": self.tokenized}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -59,58 +85,106 @@ def tokenized(tokenizer: VQGAN, frames: Images) -> Tokenized:
     return Tokenized(frames=np.concatenate(outputs), codebook_usage=share, num_tokens=len(used))
 
 
-def add_tokenizer_rows(report: Report, recorded: Images, result: Tokenized, groups: Sequence[int]) -> None:
+def finite_psnr(predicted: Images, target: Images) -> FloatArray:
+    """Return PSNR in dB per frame, at most 100 (equal frames)."""
+    return np.minimum(psnr(predicted, target), EXACT_PSNR_DB)
+
+
+def over_steps(metric: Metric, shown: Images, target: Images) -> FloatArray:
+    """Return (B, T) numbers of a metric between two stacks of clips (B, T, H, W, 3)."""
+    steps = range(target.shape[1])
+    return np.stack([metric(shown[:, step], target[:, step]) for step in steps], axis=1)
+
+
+def add_tokenizer_rows(report: Report, clips: Clips, result: Tokenized) -> None:
     """Add the tokenizer's reconstruction quality, which no imagined frame can pass, and its use of codes."""
-    quality = psnr(result.frames, recorded)
-    report.add_estimate("tokenizer_psnr_db", bootstrap_mean(quality, groups), note="ceiling of all below")
-    report.add_estimate("tokenizer_ssim", bootstrap_mean(ssim(result.frames, recorded), groups))
+    for name, metric in {"tokenizer_psnr_db": finite_psnr, "tokenizer_ssim": ssim}.items():
+        quality_BT = over_steps(metric, clips.tokenized, clips.target)
+        groups = np.repeat(clips.groups, quality_BT.shape[1]).tolist()
+        report.add_estimate(name, bootstrap_mean(quality_BT.ravel(), groups), note="mean over all frames")
     note = f"share of codes in {result.num_tokens:,} tokens"
     report.add("codebook_usage", result.codebook_usage, note=note)
 
 
 def add_picture_rows(report: Report, clips: Clips, horizons: Sequence[int]) -> None:
-    """Add PSNR, SSIM, gain over repeat-last and the effect of true against random actions, per horizon."""
-    for horizon in horizons:
-        step = horizon - 1
-        target = clips.target[:, step]
-        imagined = psnr(clips.imagined[:, step], target)
-        repeated = psnr(clips.repeated[:, step], target)
-        random = psnr(clips.randomly_driven[:, step], target)
-        groups = clips.groups
-        report.add_estimate("psnr_db", bootstrap_mean(imagined, groups), key=horizon)
-        report.add_estimate("repeat_psnr_db", bootstrap_mean(repeated, groups), key=horizon)
-        gain = bootstrap_mean(imagined - repeated, groups)
-        report.add_estimate(
-            "psnr_gain_over_repeat_db", gain, key=horizon, note="against the recorded last frame"
-        )
-        note = "true actions minus random ones"
-        report.add_estimate(
-            "delta_psnr_db", bootstrap_mean(imagined - random, groups), key=horizon, note=note
-        )
-        report.add_estimate(
-            "ssim", bootstrap_mean(ssim(clips.imagined[:, step], target), groups), key=horizon
-        )
-        similarity = ssim(clips.repeated[:, step], target)
-        report.add_estimate("repeat_ssim", bootstrap_mean(similarity, groups), key=horizon)
+    """Add PSNR and SSIM with their reference lines, gain over repeat-last and the effect of the actions."""
+    psnr_db = _add_metric(report, "psnr_db", finite_psnr, clips, horizons)
+    _add_metric(report, "ssim", ssim, clips, horizons)
+    random_db = over_steps(finite_psnr, clips.randomly_driven, clips.target)
+    for name, difference, note in (
+        ("psnr_gain_over_repeat_db", psnr_db[""] - psnr_db["repeat_"], "against the recorded last frame"),
+        ("delta_psnr_db", psnr_db[""] - random_db, "true actions minus random ones"),
+    ):
+        estimates = bootstrap_steps(difference, clips.groups)
+        report.add_series(name, estimates, named_steps=horizons, note=note)
+
+
+def _add_metric(
+    report: Report, name: str, metric: Metric, clips: Clips, horizons: Sequence[int]
+) -> dict[str, FloatArray]:
+    """Add a metric for the model and both reference lines; return its (B, T) numbers by prefix."""
+    values = {
+        prefix: over_steps(metric, shown, clips.target) for prefix, shown in clips.compared_worlds.items()
+    }
+    for prefix, values_BT in values.items():
+        estimates = bootstrap_steps(values_BT, clips.groups)
+        report.add_series(f"{prefix}{name}", estimates, named_steps=horizons)
+    return values
+
+
+# ------------------------------------------------------------------------------------- learned metrics
+
+
+def open_networks(paths: Mapping[Extractor, Path | None]) -> dict[Extractor, FeatureNetwork]:
+    """Load the feature networks that were named, and try each once before anything is measured.
+
+    Raises:
+        InputError: a file that is missing, not TorchScript, or not of the kind that the metric needs.
+    """
+    networks = {kind: load_feature_network(kind, path) for kind, path in paths.items() if path is not None}
+    for kind, network in networks.items():
+        shape = (2, PROBE_FRAMES, 128, 224, 3) if kind is Extractor.FVD else (2, 128, 224, 3)
+        try:
+            network.features(np.zeros(shape, dtype=np.uint8))
+        except (RuntimeError, TypeError) as error:
+            raise InputError(
+                f"{network.name} cannot serve as the {kind.name} network ({str(error).splitlines()[0]}); "
+                f"name the file that --{kind.value} asks for"
+            ) from error
+    return networks
+
+
+def learned_facts(networks: Mapping[Extractor, FeatureNetwork]) -> dict[str, str]:
+    """Say for LPIPS, FID and FVD which file measures them, or that none was named."""
+    return {
+        f"{kind.value}_network": networks[kind].name
+        if kind in networks
+        else f"none named (--{kind.value} FILE), not measured"
+        for kind in Extractor
+    }
 
 
 def add_learned_rows(
-    report: Report, clips: Clips, horizons: Sequence[int], weights: dict[Extractor, Path | None]
+    report: Report, clips: Clips, horizons: Sequence[int], networks: Mapping[Extractor, FeatureNetwork]
 ) -> None:
     """Add LPIPS, FID and FVD for those whose feature network was named."""
-    if (path := weights.get(Extractor.LPIPS)) is not None:
-        network = load_feature_network(Extractor.LPIPS, path)
-        for horizon in horizons:
-            distance = lpips(clips.imagined[:, horizon - 1], clips.target[:, horizon - 1], network)
-            estimate = bootstrap_mean(distance, clips.groups)
-            report.add_estimate("lpips", estimate, key=horizon, note=network.name)
+    if (network := networks.get(Extractor.LPIPS)) is not None:
+        _add_metric(report, "lpips", partial(_lpips, network=network), clips, horizons)
     for kind in (Extractor.FID, Extractor.FVD):
-        if (path := weights.get(kind)) is None:
+        if (network := networks.get(kind)) is None:
             continue
-        network = load_feature_network(kind, path)
         batches = [list(clips.imagined), list(clips.target)]
         if kind is Extractor.FVD:
             batches = [[clip[None] for clip in side] for side in batches]
         result = frechet(batches[0], batches[1], network)
         size = f"{result.num_frames} frames of {result.height_px}x{result.width_px}"
         report.add(kind.value, result.value, note=f"{result.extractor}, N {result.num_predicted}, {size}")
+
+
+def _lpips(predicted: Images, target: Images, *, network: FeatureNetwork) -> FloatArray:
+    chunks = range(0, len(target), LPIPS_BATCH)
+    distances = [
+        lpips(predicted[first : first + LPIPS_BATCH], target[first : first + LPIPS_BATCH], network)
+        for first in chunks
+    ]
+    return np.concatenate(distances)

@@ -1,8 +1,9 @@
-"""Results of a benchmark: rows with intervals -> a console table, one flat json file, a sheet of pictures."""
+"""Results of a benchmark: rows and curves -> a console table, one flat json file, a sheet of pictures."""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from drivesim.files import atomic_path
 from drivesim.video import contact_sheet, with_label, write_image
 
 Image = NDArray[np.uint8]
+EMPTY_GREY = 24
+COLUMNS = ("figure", "value", "95 % interval", "n", "target")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,12 +43,49 @@ class Row:
 
 
 @dataclass(kw_only=True, slots=True)
+class Curve:
+    """One measure at a series of steps."""
+
+    steps: list[int]
+    estimates: list[Estimate]
+
+    def as_dict(self) -> dict[str, list[float]]:
+        """Return lists of equal length: step, value and the ends of the 95 % interval."""
+        return {
+            "step": list(self.steps),
+            "value": [estimate.value for estimate in self.estimates],
+            "low": [estimate.low for estimate in self.estimates],
+            "high": [estimate.high for estimate in self.estimates],
+        }
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Target:
+    """What a figure is meant to reach."""
+
+    name: str
+    limit: float
+    key: str | None = None
+    is_minimum: bool = True
+
+    def __str__(self) -> str:
+        """Return such as ``>= 4``."""
+        return f"{'>=' if self.is_minimum else '<='} {self.limit:g}"
+
+    def is_reached(self, value: float) -> bool:
+        """Tell whether a value does it."""
+        return value >= self.limit if self.is_minimum else value <= self.limit
+
+
+@dataclass(kw_only=True, slots=True)
 class Report:
     """All rows of a run, and the facts without which they mean nothing."""
 
     title: str
     facts: dict[str, Any] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    targets: Sequence[Target] = ()
 
     def add(self, name: str, value: float, *, key: str | int | None = None, note: str = "") -> None:
         """Add a plain number."""
@@ -66,27 +106,53 @@ class Report:
             )
         )
 
+    def add_series(
+        self, name: str, estimates: Sequence[Estimate], *, named_steps: Sequence[int] = (), note: str = ""
+    ) -> None:
+        """Add a curve over the steps 1, 2, ..., and rows of it at the named ones."""
+        self.curves[name] = Curve(steps=list(range(1, len(estimates) + 1)), estimates=list(estimates))
+        for step in named_steps:
+            self.add_estimate(name, estimates[step - 1], key=step, note=note)
+
+    def target_of(self, row: Row) -> Target | None:
+        """Return what a row is meant to reach, if anything was asked of it."""
+        return next((goal for goal in self.targets if (goal.name, goal.key) == (row.name, row.key)), None)
+
     def as_dict(self) -> dict[str, Any]:
-        """Return ``{name: value}`` or ``{name: {key: value}}``, with ``name_interval`` beside it."""
+        """Return ``{name: value}`` or ``{name: {key: value}}``, with ``name_interval`` beside it.
+
+        Curves stand under ``name_curve``; what was asked of a figure and whether it got there under ``targets``.
+        """
         result: dict[str, Any] = {"benchmark": self.title, **self.facts}
         for row in self.rows:
             _put(result, row.name, row.key, row.value)
             if row.interval is not None:
                 _put(result, f"{row.name}_interval", row.key, list(row.interval))
+        for name, curve in self.curves.items():
+            result[f"{name}_curve"] = curve.as_dict()
+        for row in self.rows:
+            if (target := self.target_of(row)) is not None:
+                verdict = {"target": str(target), "is_reached": target.is_reached(row.value)}
+                _put(result, "targets", row.label, verdict)
         return result
 
-    def show(self) -> None:
-        """Print the rows as a table, what they mean below it, and the facts."""
-        cells = [
+    def cells(self) -> list[tuple[object, ...]]:
+        """Return per row what a table shows under `COLUMNS`."""
+        return [
             (
                 row.label,
                 row.value,
                 "" if row.interval is None else f"{row.interval[0]:.3f} .. {row.interval[1]:.3f}",
                 "" if row.count is None else str(row.count),
+                _verdict(row, self.target_of(row)),
             )
             for row in self.rows
         ]
-        console.print_table(self.title, ["figure", "value", "95 % interval", "n"], cells)
+
+    def show(self) -> None:
+        """Print the rows as a table, what they mean below it, and the facts."""
+        width = len(COLUMNS) if self.targets else len(COLUMNS) - 1
+        console.print_table(self.title, COLUMNS[:width], [row[:width] for row in self.cells()])
         for name, note in {row.name: row.note for row in self.rows if row.note}.items():
             console.say(f"  {name}: {note}")
         console.say(", ".join(f"{name} {value}" for name, value in self.facts.items()))
@@ -96,6 +162,12 @@ class Report:
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(self.as_dict(), indent=1) + "\n")
         console.say(f"wrote {path}")
+
+
+def _verdict(row: Row, target: Target | None) -> str:
+    if target is None:
+        return ""
+    return f"{target} {'reached' if target.is_reached(row.value) else 'missed'}"
 
 
 def _put(result: dict[str, Any], name: str, key: str | None, value: Any) -> None:
@@ -124,11 +196,39 @@ def _processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def write_sheet(path: Path, rows: Sequence[Sequence[tuple[str, Image]]]) -> None:
-    """Write rows of labelled pictures, each row as long as the first, as one image beside the numbers."""
-    frames = [with_label(picture, label) for row in rows for label, picture in row]
-    write_image(path, contact_sheet(frames, len(rows[0])))
+Sheet = Sequence[Sequence[tuple[str, Image]]]
+"""Rows of labelled pictures."""
+
+
+def draw_sheet(rows: Sheet) -> Image:
+    """Lay rows of labelled pictures of one size out as one; shorter rows are filled up with nothing."""
+    columns = max(len(row) for row in rows)
+    frames = []
+    for row in rows:
+        frames += [with_label(picture, label) for label, picture in row]
+        frames += [np.full_like(row[0][1], EMPTY_GREY)] * (columns - len(row))
+    return contact_sheet(frames, columns)
+
+
+def write_sheet(path: Path, rows: Sheet) -> None:
+    """Write rows of labelled pictures as one image beside the numbers."""
+    write_image(path, draw_sheet(rows))
     console.say(f"wrote {path}")
+
+
+def check_out(path: Path) -> None:
+    """Refuse, before anything is measured, a file that could not be written in the end.
+
+    Raises:
+        InputError: not a .json file, a folder, or inside something that is not a writable folder.
+    """
+    if path.suffix != ".json":
+        raise InputError(f"--out must name a .json file, got {path}")
+    if path.is_dir():
+        raise InputError(f"--out {path} is a folder; name a file in it")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(f"--out {path} cannot be written: {folder} is not a writable folder")
 
 
 def run_command(main: Callable[[], None]) -> None:

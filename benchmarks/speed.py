@@ -1,26 +1,31 @@
 """Speed of the learned world: `python -m benchmarks.speed --out F.json`.
 
-Env steps per second (one car, picture decoded), the milliseconds of its stages, imagined frames per second in
-batches, and the peak of the process's memory.
+Env steps per second for one car and for eight, the milliseconds of the stages beside what this machine's matrix and
+copy rates allow, three reference decoders of the same budget, and how the cost grows. Everything that is compared
+is timed in turns within this one run. ``--quick`` takes fewer samples; ``--long`` drives 5,000 steps and no more.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
-import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import wraps
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.report import Report, machine_facts, run_command
+from benchmarks.compiled import add_compiled, require_compiler
+from benchmarks.decoders.comparison import add_comparison, compare, parameters, reference_decoders
+from benchmarks.growth import add_curves, add_long_run, curves, peak_memory_mb
+from benchmarks.report import Report, check_out, machine_facts, run_command
+from benchmarks.roofline import add_stages
+from benchmarks.speed_tables import TARGETS, show
+from benchmarks.stages import StageClock
+from benchmarks.timing import Timing
 from drivesim.errors import InputError
 from drivesim.scene.types import Scene
 from drivesim.world_model.pretrained import load_world_model
@@ -28,135 +33,213 @@ from drivesim.world_model.world_model import WorldModel
 from envs.world_dreamer_drive import WorldDreamerDriveEnv
 
 WARM_UP_STEPS = 5
-REST_NOTE = "per env step; the rest is sampling, motion guide, ego, metrics and reward"
+LONG_STEPS = 5000
+VECTOR_CARS = 8
+MAX_VECTOR_ROUNDS = 3
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+QUICK: dict[str, Any] = {
+    "num_steps": 40,
+    "num_rounds": 3,
+    "num_long_steps": 0,
+    "is_batch_compared": False,
+}
 ACTION = np.array([0.02, 8.0], dtype=np.float32)
 
 
-class StageClock:
-    """Adds up the seconds that env steps spend in chosen methods of a model's parts while it is active."""
+@dataclass(kw_only=True, slots=True)
+class SpeedConfig:
+    """How much is measured."""
 
-    def __init__(self, model: WorldModel) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._is_counting = False
-        self._methods: list[tuple[Any, str, str]] = [
-            (model.stpt, "frame", "transformer"),
-            (model.stpt.head, "forward", "logits"),
-            (model.tokenizer, "decode", "picture"),
-        ]
+    num_steps: int = 120  # env steps to time
+    num_rounds: int = 9  # samples of everything that is timed in turns
+    batch_sizes: list[int] = field(default_factory=lambda: [1, 2, 4, 8])  # of the curve over the batch
+    num_long_steps: int = 400  # 0: no long run
+    is_batch_compared: bool = True  # the decoders with eight cars, too
+    is_compiled: bool = False
 
-    def __enter__(self) -> StageClock:
-        for part, method, stage in self._methods:
-            setattr(part, method, self._timed(getattr(part, method), stage))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for part, method, _stage in self._methods:
-            delattr(part, method)
-
-    @contextmanager
-    def counting(self) -> Iterator[None]:
-        """Count what happens inside the block; outside of such blocks nothing is counted."""
-        self._is_counting = True
-        try:
-            yield
-        finally:
-            self._is_counting = False
-
-    def _timed(self, function: Callable[..., Any], stage: str) -> Callable[..., Any]:
-        @wraps(function)
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            started_s = time.perf_counter()
-            result = function(*args, **kwargs)
-            if self._is_counting:
-                self.seconds[stage] += time.perf_counter() - started_s
-            return result
-
-        return timed
+    def __post_init__(self) -> None:
+        """Refuse to measure nothing."""
+        if self.num_steps < 1 or min(self.batch_sizes, default=1) < 1:
+            raise InputError(
+                f"--steps and --batch must be at least 1, got {self.num_steps} and {list(self.batch_sizes)}"
+            )
+        if self.num_rounds < 1 or self.num_long_steps < 0:
+            raise InputError(
+                f"--rounds must be at least 1 and --long-steps at least 0, got {self.num_rounds} and "
+                f"{self.num_long_steps}"
+            )
 
 
-def time_env(env: WorldDreamerDriveEnv, num_steps: int, *, clock: StageClock | None = None) -> float:
-    """Return the seconds of ``num_steps`` env steps; neither warm-up nor resets are counted, by ``clock`` too."""
+def time_env(env: WorldDreamerDriveEnv, num_steps: int, *, clock: StageClock | None = None) -> Timing:
+    """Return the times of ``num_steps`` env steps; neither warm-up nor resets are counted, by ``clock`` too."""
     env.reset(seed=0)
-    total_s = 0.0
+    samples_s = []
     for index in range(-WARM_UP_STEPS, num_steps):
         is_counted = index >= 0
         with clock.counting() if clock is not None and is_counted else nullcontext():
             started_s = time.perf_counter()
             _, _, terminated, truncated, _ = env.step(ACTION)
-            total_s += is_counted * (time.perf_counter() - started_s)
+            samples_s += [time.perf_counter() - started_s] * is_counted
         if terminated or truncated:
             env.reset(seed=0)
-    return total_s
+    return Timing(samples_s=samples_s)
 
 
-@torch.inference_mode()
-def time_batch(model: WorldModel, scene: Scene, *, batch_size: int, num_steps: int) -> float:
-    """Return imagined frames per second for ``batch_size`` cars at once."""
-    count = model.num_context_frames
-    frames = torch.from_numpy(np.stack([scene.frames[index] for index in range(count)]))
-    frames_BTHWC = frames.expand(batch_size, *frames.shape)
-    twist_BTA = torch.tensor([8.0, 0.05]).expand(batch_size, count, 2)
-    state = model.observe(frames_BTHWC, twist_BTA, scene.camera)
-    started_s = 0.0
-    for index in range(-1, num_steps):
-        if index == 0:
-            started_s = time.perf_counter()
-        state = model.imagine(state, twist_BTA[:, 0]).state
-    return batch_size * num_steps / (time.perf_counter() - started_s)
-
-
-def peak_memory_mb() -> float:
-    """Return the largest resident size of this process so far, in megabytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
-
-
-def measure(model: WorldModel, *, num_steps: int, batch_sizes: Sequence[int]) -> Report:
-    """Time the env, its stages and the batched model."""
-    if num_steps < 1 or min(batch_sizes, default=1) < 1:
-        raise InputError(f"--steps and --batch must be at least 1, got {num_steps} and {list(batch_sizes)}")
-    env = WorldDreamerDriveEnv(world_model=model)
-    report = Report(title="speed")
-    seconds = time_env(env, num_steps)
-    report.add("env_steps_per_s", num_steps / seconds, note="one car, picture decoded")
-    report.add("env_step_ms", 1e3 * seconds / num_steps)
-    with StageClock(model) as clock:
-        staged_s = time_env(env, num_steps, clock=clock)
-    rest_s = staged_s - sum(clock.seconds.values())
-    for stage, stage_s in {**clock.seconds, "rest": rest_s}.items():
-        report.add("stage_ms", 1e3 * stage_s / num_steps, key=stage, note=REST_NOTE)
-    for batch_size in batch_sizes:
-        rate = time_batch(model, env.scene, batch_size=batch_size, num_steps=max(4, num_steps // 8))
-        report.add("imagined_frames_per_s", rate, key=f"batch {batch_size}")
-    report.facts["decode_steps"] = env.sampler.num_decode_steps
+def measure(model: WorldModel, config: SpeedConfig) -> Report:
+    """Time the env, its stages, the reference decoders and the curves."""
+    env = open_env(model)
+    report = Report(title="speed", targets=TARGETS, facts={"decode_steps": env.sampler.num_decode_steps})
+    own_s = add_env(report, env, model, num_steps=config.num_steps)
+    sizes = sorted({1, VECTOR_CARS, *config.batch_sizes})
+    measured = curves(model, env.scene, batch_sizes=sizes, num_rounds=config.num_rounds)
+    add_batch(report, measured["batch"], own_s=own_s)
+    add_decoders(report, model, env.scene, config)
+    add_curves(report, measured)
+    if config.num_long_steps:
+        add_long_run(report, model, env.scene, num_steps=config.num_long_steps)
+    if config.is_compiled:
+        add_compiled(report, model, env.scene.camera, num_rounds=config.num_rounds)
     env.close()
+    return report
+
+
+def measure_long(model: WorldModel, config: SpeedConfig) -> Report:
+    """Time one long episode and nothing else."""
+    env = open_env(model)
+    report = Report(title="speed", targets=TARGETS)
+    add_long_run(report, model, env.scene, num_steps=config.num_long_steps)
     report.add("peak_memory_mb", peak_memory_mb(), note="whole process")
     return report
+
+
+def open_env(model: WorldModel) -> WorldDreamerDriveEnv:
+    """Return the env of the first embedded scene.
+
+    Raises:
+        InputError: the model is not one that an env can drive.
+    """
+    if not model.config.stpt.is_frame_causal:
+        raise InputError(
+            "these weights attend to frames on both sides and cannot drive an env; name frame-causal ones, "
+            "such as drive-tiny"
+        )
+    return WorldDreamerDriveEnv(world_model=model)
+
+
+def add_env(report: Report, env: WorldDreamerDriveEnv, model: WorldModel, *, num_steps: int) -> float:
+    """Add env steps per second, memory and stages; returns the seconds of a step outside of the model."""
+    timing = time_env(env, num_steps)
+    seconds = sum(timing.samples_s)
+    note = "one car, picture decoded"
+    report.add("env_steps_per_s_batch1", num_steps / seconds, note=note)
+    report.add("env_steps_per_s", num_steps / seconds, note="the same")
+    report.add("env_step_ms", 1e3 * seconds / num_steps, note="mean")
+    for name, value_s in (("median", timing.median_s), ("min", timing.min_s), ("max", timing.max_s)):
+        report.add(f"env_step_ms_{name}", 1e3 * value_s)
+    report.add("peak_memory_mb", peak_memory_mb(), note="whole process while one car drives")
+    with StageClock(model) as clock:
+        staged_s = sum(time_env(env, num_steps, clock=clock).samples_s)
+    stage_ms = {name: 1e3 * total / num_steps for name, total in clock.totals(staged_s).items()}
+    own_s = (staged_s - clock.model_total) / num_steps
+    add_stages(report, model, env.scene.camera, stage_ms)
+    report.add(
+        "env_own_ms", 1e3 * own_s, note="the part of the rest that is not the model: ego, metrics, reward"
+    )
+    return own_s
+
+
+def add_batch(report: Report, by_batch: Mapping[str, Timing], *, own_s: float) -> None:
+    """Add what eight cars cost: the model imagines them as one batch, each car's own part is paid eight times."""
+    single_s = by_batch["1"].median_s + own_s
+    vector_s = by_batch[str(VECTOR_CARS)].median_s + VECTOR_CARS * own_s
+    note = "one batch of the model, decoded, as uint8, and the env's own part once per car"
+    report.add(f"env_steps_per_s_batch{VECTOR_CARS}", VECTOR_CARS / vector_s, note=note)
+    report.add(f"per_env_cost_batch{VECTOR_CARS}_vs_batch1", vector_s / VECTOR_CARS / single_s)
+    for key, timing in by_batch.items():
+        report.add("batch_frames_per_s", int(key) / timing.median_s, key=key, note="the model alone")
+    report.add(
+        f"peak_memory_mb_batch{VECTOR_CARS}", peak_memory_mb(), note="and while models of other sizes ran"
+    )
+
+
+def add_decoders(report: Report, model: WorldModel, scene: Scene, config: SpeedConfig) -> None:
+    """Add the model beside the reference decoders, for one car and, if asked for, for eight."""
+    decoders = reference_decoders(model)
+    for name, (budget, total) in parameters(model, decoders).items():
+        report.add("decoder_parameters", budget, key=name, note="of the layers: the budget")
+        report.add("decoder_parameters_total", total, key=name, note="with embeddings, heads, motion field")
+    facts = {}
+    for batch_size in (1, VECTOR_CARS) if config.is_batch_compared else (1,):
+        num_rounds = config.num_rounds if batch_size == 1 else min(config.num_rounds, MAX_VECTOR_ROUNDS)
+        comparison = compare(model, scene.camera, decoders, batch_size=batch_size, num_rounds=num_rounds)
+        add_comparison(report, comparison)
+        facts[f"batch {batch_size}"] = comparison.precisions
+    report.facts["decoder_precision"] = facts
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, measure, print, write."""
     options = parse(arguments)
+    check_out(options.out)
+    config = config_from(options)
+    if config.is_compiled:
+        require_compiler()
     torch.set_num_threads(options.threads)
-    model = load_world_model(options.weights)
-    report = measure(model, num_steps=options.steps, batch_sizes=options.batch)
+    model = load_world_model(options.weights, dtype=DTYPES.get(options.dtype))
+    started_s = time.perf_counter()
+    report = measure_long(model, config) if options.long else measure(model, config)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     report.facts = {
         "weights": options.weights,
         "dtype": dtype,
         **report.facts,
         **machine_facts(num_threads=options.threads),
+        "took_s": round(time.perf_counter() - started_s),
     }
-    report.show()
+    show(report)
     report.write(options.out)
+
+
+def config_from(options: argparse.Namespace) -> SpeedConfig:
+    """Return what to measure: what the options name, else the default of the mode.
+
+    Raises:
+        InputError: nothing would be measured, or options that exclude each other.
+    """
+    if options.threads < 1:
+        raise InputError(f"--threads must be at least 1, got {options.threads}")
+    if options.long and (options.quick or options.compile):
+        raise InputError("--long measures the long run alone; leave --quick and --compile out")
+    named = {
+        "num_steps": options.steps,
+        "num_rounds": options.rounds,
+        "batch_sizes": options.batch,
+        "num_long_steps": options.long_steps,
+    }
+    defaults = QUICK if options.quick else {"num_long_steps": LONG_STEPS} if options.long else {}
+    chosen = {name: value for name, value in named.items() if value is not None}
+    config = SpeedConfig(**{**defaults, "is_compiled": options.compile, **chosen})
+    if options.long and not config.num_long_steps:
+        raise InputError("--long needs --long-steps of at least 1")
+    return config
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--weights", default="drive-tiny", help="shipped name or .safetensors file")
-    parser.add_argument("--steps", type=int, default=80, help="env steps to time")
-    parser.add_argument("--batch", type=int, nargs="*", default=[1, 8], help="batch sizes of the model alone")
+    parser.add_argument("--quick", action="store_true", help="fewer samples, no long run: under 2 minutes")
+    parser.add_argument("--long", action="store_true", help=f"only the long run, of {LONG_STEPS} steps")
+    parser.add_argument("--compile", action="store_true", help="torch.compile of the frame pass, too")
+    parser.add_argument("--steps", type=int, help="env steps to time")
+    parser.add_argument("--rounds", type=int, help="samples of everything that is timed in turns")
+    parser.add_argument("--batch", type=int, nargs="+", help="batch sizes of the curve over the batch")
+    parser.add_argument("--long-steps", type=int, help="steps of the long run; 0 leaves it out")
+    parser.add_argument(
+        "--dtype",
+        choices=sorted(DTYPES),
+        help="of the weights; by default what the env takes on this machine",
+    )
     parser.add_argument("--threads", type=int, default=2, help="processor threads")
     parser.add_argument("--out", type=Path, required=True, help="json file")
     return parser.parse_args(arguments)

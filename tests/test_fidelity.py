@@ -11,29 +11,50 @@ import numpy as np
 import pytest
 import torch
 from painted_road import view
+from small_models import small_world_model
 from torch import Tensor
 
-from benchmarks import control, fidelity, maneuvers
+from benchmarks import control, fidelity, fidelity_figures, maneuvers
+from benchmarks.decoding_rounds import compare_samplers, samplers_of
 from benchmarks.held_out import (
     HeldOutScene,
     Start,
+    check_horizon,
+    check_seeds,
     draw_starts,
     is_drivable,
     is_moving,
+    last_seed_of_kind,
     record_held_out,
     without_labels,
 )
-from benchmarks.report import Report, run_command
-from benchmarks.statistics import bootstrap_mean, wilson_share
+from benchmarks.page import Picture, Plot, render_page
+from benchmarks.pictures import learned_facts, open_networks
+from benchmarks.report import Report, check_out, draw_sheet, run_command
+from benchmarks.statistics import (
+    bootstrap_correlation,
+    bootstrap_mean,
+    bootstrap_ratio,
+    wilson_share,
+)
+from drivesim.checkpoint import save_module
 from drivesim.dynamics import VehicleConfig, planar_motion
 from drivesim.errors import InputError
 from drivesim.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
+from drivesim.metrics.image import Extractor
 from drivesim.scene.types import EgoState, Scene, front_camera
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig
+from drivesim.world_model.sampler import UnmaskOrder
 
-NUM_FRAMES = 14
+NUM_FRAMES = 18
 RATE_HZ = 6.0
 Pose = tuple[float, float, float]
+
+
+def small_idm_config(**settings: float) -> InverseDynamicsConfig:
+    return InverseDynamicsConfig(
+        turn_widths=[16, 16], motion_widths=[16, 16], appearance_channels=4, **settings
+    )
 
 
 def next_pose(pose: Pose, speed_mps: float, yaw_rate_radps: float) -> Pose:
@@ -109,37 +130,65 @@ class PaintedModel:
         return SimpleNamespace(state=PaintedState(poses), frames_BHWC=frames_BHWC)
 
 
-CONFIG = fidelity.FidelityConfig(horizon=6, num_starts=2, batch_size=2)
+CONFIG = fidelity_figures.FidelityConfig(horizon=12, num_starts=2, batch_size=2)
 
 
 @pytest.fixture(scope="module")
-def obeying(scenes: list[HeldOutScene]) -> fidelity.Measured:
-    idm = InverseDynamics(InverseDynamicsConfig(widths=[16], blocks=[1], unshuffle=16)).eval()
+def obeying(scenes: list[HeldOutScene]) -> fidelity_figures.Measured:
+    idm = InverseDynamics(small_idm_config()).eval()
     model = PaintedModel(scenes, obeys=True)
-    return fidelity.measure(model, scenes, CONFIG, inverse_dynamics=idm, true_frames_fn=drive_painted)
+    return fidelity_figures.measure(model, scenes, CONFIG, inverse_dynamics=idm, true_frames_fn=drive_painted)
 
 
-def test_a_world_that_obeys_gets_full_marks(obeying: fidelity.Measured) -> None:
+def test_a_world_that_obeys_gets_full_marks(obeying: fidelity_figures.Measured) -> None:
     result = obeying.report.as_dict()
     assert result["steering_sign_accuracy"] == 1.0
     assert result["steering_sign_accuracy_true_frames"] == 1.0
     assert result["speed_order_accuracy_road_motion"] == 1.0
     assert result["delta_psnr_db"]["6"] > 3
-    assert set(result["psnr_gain_over_repeat_db"]) == {"1", "3", "6"}
+    assert set(result["psnr_gain_over_repeat_db"]) == {"1", "3", "6", "12"}
     assert all(gain > 3 for gain in result["psnr_gain_over_repeat_db"].values())
     assert 0 < result["codebook_usage"] < 1
-    assert result["trajectory_error_m"] == pytest.approx(result["trajectory_error_m_true_frames"], abs=0.05)
+    floor = result["trajectory_error_floor_m_at_2s"]
+    assert result["trajectory_error_m_at_2s"] == pytest.approx(floor, abs=0.05)
+    assert result["trajectory_error_over_floor_at_2s"] == pytest.approx(1.0, abs=0.02)
 
 
-def test_the_sheet_has_rows_of_one_length(obeying: fidelity.Measured, tmp_path: Path) -> None:
-    rows = fidelity.sheet(obeying, CONFIG.horizons)
-    assert {len(row) for row in rows} == {4}
-    assert all(picture.shape == (128, 224, 3) for row in rows for _, picture in row)
+def test_curves_run_over_every_step_beside_both_reference_lines(obeying: fidelity_figures.Measured) -> None:
+    result = obeying.report.as_dict()
+    for name in ("psnr_db", "ssim", "delta_psnr_db", "trajectory_error_m", "yaw_rate_correlation"):
+        curve = result[f"{name}_curve"]
+        assert curve["step"] == list(range(1, 13))
+        assert all(low <= high for low, high in zip(curve["low"], curve["high"], strict=True))
+    assert result["psnr_db_curve"]["value"][5] == result["psnr_db"]["6"]
+    assert result["psnr_db_interval"]["6"][0] == result["psnr_db_curve"]["low"][5]
+    gain = result["psnr_db"]["6"] - result["repeat_psnr_db"]["6"]
+    assert result["psnr_gain_over_repeat_db"]["6"] == pytest.approx(gain)
+    ceiling = np.mean(result["ceiling_psnr_db_curve"]["value"])
+    assert result["tokenizer_psnr_db"] == pytest.approx(ceiling)
+
+
+def test_targets_stand_beside_what_was_reached(obeying: fidelity_figures.Measured) -> None:
+    verdicts = obeying.report.as_dict()["targets"]
+    assert verdicts["psnr_gain_over_repeat_db [6]"] == {"target": ">= 4", "is_reached": True}
+    assert verdicts["trajectory_error_over_floor_at_2s"] == {"target": "<= 2", "is_reached": True}
+    assert verdicts["tokenizer_psnr_db"]["is_reached"] is False
+
+
+def test_the_sheets_show_recorded_above_imagined_and_the_manoeuvres(
+    obeying: fidelity_figures.Measured,
+) -> None:
+    rows = fidelity_figures.sheet(obeying, CONFIG.horizons)
+    assert [row[1][0] for row in rows[:2]] == ["recorded +1", "imagined +1"]
+    assert {len(row) for row in rows} == {5}
+    assert obeying.maneuver_frames is not None
+    driven = fidelity_figures.maneuver_sheet(obeying.maneuver_frames)
+    assert draw_sheet([rows[0], driven[0][:3]]).shape == (258, 5 * 226 - 2, 3)
 
 
 def test_a_world_that_ignores_actions_is_found_out(scenes: list[HeldOutScene]) -> None:
     model = PaintedModel(scenes, obeys=False)
-    measured = fidelity.measure(model, scenes, CONFIG, true_frames_fn=drive_painted)
+    measured = fidelity_figures.measure(model, scenes, CONFIG, true_frames_fn=drive_painted)
     result = measured.report.as_dict()
     assert result["steering_sign_accuracy"] == 0.0
     assert result["steering_sign_accuracy_true_frames"] == 1.0
@@ -173,8 +222,10 @@ def test_starts_leave_room_and_spread_over_scenes(scenes: list[HeldOutScene]) ->
     assert len(set(starts)) == 6
     assert [start.scene_index for start in starts].count(0) == 3
     assert all(3 <= start.frame_index <= NUM_FRAMES - 7 for start in starts)
-    with pytest.raises(InputError, match="only 10 frames of 2 scenes fit"):
-        draw_starts(scenes, 11, num_context_frames=4, horizon=6, is_eligible=eligible)
+    with pytest.raises(InputError, match="only 18 frames of 2 scenes fit"):
+        draw_starts(scenes, 19, num_context_frames=4, horizon=6, is_eligible=eligible)
+    fewer = draw_starts(scenes, 19, num_context_frames=4, horizon=6, is_eligible=eligible, may_be_fewer=True)
+    assert len(fewer) == 18
 
 
 def test_standing_off_road_and_crashed_frames_are_left_out() -> None:
@@ -185,11 +236,42 @@ def test_standing_off_road_and_crashed_frames_are_left_out() -> None:
     assert np.flatnonzero(is_drivable(scene, min_speed_mps=4.0)).tolist() == [0, 1, 3, 4]
 
 
-def test_only_held_out_seeds_are_measured() -> None:
+def test_only_held_out_and_validation_seeds_are_measured() -> None:
     with pytest.raises(InputError, match="are not held out"):
         record_held_out(first_seed=100, num_scenes=1, num_frames=10)
     with pytest.raises(InputError, match="are not held out"):
         record_held_out(first_seed=949_999, num_scenes=2, num_frames=10)
+    with pytest.raises(InputError, match="are not held out"):
+        check_seeds(899_999, 2)
+    assert check_seeds(900_000, 64) == "held-out roads"
+    assert check_seeds(890_000, 64) == "validation roads, not published figures"
+    assert last_seed_of_kind(890_010) == 899_999
+    assert last_seed_of_kind(900_010) == 949_999
+
+
+def test_a_horizon_beyond_the_log_is_refused(scenes: list[HeldOutScene]) -> None:
+    check_horizon(24, num_context_frames=4, num_frames=28)
+    with pytest.raises(InputError, match="beyond the log: the recordings have 27 frames, 4 of them"):
+        check_horizon(24, num_context_frames=4, num_frames=27)
+    config = fidelity_figures.FidelityConfig(horizon=NUM_FRAMES - 3, num_starts=1)
+    with pytest.raises(InputError, match="ask for at most 14"):
+        fidelity_figures.measure(PaintedModel(scenes, obeys=True), scenes, config)
+    with pytest.raises(InputError, match="--horizon must be at least 1, got 0"):
+        fidelity_figures.FidelityConfig(horizon=0)
+    assert fidelity_figures.FidelityConfig(horizon=8).horizons == [1, 3, 6, 8]
+
+
+def test_scenes_in_which_nothing_moves_are_refused_and_slow_ones_not_steered(
+    scenes: list[HeldOutScene],
+) -> None:
+    standing, slow = painted_scene(0.0, 0.0), painted_scene(2.0, 0.1)
+    config = fidelity_figures.FidelityConfig(horizon=6, num_starts=2, takes_fewer=True)
+    with pytest.raises(InputError, match="in none of the 1 scenes does the car move"):
+        fidelity_figures.measure(PaintedModel([standing], obeys=True), [standing], config)
+    measured = fidelity_figures.measure(PaintedModel([slow], obeys=True), [slow], config)
+    assert measured.maneuver_frames is None
+    assert measured.report.facts["starts_of_manoeuvres"] == 0
+    assert "trajectory_error_m_at_2s" not in measured.report.as_dict()
 
 
 def test_random_actions_stay_within_the_car(scenes: list[HeldOutScene]) -> None:
@@ -208,8 +290,8 @@ def test_tracks_equal_the_car_s_own_integration() -> None:
         pose = next_pose(pose, speed_mps, yaw_rate_radps)
         positions.append(pose[:2])
     assert control.track(twist, RATE_HZ)[0] == pytest.approx(np.array(positions))
-    errors = control.trajectory_errors(twist + np.array([1.0, 0.0]), twist, rate_hz=RATE_HZ)
-    assert errors.final_m[0] == pytest.approx(0.5, abs=0.05)
+    errors_m = control.trajectory_errors_m(twist + np.array([1.0, 0.0]), twist, rate_hz=RATE_HZ)
+    assert errors_m[0, -1] == pytest.approx(0.5, abs=0.05)
 
 
 def test_intervals_hold_the_value_and_do_not_collapse() -> None:
@@ -218,6 +300,19 @@ def test_intervals_hold_the_value_and_do_not_collapse() -> None:
     assert 0.93 < perfect.low < 0.95
     mean = bootstrap_mean(np.arange(10.0), [0] * 5 + [1] * 5)
     assert (mean.low, mean.value, mean.high) == pytest.approx((2.0, 4.5, 7.0))
+    ratio = bootstrap_ratio([2.0, 4.0], [1.0, 4.0], [0, 1])
+    assert (ratio.low, ratio.value, ratio.high) == pytest.approx((1.0, 1.2, 2.0))
+
+
+def test_correlations_are_pearson_s_and_zero_without_variation() -> None:
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(6, 9)) + 100.0
+    b = 0.5 * a + rng.normal(size=(6, 9))
+    found = bootstrap_correlation(a, b, [0, 0, 1, 1, 2, 2])
+    assert found.value == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+    assert found.low <= found.value <= found.high
+    assert found.count == 54
+    assert bootstrap_correlation(a, np.full_like(a, 3.0), range(6)).value == 0.0
 
 
 def test_the_report_is_flat_and_replaces_nothing_on_failure(tmp_path: Path) -> None:
@@ -232,14 +327,157 @@ def test_the_report_is_flat_and_replaces_nothing_on_failure(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
-def test_bad_input_ends_with_one_sentence(capfd: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--weights", "no-such-weights", "--out", "x.json"]
+SMALL_RUN = [
+    *("--scenes", "scene-2001", "--threads", "1"),
+    *("--starts", "1", "--batch", "1", "--horizon", "2"),
+    *("--drift-roads", "1", "--drift-steps", "12"),
+]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("weights")
+    model = small_world_model()
+    save_module(model, folder / "world.safetensors", kind="world-model", config=model.config)
+    idm = InverseDynamics(small_idm_config())
+    save_module(idm, folder / "idm.safetensors", kind="inverse-dynamics", config=idm.config)
+    return ["--weights", str(folder / "world.safetensors"), "--idm", str(folder / "idm.safetensors")]
+
+
+def test_one_command_writes_figures_page_and_sheets(weights: list[str], tmp_path: Path) -> None:
+    fidelity.main([*weights, *SMALL_RUN, "--out", str(tmp_path / "f.json")])
+    names = ["f-drift.jpg", "f-manoeuvres.png", "f.html", "f.json", "f.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    result = json.loads((tmp_path / "f.json").read_text())
+    assert result["roads"] == "embedded scenes"
+    assert result["extent"] == "chosen on the command line"
+    assert result["lpips_network"] == "none named (--lpips FILE), not measured"
+    assert 0 <= result["drift_readable_share_at_12"] <= 1
+    assert result["drift_look_kept_share_at_12_true_frames"] == 1.0
+    assert result["drift_readable_share_true_frames_curve"]["step"] == [12]
+    page = (tmp_path / "f.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 3
+    assert page.count("data:image/png;base64,") >= 6
+    assert "http" not in page
+
+
+def test_decoding_rounds_are_compared_by_one_command(weights: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "rounds.json"
+    fidelity.main([*weights, *SMALL_RUN, "--rounds", "1", "2", "--out", str(out)])
+    result = json.loads(out.read_text())
+    labels = ["rounds_1_confidence_t0", "rounds_2_confidence_t0", "rounds_2_random_t0"]
+    gains = [name for name in result if name.startswith("psnr_gain") and name.endswith("_t0")]
+    assert gains == [f"psnr_gain_over_repeat_db_{label}" for label in labels]
+    assert all(set(result[name]) == {"1", "2"} for name in gains)
+    assert all(result[f"imagined_frames_per_s_{label}"] > 0 for label in labels)
+    assert (tmp_path / "rounds.html").is_file()
+
+
+def test_more_rounds_change_nothing_in_a_world_without_a_sampler(scenes: list[HeldOutScene]) -> None:
+    open_loop, _ = fidelity_figures.instruments(
+        PaintedModel(scenes, obeys=True), scenes[0].scene, CONFIG, None
+    )
+    starts = fidelity_figures.moving_starts(scenes, CONFIG, open_loop)
+    samplers = samplers_of([1, 4], list(UnmaskOrder), [0.0, 1.0])
+    assert len(samplers) == 6
+    report = compare_samplers(open_loop, scenes, starts, samplers, horizons=[1, 6])
+    gains = {row.value for row in report.rows if row.name.startswith("psnr") and row.key == "6"}
+    assert len(gains) == 1
+    assert gains.pop() > 3
+    with pytest.raises(InputError, match="num_decode_steps must be at least 1, got 0"):
+        samplers_of([0], [UnmaskOrder.RANDOM], [0.0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--weights", "no-such-weights"], "no-such-weights"),
+        (["--weights", "inverse-dynamics"], "holds a inverse-dynamics, but a world-model is needed"),
+        (["--scenes", "scene-9999"], "scene-9999"),
+        (["--scenes", "scene-2001", "--horizon", "500"], "beyond the log"),
+        (["--horizon", "45"], "beyond the log"),
+        (["--horizon", "0"], "--horizon must be at least 1"),
+        (["--num-scenes", "0"], "--num-scenes must be at least 1"),
+        (["--seed", "5"], "not held out"),
+        (["--scenes", "scene-2001", "--seed", "5"], "not held out"),
+        (["--scenes", "scene-2001", "--drift-steps", "-3"], "--drift-steps"),
+        (["--lpips", "no-such-network.pt"], "no feature network for lpips"),
+    ],
+)
+def test_bad_input_ends_with_one_sentence(
+    arguments: list[str],
+    message: str,
+    weights: list[str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    command = [*weights, *arguments, "--threads", "1", "--out", str(tmp_path / "x.json")]
     with pytest.raises(SystemExit) as ended:
-        run_command(partial(fidelity.main, arguments))
+        run_command(partial(fidelity.main, command))
     assert ended.value.code == 2
-    assert "no-such-weights" in capfd.readouterr().err
-    with pytest.raises(InputError, match="--horizon must be at least 6"):
-        fidelity.FidelityConfig(horizon=3)
+    error = capfd.readouterr().err
+    assert message in error
+    assert error.count("error:") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_and_unfitting_weights_are_refused(
+    weights: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    whole = Path(weights[1]).read_bytes()
+    (tmp_path / "short.safetensors").write_bytes(whole[:-100])
+    (tmp_path / "bent.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    both_ways = small_world_model(is_frame_causal=False)
+    save_module(both_ways, tmp_path / "clips.safetensors", kind="world-model", config=both_ways.config)
+    idm = InverseDynamics(small_idm_config(rate_hz=12.0))
+    save_module(idm, tmp_path / "fast.safetensors", kind="inverse-dynamics", config=idm.config)
+    refused = {
+        "short": "not a readable safetensors file",
+        "bent": "is damaged",
+        "clips": "of a preset that reads whole clips",
+        "fast": "224x128 px at 12 Hz, but the recordings have 224x128 px at 6 Hz",
+    }
+    for name, message in refused.items():
+        option = "--idm" if name == "fast" else "--weights"
+        command = [*weights, *SMALL_RUN, option, str(tmp_path / f"{name}.safetensors")]
+        with pytest.raises(SystemExit) as ended:
+            run_command(partial(fidelity.main, [*command, "--out", str(tmp_path / "out" / "x.json")]))
+        assert ended.value.code == 2
+        assert message in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.json").mkdir()
+    for path, message in {
+        tmp_path / "table.csv": "must name a .json file",
+        tmp_path / "folder.json": "is a folder",
+        tmp_path / "file" / "x.json": "not a writable folder",
+    }.items():
+        with pytest.raises(InputError, match=message):
+            check_out(path)
+    check_out(tmp_path / "new" / "x.json")
+
+
+def test_learned_networks_are_tried_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.warns(DeprecationWarning, match="deprecated"):
+        torch.jit.script(torch.nn.Flatten()).save(str(tmp_path / "flat.pt"))
+    with pytest.raises(InputError, match=r"flat\.pt cannot serve as the LPIPS network"):
+        open_networks({Extractor.LPIPS: tmp_path / "flat.pt", Extractor.FID: None})
+    assert open_networks(dict.fromkeys(Extractor)) == {}
+    assert "not measured" in learned_facts({})["fvd_network"]
+
+
+def test_the_page_escapes_names_and_leaves_out_plots_without_curves() -> None:
+    report = Report(title="a < b", facts={"scene": "<script>"})
+    report.add("share", 0.5, note="half & half")
+    plot = Plot(title="nothing", unit="", lines={"line": "missing"})
+    picture = Picture(title="grey", rows=[[("one", np.zeros((128, 224, 3), np.uint8))]])
+    page = render_page(report, plots=[plot], pictures=[picture])
+    assert "<script>" not in page
+    assert "half &amp; half" in page
+    assert page.count("<img") == 1
 
 
 def test_a_replayed_recording_shows_the_recorded_world() -> None:

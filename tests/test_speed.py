@@ -1,6 +1,7 @@
-"""The two speed benchmarks run and count what they say."""
+"""The speed benchmarks run and count what they say."""
 
 import importlib
+import json
 import re
 import time
 from pathlib import Path
@@ -9,11 +10,17 @@ import pytest
 import torch
 from small_models import small_world_model
 
-from benchmarks import reference_speed, speed
+from benchmarks import compiled, growth, reference_speed, speed, speed_tables
+from benchmarks.imagined_step import imagined_step, with_size, with_window
+from benchmarks.stages import StageClock
+from benchmarks.timing import Timing, take_turns
+from drivesim.checkpoint import save_module
 from drivesim.errors import InputError
 from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.world_model.world_model import WorldModel
 from envs.world_dreamer_drive import WorldDreamerDriveEnv
+
+RATIOS = ("autoregressive", "autoregressive_same_depth", "uncached", "uncached_same_rounds", "diffusion30")
 
 
 @pytest.fixture(scope="module")
@@ -21,45 +28,221 @@ def model() -> WorldModel:
     return small_world_model()
 
 
-def test_speed_reports_env_stages_batches_and_memory(model: WorldModel) -> None:
-    result = speed.measure(model, num_steps=4, batch_sizes=[2]).as_dict()
+@pytest.fixture
+def _small_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "WINDOWS", (3, 4))
+    monkeypatch.setattr(growth, "ROUNDS", (1, 2))
+    monkeypatch.setattr(growth, "SIZES_PX", ((64, 128), (64, 112)))
+    for name, value in {"LARGE": 64, "MEMORY_MB": 4, "MIN_FLOPS": 1e5, "NUM_CACHE_COPIES": 9}.items():
+        monkeypatch.setattr(f"benchmarks.roofline.{name}", value)
+    monkeypatch.setattr("benchmarks.decoders.comparison.PRECISION_ROUNDS", 1)
+
+
+@pytest.mark.usefixtures("_small_curves")
+def test_speed_reports_what_readme_documents(model: WorldModel, capsys: pytest.CaptureFixture[str]) -> None:
+    config = speed.SpeedConfig(
+        num_steps=3, num_rounds=1, batch_sizes=[2], num_long_steps=2, is_batch_compared=False
+    )
+    report = speed.measure(model, config)
+    result = json.loads(json.dumps(report.as_dict()))
+    assert result["env_steps_per_s_batch1"] == result["env_steps_per_s"] > 0
     assert result["env_steps_per_s"] == pytest.approx(1e3 / result["env_step_ms"])
-    assert set(result["stage_ms"]) == {"transformer", "logits", "picture", "rest"}
-    assert result["imagined_frames_per_s"]["batch 2"] > 0
-    assert result["peak_memory_mb"] > 50
+    assert result["env_step_ms_min"] <= result["env_step_ms_median"] <= result["env_step_ms_max"]
+    assert {"conditioning", "decoding_rounds", "commit", "tokenizer_decode", "rest"} <= set(
+        result["stage_ms"]
+    )
+    for name in RATIOS:
+        assert result[f"speedup_vs_{name}"] == pytest.approx(
+            result["decoder_ms"][name] / result["decoder_ms"]["ours"]
+        )
+        assert result[f"speedup_vs_{name}_min"] <= result[f"speedup_vs_{name}_max"]
+    assert result["decoder_precision"]["batch 1"].keys() == {"ours", *RATIOS}
+    assert {"ours fp32", "ours bf16"} <= set(result["decoder_precision_ms"])
+    assert set(result["step_ms_by_window"]) == {"3", "4"}
+    assert set(result["step_ms_by_rounds"]) == {"1", "2"}
+    assert set(result["step_ms_by_batch"]) == set(result["batch_frames_per_s"]) == {"1", "2", "8"}
+    assert set(result["step_ms_by_resolution"]) == {"64x128"}  # 7 columns of tokens do not cut into patches
+    assert {"cost_growth_after_2", "memory_growth_mb_after_2"} <= set(result)
+    assert 50 < result["peak_memory_mb"] <= result["peak_memory_mb_batch8"]
     assert result["decode_steps"] == model.config.sampler.num_decode_steps
+    assert set(result["stage_roof_ms"]) <= set(result["stage_ms"])
+    speed_tables.show(report)
+    shown = capsys.readouterr().out
+    for title in (
+        "what this machine can do",
+        "where the time goes",
+        "decoders of one budget",
+        "against window",
+    ):
+        assert title in shown
+
+
+def test_eight_cars_pay_the_envs_own_part_each() -> None:
+    report = speed.Report(title="speed")
+    timings = {"1": Timing(samples_s=[0.03]), "8": Timing(samples_s=[0.12])}
+    speed.add_batch(report, timings, own_s=0.01)
+    result = report.as_dict()
+    assert result["env_steps_per_s_batch8"] == pytest.approx(8 / 0.2)
+    assert result["per_env_cost_batch8_vs_batch1"] == pytest.approx(0.2 / 8 / 0.04)
+
+
+def test_turns_alternate_and_keep_every_sample() -> None:
+    calls: list[str] = []
+    timings = take_turns(
+        "turns", {name: lambda name=name: calls.append(name) for name in "ab"}, num_rounds=3, num_warm_up=2
+    )
+    assert "".join(calls) == "aabb" + "ab" + "ba" + "ab"
+    assert {name: len(timing.samples_s) for name, timing in timings.items()} == {"a": 3, "b": 3}
+    timing = Timing(samples_s=[3.0, 1.0, 2.0])
+    assert (timing.median_s, timing.min_s, timing.max_s) == (2.0, 1.0, 3.0)
+
+
+def test_an_imagined_step_goes_on_for_all_cars(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = WorldDreamerDriveEnv(world_model=model)
+    imagine, states = model.imagine, []
+    monkeypatch.setattr(
+        model, "imagine", lambda state, *a, **k: states.append(state) or imagine(state, *a, **k)
+    )
+    step = imagined_step(model, env.scene.camera, batch_size=2)
+    step()
+    step()
+    first, second = states
+    assert first.token_ids_BS.shape[0] == 2
+    assert first.memory[0].keys.shape[3] == model.config.stpt.window - 1  # as large as it will ever be
+    assert second.num_frames == first.num_frames + 1
+
+
+def test_other_sizes_change_what_they_name(model: WorldModel) -> None:
+    config = with_window(with_size(model.config, (64, 128)), 9)
+    assert (config.vqgan.height_px, config.vqgan.width_px, config.stpt.window) == (64, 128, 9)
+    assert model.config.stpt.window != 9
 
 
 def test_the_clock_leaves_the_model_as_it_was(model: WorldModel) -> None:
-    with speed.StageClock(model):
+    with StageClock(model):
         assert "decode" in vars(model.tokenizer)
     assert "decode" not in vars(model.tokenizer)
-    assert "frame" not in vars(model.stpt)
+    assert "imagine" not in vars(model)
 
 
 def test_the_clock_counts_in_timed_steps_only(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
     env = WorldDreamerDriveEnv(world_model=model)
     decode, calls = VQGAN.decode, []
 
-    def slow_at_reset(self: VQGAN, token_ids_BS: torch.Tensor) -> torch.Tensor:
+    def counted(self: VQGAN, token_ids_BS: torch.Tensor) -> torch.Tensor:
         calls.append(len(calls))
-        time.sleep(0.3 if len(calls) <= model.num_context_frames else 0.0)
+        time.sleep(0.02)
         return decode(self, token_ids_BS)
 
-    monkeypatch.setattr(VQGAN, "decode", slow_at_reset)
-    clock = speed.StageClock(model)
-    clock._methods = [(model.tokenizer, "decode", "picture")]
-    with clock:
-        total_s = speed.time_env(env, 2, clock=clock)
-    assert len(calls) == model.num_context_frames + speed.WARM_UP_STEPS + 2
-    assert 0 < clock.seconds["picture"] < total_s
+    monkeypatch.setattr(VQGAN, "decode", counted)
+    with StageClock(model) as clock:
+        env.reset(seed=0)
+        at_reset = len(calls)
+        calls.clear()
+        timing = speed.time_env(env, 2, clock=clock)
+    assert len(calls) == at_reset + speed.WARM_UP_STEPS + 2
+    assert len(timing.samples_s) == 2
+    decode_s = clock.stages["tokenizer_decode"]
+    assert 0.04 <= decode_s < clock.model_total < sum(timing.samples_s)
+    assert sum(clock.totals(sum(timing.samples_s)).values()) == pytest.approx(sum(timing.samples_s))
 
 
-def test_speed_refuses_nothing_to_time(model: WorldModel) -> None:
-    with pytest.raises(InputError, match="--steps"):
-        speed.measure(model, num_steps=0, batch_sizes=[1])
+def test_a_long_run_has_no_reset(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    resets = []
+    reset = WorldDreamerDriveEnv.reset
+    monkeypatch.setattr(
+        WorldDreamerDriveEnv, "reset", lambda self, **k: resets.append(self) or reset(self, **k)
+    )
+    report = speed.measure_long(model, speed.SpeedConfig(num_long_steps=3))
+    result = report.as_dict()
+    assert len(resets) == len(set(map(id, resets))) == 2  # the old and the young env, once each
+    assert {"cost_growth_after_3", "memory_growth_mb_after_3", "peak_memory_mb"} <= set(result)
+    assert set(result["long_run_step_ms"]) == {"first 100", "last 100", "old, in turns", "young, in turns"}
+
+
+def test_nothing_to_measure_is_refused(tmp_path: Path) -> None:
+    for message, arguments in {
+        "--steps": ["--steps", "0"],
+        "--batch": ["--batch", "1", "0"],
+        "--rounds": ["--rounds", "0"],
+        "--long-steps": ["--long-steps", "-1"],
+        "--threads": ["--threads", "0"],
+        "--long ": ["--long", "--quick"],
+        "--long needs": ["--long", "--long-steps", "0"],
+    }.items():
+        options = speed.parse([*arguments, "--out", str(tmp_path / "speed.json")])
+        with pytest.raises(InputError, match=message):
+            speed.config_from(options)
     with pytest.raises(InputError, match="--worlds"):
         reference_speed.measure(first_seed=900_000, num_worlds=0, num_frames=5)
+
+
+def test_modes_change_the_defaults_and_options_win(tmp_path: Path) -> None:
+    def config(*arguments: str) -> speed.SpeedConfig:
+        return speed.config_from(speed.parse([*arguments, "--out", str(tmp_path / "speed.json")]))
+
+    assert config().is_batch_compared
+    assert config("--quick").num_long_steps == 0
+    assert not config("--quick").is_batch_compared
+    assert config("--quick", "--steps", "7").num_steps == 7
+    assert config("--long").num_long_steps == speed.LONG_STEPS == 5000
+    assert config("--compile").is_compiled
+
+
+def test_bad_weights_end_with_one_sentence(
+    model: WorldModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both_ways = small_world_model(is_frame_causal=False)
+    path = tmp_path / "full.safetensors"
+    save_module(both_ways, path, kind="world-model", config=both_ways.config)
+    for weights, message in {"drive-huge": "no weights named", str(path): "frames on both sides"}.items():
+        with pytest.raises(SystemExit) as ended:
+            speed.run_command(
+                lambda weights=weights: speed.main(["--weights", weights, "--out", str(tmp_path / "s.json")])
+            )
+        assert ended.value.code == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert "Traceback" not in error
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_compile_asks_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/g++" if name == "g++" else None)
+    compiled.require_compiler()
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(InputError, match="no-such-compiler"):
+        compiled.require_compiler()
+    monkeypatch.delenv("CXX")
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(InputError, match="leave --compile out"):
+        compiled.require_compiler()
+
+
+def test_compiled_passes_are_those_of_a_copy(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda function, **options: asked.append(options) or function)
+    report = speed.Report(title="speed")
+    compiled.add_compiled(report, model, WorldDreamerDriveEnv(world_model=model).scene.camera, num_rounds=1)
+    result = report.as_dict()
+    assert set(result["compile_step_ms"]) == {"eager", "compiled"}
+    assert result["compile_speedup"] > 0
+    assert asked
+    assert not set(compiled.FRAME_PASSES) & set(vars(model.stpt))
+
+
+def test_a_compilation_that_fails_is_one_sentence(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(function: object, **options: object) -> object:
+        def fail(*args: object, **kwargs: object) -> None:
+            raise RuntimeError("no header Python.h\nand much more")
+
+        return fail
+
+    monkeypatch.setattr(torch, "compile", broken)
+    camera = WorldDreamerDriveEnv(world_model=model).scene.camera
+    with pytest.raises(InputError, match=r"\(no header Python.h\); leave --compile out"):
+        compiled.add_compiled(speed.Report(title="speed"), model, camera, num_rounds=1)
 
 
 def test_reference_speed_counts_frames_of_all_worlds() -> None:

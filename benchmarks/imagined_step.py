@@ -1,0 +1,60 @@
+"""The model's part of an env step, for any batch and any sizes: from the action to the uint8 picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from drivesim.scene.types import Camera
+from drivesim.world_model.sampler import SamplerConfig
+from drivesim.world_model.world_model import WorldModel, WorldModelConfig
+
+TWIST = (8.0, 0.05)  # speed in m/s and yaw rate in rad/s that every car drives with
+NUM_PAST_FRAMES = 2
+
+
+def imagined_step(
+    model: WorldModel,
+    camera: Camera,
+    *,
+    batch_size: int,
+    sampler: SamplerConfig | None = None,
+    inference_mode: bool = True,
+) -> Callable[[], None]:
+    """Return a call that imagines one step further for a batch of cars.
+
+    Two frames are enough of a past: a memory has its full size from the start, frames that are not there are hidden
+    by a mask, and so a step costs what it costs with a full window. Operations can be counted one by one only
+    without ``inference_mode``.
+    """
+    size = (model.config.vqgan.height_px, model.config.vqgan.width_px)
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(256, (1, NUM_PAST_FRAMES, *size, 3), dtype=torch.uint8, generator=generator)
+    twist_BTA = torch.tensor(TWIST).expand(batch_size, NUM_PAST_FRAMES, 2)
+    camera = camera.resized(width_px=size[1], height_px=size[0])
+    with torch.inference_mode(inference_mode):
+        state = model.observe(frames.expand(batch_size, *frames.shape[1:]), twist_BTA, camera)
+
+    def step() -> None:
+        nonlocal state
+        with torch.inference_mode(inference_mode):
+            state = model.imagine(state, twist_BTA[:, 0], sampler=sampler).state
+
+    return step
+
+
+def random_model(config: WorldModelConfig, dtype: torch.dtype) -> WorldModel:
+    """Return a model of other sizes; what it costs does not depend on its weights."""
+    return WorldModel(config).to(dtype).eval().requires_grad_(False)
+
+
+def with_window(config: WorldModelConfig, window: int) -> WorldModelConfig:
+    """Return the configuration with another attention window."""
+    return replace(config, stpt=replace(config.stpt, window=window))
+
+
+def with_size(config: WorldModelConfig, size_px: tuple[int, int]) -> WorldModelConfig:
+    """Return the configuration with pictures of another height and width."""
+    return replace(config, vqgan=replace(config.vqgan, height_px=size_px[0], width_px=size_px[1]))
