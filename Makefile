@@ -1,6 +1,6 @@
 # The developer manual in one screen. Every verb builds .venv when it is missing or older than pyproject.toml.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all coverage lint fmt wheel-test bench clean
+.PHONY: help demo test test-all coverage lint fmt wheel-test bench weights clean
 SHELL := bash
 
 # The first Python 3.11 or 3.12 that runs and can make environments; override with `make PYTHON=...`.
@@ -67,6 +67,20 @@ bench: .venv/.installed  ## the published figures (see benchmarks/README.md)
 	$(RUN) -m benchmarks.fidelity --out out/fidelity.json
 	$(RUN) -m benchmarks.speed --out out/speed.json
 	$(RUN) -m benchmarks.reference_speed --out out/reference_speed.json
+
+# $(call TRAIN,folder,what,experiment,more)
+TRAIN = $(BIN)/drivesim train $(2) experiment=$(3) --out out/weights/$(1) \
+	$$(test -f out/weights/$(1)/last.ckpt && echo --resume) $(4)
+FROM = $(1).init=out/weights/$(2).safetensors
+
+weights: .venv/.installed  ## train the shipped weights anew, part after part, in out/weights; goes on where it stopped
+	$(call TRAIN,tokenizer,tokenizer,drive_tiny_tokenizer)
+	$(call TRAIN,motion-field,motion-field,drive_tiny_motion_field,$(call FROM,motion_field,tokenizer/tokenizer))
+	$(call TRAIN,first,world-model,drive_tiny,$(call FROM,world_model,motion-field/motion-field))
+	$(call TRAIN,first-decoder,causal-decoder,drive_tiny_causal_decoder,$(call FROM,causal_decoder,first/world-model))
+	$(call TRAIN,second,world-model,drive_tiny_own_past,$(call FROM,world_model,first-decoder/causal-decoder))
+	$(call TRAIN,second-decoder,causal-decoder,drive_tiny_causal_decoder,$(call FROM,causal_decoder,second/world-model))
+	$(call TRAIN,inverse-dynamics,inverse-dynamics,drive_tiny_inverse_dynamics)
 
 clean:  ## remove caches and what runs wrote; keeps .venv
 	rm -rf build dist out .whl .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov .coverage
