@@ -62,7 +62,7 @@ class Extent:
     drift_steps: int
 
 
-FULL = Extent(num_scenes=64, starts=64, drift_roads=8, drift_steps=600)
+FULL = Extent(num_scenes=64, starts=64, drift_roads=4, drift_steps=600)
 QUICK = Extent(num_scenes=12, starts=12, drift_roads=4, drift_steps=100)
 
 
