@@ -80,7 +80,7 @@ weights: .venv/.installed  ## train the shipped weights anew, part after part, i
 	$(call TRAIN,first-decoder,causal-decoder,drive_tiny_causal_decoder,$(call FROM,causal_decoder,first/world-model))
 	$(call TRAIN,second,world-model,drive_tiny_own_past,$(call FROM,world_model,first-decoder/causal-decoder))
 	$(call TRAIN,second-decoder,causal-decoder,drive_tiny_causal_decoder,$(call FROM,causal_decoder,second/world-model))
-	$(call TRAIN,inverse-dynamics,inverse-dynamics,drive_tiny_inverse_dynamics)
+	$(call TRAIN,inverse-dynamics,inverse-dynamics,drive_tiny_inverse_dynamics,inverse_dynamics.tokenizer=out/weights/tokenizer/tokenizer.safetensors)
 
 clean:  ## remove caches and what runs wrote; keeps .venv
 	rm -rf build dist out .whl .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov .coverage

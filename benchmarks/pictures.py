@@ -97,7 +97,7 @@ def over_steps(metric: Metric, shown: Images, target: Images) -> FloatArray:
 
 
 def add_tokenizer_rows(report: Report, clips: Clips, result: Tokenized) -> None:
-    """Add the tokenizer's reconstruction quality, which no imagined frame can pass, and its use of codes."""
+    """Add the quality of reconstructions, the ceiling of pictures drawn from tokens alone, and the use of codes."""
     for name, metric in {"tokenizer_psnr_db": finite_psnr, "tokenizer_ssim": ssim}.items():
         quality_BT = over_steps(metric, clips.tokenized, clips.target)
         groups = np.repeat(clips.groups, quality_BT.shape[1]).tolist()

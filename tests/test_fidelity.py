@@ -346,7 +346,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_one_command_writes_figures_page_and_sheets(weights: list[str], tmp_path: Path) -> None:
     fidelity.main([*weights, *SMALL_RUN, "--out", str(tmp_path / "f.json")])
-    names = ["f-drift.jpg", "f-manoeuvres.png", "f.html", "f.json", "f.png"]
+    names = ["f-drift.jpg", "f-manoeuvres.png", "f.gif", "f.html", "f.json", "f.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     result = json.loads((tmp_path / "f.json").read_text())
     assert result["roads"] == "embedded scenes"

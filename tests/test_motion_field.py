@@ -100,6 +100,18 @@ def test_the_sweep_finds_the_depth_of_a_wall(field, rays):
     assert field.inverse_depths[int(inner.argmin())] == WALL_INVERSE_DEPTH
 
 
+@torch.no_grad()
+def test_positions_keep_their_precision_under_autocast(field, rays):
+    arguments = (smooth_picture(0), smooth_picture(1), rays, twist(12.0, 0.6), twist(12.0, 0.6), DT_S)
+    exact = field(*arguments).compensated.flow_BHW2
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = field(*arguments).compensated.flow_BHW2
+    difference_px = (exact - rounded).abs()
+    assert (
+        difference_px.median() < 0.02
+    )  # positions in bfloat16 would be off by a quarter of a pixel and more
+
+
 def test_gradients_reach_the_depths(rays):
     torch.manual_seed(0)
     field = MotionField(MotionFieldConfig(widths=[8, 8, 16]))

@@ -12,7 +12,8 @@ from drivesim.training import token_stream
 from drivesim.training.clip_pool import PoolConfig
 from drivesim.training.stream import StreamConfig, StreamedClips
 from drivesim.training.token_cache import CACHE_ARRAYS
-from drivesim.training.token_stream import TokenStream, tokenized_batches
+from drivesim.training.token_stream import TokenStream
+from drivesim.training.world_model import WorldModelTask, WorldModelTrainingConfig
 
 POOL = PoolConfig(num_clips=2, num_first_clips=1, new_clips_per_step=0.5, clips_per_part=1)
 
@@ -44,12 +45,15 @@ def tokens(monkeypatch):
 
 
 def batches(tokens, start_step):
-    return tokenized_batches(tokens, frames_per_window=4, start_step=start_step, batch_size=3, seed=2)
+    task = WorldModelTask.__new__(WorldModelTask)
+    task.config, task.tokens = WorldModelTrainingConfig(frames_per_window=4), tokens
+    task.codebook_size = tokens.imaginer.tokenizer.codebook_size
+    return task.batches(start_step=start_step, batch_size=3, seed=2, rank=0, world_size=1)
 
 
 def test_windows_are_those_of_a_token_cache(tokens):
     batch = next(batches(tokens, 0))
-    assert tuple(batch) == CACHE_ARRAYS
+    assert set(batch) == {*CACHE_ARRAYS, "is_masked"}
     assert batch["token_ids"].shape == batch["context_ids"].shape == (3, 4, 112)
     assert batch["expected"].dtype == batch["motion"].dtype == torch.float16
     assert batch["twist"].shape == (3, 4, 2)

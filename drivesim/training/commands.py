@@ -114,7 +114,7 @@ def train_inverse_dynamics(
     """
     settings, sources = config.inverse_dynamics, open_sources(config)
     torch.manual_seed(config.training.seed)  # of the initial weights
-    task = inverse_dynamics.make_task(settings, sources.train, sources.validation)
+    task = inverse_dynamics.make_task(settings, sources.train, sources.validation, camera=sources.camera)
     result = fit(task, config.training, out, resume=resume, on_start=on_start)
     return _save(task, config, settings, result, out, save_fn=inverse_dynamics.save_inverse_dynamics)
 

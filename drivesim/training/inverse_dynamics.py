@@ -7,7 +7,7 @@ say that it cannot read the motion.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from drivesim.checkpoint import save_module
 from drivesim.inverse_dynamics import InverseDynamics, InverseDynamicsConfig, bin_loss, moments
+from drivesim.scene.types import Camera
 from drivesim.tokenizer.vqgan import normalized, to_uint8
 from drivesim.training.data import ClipSource, RecordedClips
 from drivesim.training.frame_pairs import (
@@ -54,9 +55,9 @@ class InverseDynamicsTrainingConfig:
 class InverseDynamicsModule(nn.Module):
     """The IDM with its loss as one module: spoiled pairs in, loss terms out."""
 
-    def __init__(self, config: InverseDynamicsConfig) -> None:
+    def __init__(self, config: InverseDynamicsConfig, *, camera: Camera | None = None) -> None:
         super().__init__()
-        self.inverse_dynamics = InverseDynamics(config)
+        self.inverse_dynamics = InverseDynamics(config, camera=camera)
 
     def forward(
         self, previous_BCHW: Tensor, current_BCHW: Tensor, twist_BA: Tensor, told_error_B: Tensor
@@ -97,16 +98,19 @@ class InverseDynamicsTask:
         train: ClipSource,
         validation: RecordedClips,
         reconstruct_fn: ReconstructFn | None = None,
+        camera: Camera | None = None,
     ) -> None:
-        """Build the model, the validation pairs and, with ``reconstruct_fn``, reconstructed pairs."""
+        """Build the model for a camera, by default the front one, and the pairs that are fixed."""
         self.config, self.train = config, train
-        self.model: nn.Module = InverseDynamicsModule(config.model)
+        self.model: nn.Module = InverseDynamicsModule(config.model, camera=camera)
         self.validation = draw_pairs(validation, np.random.default_rng(0), count=config.num_validation_pairs)
         self.reconstructed: PairBatch | None = None
         self.validation_reconstructed: PairBatch | None = None
         if reconstruct_fn is not None:
-            clips = next(iter(train.per_step(start_step=0, seed=0, rank=0, world_size=1)))
-            pairs = draw_pairs(clips, np.random.default_rng(1), count=config.num_reconstructed_pairs)
+            held = train.per_step(start_step=0, seed=0, rank=0, world_size=1)
+            pairs = draw_pairs(next(held), np.random.default_rng(1), count=config.num_reconstructed_pairs)
+            if isinstance(held, Generator):
+                held.close()  # a stream's processes end with it
             self.reconstructed = reconstructed(pairs, reconstruct_fn)
             self.validation_reconstructed = reconstructed(self.validation, reconstruct_fn)
 
@@ -163,6 +167,7 @@ def make_task(
     train: ClipSource,
     validation: RecordedClips,
     reconstruct_fn: ReconstructFn | None = None,
+    camera: Camera | None = None,
 ) -> InverseDynamicsTask:
     """Return the training task of the IDM.
 
@@ -172,6 +177,7 @@ def make_task(
         validation: Clips of other roads.
         reconstruct_fn: A tokenizer's encode and decode on uint8 `[B, H, W, 3]`; by default that of
             ``config.tokenizer``, if one is named there.
+        camera: That took the clips; the front camera if left out.
     """
     if reconstruct_fn is None and config.tokenizer is not None:
         tokenizer = load_tokenizer(config.tokenizer)
@@ -179,7 +185,7 @@ def make_task(
         def reconstruct_fn(frames_BHWC: Tensor) -> Tensor:
             return to_uint8(tokenizer.reconstruct(normalized(frames_BHWC)))
 
-    return InverseDynamicsTask(config, train, validation, reconstruct_fn)
+    return InverseDynamicsTask(config, train, validation, reconstruct_fn, camera)
 
 
 def save_inverse_dynamics(model: nn.Module, path: Path, *, facts: dict[str, Any] | None = None) -> None:

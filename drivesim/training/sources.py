@@ -6,8 +6,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from drivesim import console
-from drivesim.checkpoint import tensor_hash
+from drivesim.checkpoint import config_to_json
 from drivesim.errors import InputError
 from drivesim.files import remove_abandoned
 from drivesim.scene.types import Camera, front_camera
@@ -16,7 +18,7 @@ from drivesim.training.config import TrainConfig
 from drivesim.training.data import ClipSource, DataConfig, DataSource, RecordedClips, open_or_record
 from drivesim.training.data import facts_of as recording_facts
 from drivesim.training.scene_source import camera_groups, open_or_convert
-from drivesim.training.token_cache import TokenSource, open_or_build
+from drivesim.training.token_cache import TokenSource, hash_of, open_or_build
 from drivesim.training.token_stream import TokenStream
 from drivesim.world_model.pretrained import fast_dtype
 from drivesim.world_model.world_model import WorldModel
@@ -57,13 +59,13 @@ def open_sources(config: TrainConfig) -> Sources:
 
 def token_source(sources: Sources, model: WorldModel, config: TrainConfig) -> TokenSource:
     """Return the tokens of a run's clips; pasts are imagined with inference's precision, by a copy of ``model``."""
-    device = "cpu"  # the loop moves the model later
-    imaginer = deepcopy(model).requires_grad_(False).to(fast_dtype(device))
+    device = "cuda" if torch.cuda.is_available() and config.training.accelerator != "cpu" else "cpu"
+    imaginer = deepcopy(model).requires_grad_(False).to(device=device, dtype=fast_dtype(device))
     if isinstance(sources.train, ClipPool):
         return TokenStream(stream=config.stream, pool=config.pool, imaginer=imaginer, camera=sources.camera)
     assert isinstance(sources.train, RecordedClips)
     clips, num_frames = sources.train, config.world_model.frames_per_clip
-    path = clips.path.parent / f"tokens-{tensor_hash(imaginer.state_dict())[:8]}"
+    path = clips.path.parent / f"tokens-{hash_of(imaginer)[:8]}"
     remove_abandoned(path)
     with console.progress_bar("tokenizing clips", len(clips)) as bar:
         return open_or_build(
@@ -75,8 +77,10 @@ def facts_of(config: TrainConfig) -> dict[str, object]:
     """Return what a run learned from as plain JSON, for model cards; where it lies is left out."""
     facts: dict[str, object] = {"source": config.data.source.value}
     if config.data.source is DataSource.STREAM:
-        stream = config.stream
-        facts |= {"first_seed": stream.first_seed, "last_seed": stream.last_seed}
+        stream = config_to_json(config.stream)
+        validation = recording_facts(config.data)
+        kept = {name: validation[name] for name in ("num_validation_clips", "first_validation_seed")}
+        return facts | {"stream": stream, "pool": config_to_json(config.pool)} | kept
     if config.data.source is DataSource.SCENES:
         return facts | {"version": config.scenes.version, "scenes": list(config.scenes.scenes) or "all"}
     return facts | recording_facts(config.data)
@@ -85,13 +89,15 @@ def facts_of(config: TrainConfig) -> dict[str, object]:
 def _scenes(config: TrainConfig) -> Sources:
     if not config.scenes.dataroot:
         raise InputError("data.source=scenes needs scenes.dataroot=FOLDER, a nuScenes-schema data set")
+    for name in ("train", "validation"):
+        remove_abandoned(Path(config.scenes.path) / name)
     train, validation = open_or_convert(config.scenes)
     cameras = [camera for clips in (train, validation) for camera, _ in camera_groups(clips)]
     first = cameras[0]
     if any(not _is_same(camera, first) for camera in cameras):
         raise InputError(
-            "the scenes were taken by different cameras, and a run trains for one; choose those of one with "
-            "scenes.scenes=[...]"
+            "the scenes were taken by cameras of different calibration, and a run trains for one of them; choose "
+            "scenes of one car with scenes.scenes=[...]"
         )
     return Sources(train=train, validation=validation, camera=first, frames_per_clip=train.frames_per_clip)
 

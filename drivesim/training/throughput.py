@@ -50,7 +50,7 @@ class Throughput:
 
     def __init__(self, *, peak_tflop_per_s: float) -> None:
         self.peak_tflop_per_s = peak_tflop_per_s
-        self.flop_per_batch: int | None = None  # forward and backward; the batches have one shape
+        self.flop_per_batch: int | None = None  # of the first batch; others are taken to cost as much
         self._num_frames = self._num_batches = 0
         self._window_s = time.monotonic()
 

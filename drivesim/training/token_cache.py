@@ -90,11 +90,16 @@ class TokenCache:
         return repeat(self)
 
 
+def hash_of(model: WorldModel) -> str:
+    """Return the hash of a model's tensors, wherever they are."""
+    return tensor_hash({name: value.cpu() for name, value in model.state_dict().items()})
+
+
 def ingredients(clips: RecordedClips, imaginer: WorldModel, num_frames: int | None) -> dict[str, Any]:
     """Return what a cache is made of: hash of the model, frames per clip, and the recording's own facts."""
     recording = json.loads((clips.path / "set.json").read_text())
     count = clips.frames_per_clip if num_frames is None else min(num_frames, clips.frames_per_clip)
-    return {"model": tensor_hash(imaginer.state_dict()), "num_frames": count, "recording": recording}
+    return {"model": hash_of(imaginer), "num_frames": count, "recording": recording}
 
 
 def build_token_cache(
@@ -200,7 +205,8 @@ def tokenize_clips(
     ]
     for t in range(1, num_frames):
         outlook = imaginer.outlook(state, twist[:, t])
-        true_ids, state = _next(imaginer, state, outlook, frames[:, t], is_true[:, t])
+        is_true_B = is_true[:, t] if is_imagined else None
+        true_ids, state = _next(imaginer, state, outlook, frames[:, t], is_true_B, generator)
         rows.append(
             {
                 "token_ids": true_ids,
@@ -213,15 +219,25 @@ def tokenize_clips(
 
 
 def _next(
-    imaginer: WorldModel, state: WorldState, outlook: Outlook, frames_BHWC: Tensor, is_true_B: Tensor
+    imaginer: WorldModel,
+    state: WorldState,
+    outlook: Outlook,
+    frames_BHWC: Tensor,
+    is_true_B: Tensor | None,
+    generator: torch.Generator,
 ) -> tuple[Tensor, WorldState]:
-    """Return the true tokens, and the state after the true frame or, in the other rows, the imagined one."""
+    """Return the true tokens, and the state after the true frame or, in the other rows, the imagined one.
+
+    Where ``is_true_B`` is None nothing of the clip is imagined, and the memory is not kept.
+    """
     pictures_BCHW = normalized(frames_BHWC)
     true_ids_BS = imaginer.tokenizer.encode(pictures_BCHW)
-    if bool(is_true_B.all()):  # the memory is not read before something is imagined
-        memory = state.memory if state.num_frames > NUM_TRUE_FRAMES else imaginer.remembered(state)
+    if is_true_B is None:
+        return true_ids_BS, advanced(state, outlook, state.memory, true_ids_BS, pictures_BCHW)
+    if bool(is_true_B.all()):
+        memory = imaginer.remembered(state)
         return true_ids_BS, advanced(state, outlook, memory, true_ids_BS, pictures_BCHW)
-    sampled, memory = imaginer.complete(state, outlook)
+    sampled, memory = imaginer.complete(state, outlook, generator=generator)
     token_ids_BS = torch.where(is_true_B.unsqueeze(-1), true_ids_BS, sampled.token_ids_BS)
     drawn_BCHW = imaginer.draw(sampled.token_ids_BS, outlook)
     pictures_BCHW = torch.where(is_true_B.view(-1, 1, 1, 1), pictures_BCHW, drawn_BCHW)

@@ -14,7 +14,7 @@ from torch import Tensor
 from drivesim.scene.types import Camera
 from drivesim.training.clip_pool import Arrays, PoolConfig, pooled, streamed_parts
 from drivesim.training.stream import StreamConfig
-from drivesim.training.token_cache import CACHE_ARRAYS, TokenCache, crop, stack, tokenize_clips
+from drivesim.training.token_cache import CACHE_ARRAYS, TokenCache, tokenize_clips
 from drivesim.world_model.motion import camera_rays
 from drivesim.world_model.world_model import WorldModel
 
@@ -55,30 +55,6 @@ class TokenStream:
                 generator = torch.Generator().manual_seed(int(chance.integers(2**62)))
                 tokens = tokenize_clips(clips, self.imaginer, rays, generator, is_imagined=number % 2 == 1)
                 yield {name: _array(name, value) for name, value in tokens.items()} | {"twist": clips.twist}
-
-
-def tokenized_batches(
-    tokens: TokenStream,
-    *,
-    frames_per_window: int,
-    start_step: int,
-    batch_size: int,
-    seed: int,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Generator[dict[str, Tensor], None, None]:
-    """Yield windows (B, T, ...) of streamed clips by the names of the token cache; masks are the task's own.
-
-    Batch ``i`` depends on its number, the seed, the rank and the number of processes alone.
-    """
-    caches = tokens.per_step(start_step=start_step, seed=seed, rank=rank, world_size=world_size)
-    with closing(caches):
-        for step, cache in enumerate(caches, start=start_step):
-            rng = np.random.default_rng([seed, step, rank, world_size])
-            clips = rng.integers(len(cache), size=batch_size)
-            starts = rng.integers(cache.token_ids.shape[1] - frames_per_window + 1, size=batch_size)
-            windows = zip(clips, starts, strict=True)
-            yield stack([crop(cache, int(i), int(t), frames_per_window) for i, t in windows])
 
 
 def _array(name: str, value: Tensor) -> np.ndarray[Any, Any]:

@@ -38,8 +38,9 @@ def from_patches(x: Tensor, grid: tuple[int, int], stride: int) -> Tensor:
 
 def rotary_angles(positions_T: Tensor, head_dim: int) -> Tensor:
     """Return angles (T, D / 2) of rotary time positions (RoFormer); waves of 2 pi to 2,000 frames."""
-    exponents = torch.arange(head_dim // 2, device=positions_T.device, dtype=torch.float32) / (head_dim // 2)
-    return positions_T.double().unsqueeze(-1) * 300.0**-exponents
+    dtype = torch.float32 if positions_T.device.type == "mps" else torch.float64  # times grow without end
+    exponents = torch.arange(head_dim // 2, device=positions_T.device, dtype=dtype) / (head_dim // 2)
+    return positions_T.to(dtype).unsqueeze(-1) * 300.0**-exponents
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
@@ -66,7 +67,8 @@ def attention(q: Tensor, keys: Tensor, values: Tensor, attn_mask: Tensor | None)
 class PatchAttention(nn.Module):
     """Self-attention inside each spatial patch, over the frames of the window.
 
-    Rotary time positions are relative, so a cache can slide: its keys are stored unrotated and rotated by their ages.
+    Rotary time positions are relative, so a cache can slide: its keys are stored rotated to the
+    times of their frames.
     """
 
     def __init__(self, dim: int, num_heads: int, *, grid: tuple[int, int], stride: int) -> None:

@@ -129,7 +129,24 @@ class MotionField(nn.Module):
             last_twist_BA: those that led into the newest frame.
             dt_s: time between frames.
         """
-        last_BCHW, earlier_BCHW = last_BCHW.float(), earlier_BCHW.float()
+        is_autocast = torch.is_autocast_enabled(last_BCHW.device.type)
+        with torch.autocast(
+            last_BCHW.device.type, enabled=False
+        ):  # half a pixel is lost in bfloat16 positions
+            return self._expected(
+                last_BCHW.float(), earlier_BCHW.float(), rays, twist_BA, last_twist_BA, dt_s, is_autocast
+            )
+
+    def _expected(
+        self,
+        last_BCHW: Tensor,
+        earlier_BCHW: Tensor,
+        rays: Rays,
+        twist_BA: Tensor,
+        last_twist_BA: Tensor,
+        dt_s: float,
+        is_autocast: bool,
+    ) -> Expected:
         motion = planar_motion(twist_BA.float(), dt_s)
         two_steps = motion_after(motion, planar_motion(last_twist_BA.float(), dt_s))
         one, two = Reprojection(rays, motion), Reprojection(rays, two_steps)
@@ -138,8 +155,10 @@ class MotionField(nn.Module):
             self._sweep(last_BCHW, earlier_BCHW, rays, motion, two_steps),
             _geometry(rays, one, twist_BA),
         ]
-        features_BFHW = self._features(torch.cat(evidence, dim=1))
-        field_BQHW = self._field(features_BFHW)
+        with torch.autocast(last_BCHW.device.type, enabled=is_autocast):
+            features_BFHW = self._features(torch.cat(evidence, dim=1))
+            out_BQhw = self.out(functional.silu(features_BFHW)).float()
+        field_BQHW = self._field(out_BQhw)
         pixels_BHW2, is_ahead_BHW = one.pixels(rays.inverse_depth_HW + field_BQHW[:, 0])
         pixels_BHW2 = pixels_BHW2 + rearrange(field_BQHW[:, 1:], "b xy h w -> b h w xy")
         compensated = Compensated(
@@ -197,9 +216,8 @@ class MotionField(nn.Module):
         )
         return features
 
-    def _field(self, features_BFHW: Tensor) -> Tensor:
+    def _field(self, out: Tensor) -> Tensor:
         """Return inverse depth beyond the ground's and own displacement in pixels, (B, 3, H, W)."""
-        out = self.out(functional.silu(features_BFHW)).float()
         chosen = out[:, :-2].softmax(1)
         depths_I11 = rearrange(chosen.new_tensor(self.inverse_depths), "i -> i 1 1")
         inverse_depth_B1HW = (chosen * depths_I11).sum(1, keepdim=True)
