@@ -63,7 +63,7 @@ class Extent:
 
 
 FULL = Extent(num_scenes=64, starts=64, drift_roads=4, drift_steps=600)
-QUICK = Extent(num_scenes=12, starts=12, drift_roads=4, drift_steps=100)
+QUICK = Extent(num_scenes=10, starts=10, drift_roads=2, drift_steps=100)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

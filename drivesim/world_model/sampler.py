@@ -26,7 +26,7 @@ class UnmaskOrder(Enum):
 class SamplerConfig:
     """How hidden tokens are filled in."""
 
-    num_decode_steps: int = 1  # more change no figure of the drive presets; the paper takes about ten
+    num_decode_steps: int = 1  # more gain nothing for drive-tiny; the paper takes about ten
     temperature: float = 0.0  # 0 takes the most probable token
     order: UnmaskOrder = UnmaskOrder.CONFIDENCE
 
