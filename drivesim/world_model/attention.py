@@ -15,16 +15,11 @@ def to_patches(x: Tensor, grid: tuple[int, int], stride: int) -> Tensor:
     """Cut frames (F, S, C) into ``stride x stride`` contiguous patches: (F, P, J, C) with P = stride ** 2."""
     h, w = grid
     if h % stride or w % stride:
-        raise ValueError(_uncuttable(grid, stride))
+        raise ValueError(
+            f"a {h}x{w} token grid cannot be cut into {stride}x{stride} patches; pad it or change patch_stride"
+        )
     return rearrange(
         x, "f (ph h pw w) c -> f (ph pw) (h w) c", ph=stride, pw=stride, h=h // stride, w=w // stride
-    )
-
-
-def _uncuttable(grid: tuple[int, int], stride: int) -> str:
-    return (
-        f"a {grid[0]}x{grid[1]} token grid cannot be cut into {stride}x{stride} patches; "
-        "pad it or change patch_stride"
     )
 
 
@@ -87,35 +82,20 @@ class PatchAttention(nn.Module):
 
     def project(self, x_FSC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return normalised queries and keys and values, each (F, P, N, J, D)."""
-        h, w = self.grid
-        if h % self.stride or w % self.stride:
-            raise ValueError(_uncuttable(self.grid, self.stride))
-        q, k, v = rearrange(
-            self.qkv(self.norm(x_FSC)),
-            "f (ph h pw w) (three n d) -> three f (ph pw) n (h w) d",
-            ph=self.stride,
-            pw=self.stride,
-            h=h // self.stride,
-            w=w // self.stride,
-            three=3,
-            n=self.num_heads,
-        )
+        qkv = to_patches(self.qkv(self.norm(x_FSC)), self.grid, self.stride)
+        q, k, v = rearrange(qkv, "f p j (three n d) -> three f p n j d", three=3, n=self.num_heads)
         q = functional.rms_norm(q, (self.head_dim,), self.query_scale_D.to(q.dtype))
         k = functional.rms_norm(k, (self.head_dim,), self.key_scale_D.to(k.dtype))
         return q.to(v.dtype), k.to(v.dtype), v
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor, attn_mask: Tensor | None) -> Tensor:
         """Attend from queries (F, P, N, U, D) to keys and values (F, P, N, V, D); returns (F, S, C)."""
-        mixed = attention(q, keys, values, attn_mask)
-        h, w = self.grid
-        mixed_FSC = rearrange(
-            mixed,
-            "f (ph pw) n (h w) d -> f (ph h pw w) (n d)",
-            ph=self.stride,
-            h=h // self.stride,
-            w=w // self.stride,
-        )
-        projected: Tensor = self.out(mixed_FSC)
+        return self._output(attention(q, keys, values, attn_mask))
+
+    def _output(self, mixed_FPNJD: Tensor) -> Tensor:
+        """Project attended patches back to frames (F, S, C)."""
+        mixed_FPJC = rearrange(mixed_FPNJD, "f p n j d -> f p j (n d)")
+        projected: Tensor = self.out(from_patches(mixed_FPJC, self.grid, self.stride))
         return projected
 
     def over_window(
@@ -150,15 +130,7 @@ class PatchAttention(nn.Module):
         q, k = self.rotated(q, times_F), self.rotated(k, times_F)
         q, k, v = (rearrange(t, "(b t) p n j d -> b p n (t j) d", t=num_frames) for t in (q, k, v))
         mixed = rearrange(attention(q, k, v, None), "b p n (t j) d -> (b t) p n j d", t=num_frames)
-        h, w = self.grid
-        mixed_FSC = rearrange(
-            mixed,
-            "f (ph pw) n (h w) d -> f (ph h pw w) (n d)",
-            ph=self.stride,
-            h=h // self.stride,
-            w=w // self.stride,
-        )
-        return rearrange(self.out(mixed_FSC), "(b t) s c -> b t s c", t=num_frames)
+        return rearrange(self._output(mixed), "(b t) s c -> b t s c", t=num_frames)
 
 
 class PromptAttention(nn.Module):

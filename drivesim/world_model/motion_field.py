@@ -129,43 +129,29 @@ class MotionField(nn.Module):
             last_twist_BA: those that led into the newest frame.
             dt_s: time between frames.
         """
-        is_autocast = torch.is_autocast_enabled(last_BCHW.device.type)
-        with torch.autocast(
-            last_BCHW.device.type, enabled=False
-        ):  # half a pixel is lost in bfloat16 positions
-            return self._expected(
-                last_BCHW.float(), earlier_BCHW.float(), rays, twist_BA, last_twist_BA, dt_s, is_autocast
+        device_type = last_BCHW.device.type
+        is_autocast = torch.is_autocast_enabled(device_type)
+        with torch.autocast(device_type, enabled=False):  # positions in bfloat16 are off by half a pixel
+            last_BCHW, earlier_BCHW = last_BCHW.float(), earlier_BCHW.float()
+            motion = planar_motion(twist_BA.float(), dt_s)
+            two_steps = motion_after(motion, planar_motion(last_twist_BA.float(), dt_s))
+            one, two = Reprojection(rays, motion), Reprojection(rays, two_steps)
+            evidence = [
+                self._flat_views(last_BCHW, earlier_BCHW, rays, one, two),
+                self._sweep(last_BCHW, earlier_BCHW, rays, motion, two_steps),
+                _geometry(rays, one, twist_BA),
+            ]
+            with torch.autocast(device_type, enabled=is_autocast):
+                features_BFHW = self._features(torch.cat(evidence, dim=1))
+                out_BQhw = self.out(functional.silu(features_BFHW))
+            field_BQHW = self._field(out_BQhw.float())
+            pixels_BHW2, is_ahead_BHW = one.pixels(rays.inverse_depth_HW + field_BQHW[:, 0])
+            pixels_BHW2 = pixels_BHW2 + rearrange(field_BQHW[:, 1:], "b xy h w -> b h w xy")
+            compensated = Compensated(
+                frames_BCHW=one.sample(last_BCHW, pixels_BHW2),
+                is_seen_BHW=one.is_inside(pixels_BHW2) & is_ahead_BHW,
+                flow_BHW2=flow_of(pixels_BHW2),
             )
-
-    def _expected(
-        self,
-        last_BCHW: Tensor,
-        earlier_BCHW: Tensor,
-        rays: Rays,
-        twist_BA: Tensor,
-        last_twist_BA: Tensor,
-        dt_s: float,
-        is_autocast: bool,
-    ) -> Expected:
-        motion = planar_motion(twist_BA.float(), dt_s)
-        two_steps = motion_after(motion, planar_motion(last_twist_BA.float(), dt_s))
-        one, two = Reprojection(rays, motion), Reprojection(rays, two_steps)
-        evidence = [
-            self._flat_views(last_BCHW, earlier_BCHW, rays, one, two),
-            self._sweep(last_BCHW, earlier_BCHW, rays, motion, two_steps),
-            _geometry(rays, one, twist_BA),
-        ]
-        with torch.autocast(last_BCHW.device.type, enabled=is_autocast):
-            features_BFHW = self._features(torch.cat(evidence, dim=1))
-            out_BQhw = self.out(functional.silu(features_BFHW)).float()
-        field_BQHW = self._field(out_BQhw)
-        pixels_BHW2, is_ahead_BHW = one.pixels(rays.inverse_depth_HW + field_BQHW[:, 0])
-        pixels_BHW2 = pixels_BHW2 + rearrange(field_BQHW[:, 1:], "b xy h w -> b h w xy")
-        compensated = Compensated(
-            frames_BCHW=one.sample(last_BCHW, pixels_BHW2),
-            is_seen_BHW=one.is_inside(pixels_BHW2) & is_ahead_BHW,
-            flow_BHW2=flow_of(pixels_BHW2),
-        )
         return Expected(
             compensated=compensated, features_BFHW=features_BFHW, displacement_B2HW=field_BQHW[:, 1:]
         )
