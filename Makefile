@@ -77,9 +77,7 @@ weights: .venv/.installed  ## train the shipped weights anew, part after part, i
 	$(call TRAIN,tokenizer,tokenizer,drive_tiny_tokenizer)
 	$(call TRAIN,motion-field,motion-field,drive_tiny_motion_field,$(call FROM,motion_field,tokenizer/tokenizer))
 	$(call TRAIN,first,world-model,drive_tiny,$(call FROM,world_model,motion-field/motion-field))
-	$(call TRAIN,first-decoder,causal-decoder,drive_tiny_causal_decoder,$(call FROM,causal_decoder,first/world-model))
-	$(call TRAIN,second,world-model,drive_tiny_own_past,$(call FROM,world_model,first-decoder/causal-decoder))
-	$(call TRAIN,second-decoder,causal-decoder,drive_tiny_causal_decoder,$(call FROM,causal_decoder,second/world-model))
+	$(call TRAIN,imagination,imagination,drive_tiny_imagination,$(call FROM,imagination,first/world-model))
 	$(call TRAIN,inverse-dynamics,inverse-dynamics,drive_tiny_inverse_dynamics,inverse_dynamics.tokenizer=out/weights/tokenizer/tokenizer.safetensors)
 
 clean:  ## remove caches and what runs wrote; keeps .venv

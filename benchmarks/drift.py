@@ -129,7 +129,11 @@ def measure_drift(open_loop: OpenLoop, reader: MotionReader, config: DriftConfig
             true.append(watch(_shown(driven, first=num_context - 1), reader))
             bar.advance()
     with console.progress_bar(f"imagined: {len(drives)} drives at once", config.num_steps) as bar:
-        imagined = chain([contexts[:, -1]], open_loop.stream(contexts, context_twist, steps_twist))
+        places = open_loop.places(
+            [driven.world.drivable for driven in drives],
+            [driven.states[num_context - 1] for driven in drives],
+        )
+        imagined = chain([contexts[:, -1]], open_loop.stream(contexts, context_twist, steps_twist, places))
         footage = watch(_counted(imagined, bar), reader)
     return Drift(
         twist=steps_twist.astype(np.float64),

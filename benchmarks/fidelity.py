@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         takes_fewer=options.takes_fewer,
         batch_size=options.batch,
         networks=networks,
+        has_map=not options.no_map,
     )
     model = load_world_model(options.weights)
     inverse_dynamics = None if options.idm == "none" else load_inverse_dynamics(options.idm)
@@ -170,6 +171,7 @@ def _facts(options: argparse.Namespace, model: WorldModel, scenes: Sequence[Held
         "decode_steps": sampler.num_decode_steps,
         "unmask_order": sampler.order.value,
         "temperature": sampler.temperature,
+        "map": "none" if options.no_map else "drivable area",
         **machine_facts(num_threads=options.threads),
     }
 
@@ -232,6 +234,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--starts", type=int, help=f"instants at which the model takes over ({FULL.starts})")
     parser.add_argument("--drift-roads", type=int, help=f"roads of the drift ({FULL.drift_roads})")
     parser.add_argument("--drift-steps", type=int, help=f"its steps, 0 for none ({FULL.drift_steps})")
+    parser.add_argument("--no-map", action="store_true", help="do not show the model where the road is")
     parser.add_argument("--quick", action="store_true", help="fewer starts, a shorter drift: a first look")
     parser.add_argument("--batch", type=int, default=8, help="starts imagined at once (8)")
     parser.add_argument("--threads", type=int, default=2, help="processor threads (2)")

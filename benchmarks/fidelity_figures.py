@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -54,6 +54,7 @@ class FidelityConfig:
     takes_fewer: bool = False  # where the recordings have fewer; else that is refused
     batch_size: int = 8
     seed: int = 0
+    has_map: bool = True  # whether the model is shown the drivable area, as it is in the environment
     networks: Mapping[Extractor, FeatureNetwork] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -124,7 +125,13 @@ def instruments(
     model: WorldModel, scene: Scene, config: FidelityConfig, inverse_dynamics: InverseDynamics | None
 ) -> tuple[OpenLoop, MotionReader]:
     """Return the model as it is driven, and what reads its frames."""
-    open_loop = OpenLoop(model=model, camera=scene.camera, batch_size=config.batch_size, seed=config.seed)
+    open_loop = OpenLoop(
+        model=model,
+        camera=scene.camera,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        has_map=config.has_map,
+    )
     reader = MotionReader(camera=scene.camera, rate_hz=scene.rate_hz, inverse_dynamics=inverse_dynamics)
     return open_loop, reader
 
@@ -194,6 +201,10 @@ def _logged_clips(
             for index, start in enumerate(starts)
         ]
     )
+    unmapped = None
+    if config.has_map:
+        blind = replace(open_loop, has_map=False)
+        unmapped = blind.imagine(scenes, starts, twist_BTA, label="the same without a map")
     ceiling = tokenized(open_loop.model.tokenizer, target.reshape(-1, *target.shape[2:]))
     clips = Clips(
         target=target,
@@ -202,6 +213,7 @@ def _logged_clips(
         tokenized=ceiling.frames.reshape(target.shape),
         last=last_frames(scenes, starts),
         groups=[start.scene_index for start in starts],
+        unmapped=unmapped,
     )
     add_tokenizer_rows(report, clips, ceiling)
     return clips, twist_BTA

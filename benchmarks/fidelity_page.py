@@ -41,6 +41,7 @@ PLOTS = (
         unit="dB",
         lines={
             "gain over repeat-last": "psnr_gain_over_repeat_db",
+            "the same without a map": "psnr_gain_over_repeat_db_without_map",
             "true minus random actions": "delta_psnr_db",
         },
     ),

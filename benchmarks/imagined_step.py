@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
 
-from drivesim.scene.types import Camera
+from drivesim.scene.road_map import ground_of, road_map
+from drivesim.scene.types import Camera, DrivableArea
+from drivesim.world_model.road_view import Places
 from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.world_model import WorldModel, WorldModelConfig
 
@@ -35,7 +38,8 @@ def imagined_step(
     twist_BTA = torch.tensor(TWIST).expand(batch_size, NUM_PAST_FRAMES, 2)
     camera = camera.resized(width_px=size[1], height_px=size[0])
     with torch.inference_mode(inference_mode):
-        state = model.observe(frames.expand(batch_size, *frames.shape[1:]), twist_BTA, camera)
+        history = frames.expand(batch_size, *frames.shape[1:])
+        state = model.observe(history, twist_BTA, camera, places=plain(batch_size, camera))
 
     def step() -> None:
         nonlocal state
@@ -43,6 +47,13 @@ def imagined_step(
             state = model.imagine(state, twist_BTA[:, 0], sampler=sampler).state
 
     return step
+
+
+def plain(batch_size: int, camera: Camera) -> Places:
+    """Return cars on a plain of half a kilometre that is road all over; a map costs the same whatever it shows."""
+    area = DrivableArea(mask=np.ones((1000, 1000), bool), resolution_m=0.5, origin_xy_m=np.zeros(2))
+    pose = np.tile([250.0, 250.0, 0.0], (batch_size, 1))
+    return Places(maps=(road_map(area),) * batch_size, ground=ground_of(camera), pose=pose)
 
 
 def random_model(config: WorldModelConfig, dtype: torch.dtype) -> WorldModel:

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from benchmarks.held_out import HeldOutScene, Start
 from drivesim import console
-from drivesim.scene.types import Camera
+from drivesim.scene.road_map import ground_of, road_map
+from drivesim.scene.types import Camera, DrivableArea, EgoState
+from drivesim.world_model.road_view import Places
 from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.world_model import WorldModel
 
@@ -31,6 +33,7 @@ class OpenLoop:
     sampler: SamplerConfig | None = None
     batch_size: int = 8
     seed: int = 0
+    has_map: bool = True  # whether the model is given the drivable area
 
     @property
     def num_context_frames(self) -> int:
@@ -62,20 +65,36 @@ class OpenLoop:
         self, scenes: Sequence[HeldOutScene], starts: Sequence[Start], twist_BTA: Twists
     ) -> Images:
         frames_BTHWC, context_twist_BTA = context(scenes, starts, self.num_context_frames)
-        return np.stack(list(self.stream(frames_BTHWC, context_twist_BTA, twist_BTA)), axis=1)
+        cars = [scenes[start.scene_index].scene for start in starts]
+        poses = [scene.ego_state(start.frame_index) for scene, start in zip(cars, starts, strict=True)]
+        places = self.places([scene.drivable for scene in cars], poses)
+        return np.stack(list(self.stream(frames_BTHWC, context_twist_BTA, twist_BTA, places)), axis=1)
+
+    def places(self, areas: Sequence[DrivableArea | None], poses: Sequence[EgoState]) -> Places | None:
+        """Return what the model is told of where its cars are; None without a map."""
+        if not self.has_map:
+            return None
+        return Places(
+            maps=tuple(None if area is None else road_map(area) for area in areas),
+            ground=ground_of(self.camera),
+            pose=np.array([(pose.x_m, pose.y_m, pose.yaw_rad) for pose in poses]),
+        )
 
     @torch.no_grad()
-    def stream(self, frames_BTHWC: Images, context_twist_BTA: Twists, twist_BTA: Twists) -> Iterator[Images]:
+    def stream(
+        self, frames_BTHWC: Images, context_twist_BTA: Twists, twist_BTA: Twists, places: Places | None
+    ) -> Iterator[Images]:
         """Imagine step by step what follows a context, and yield each step's frames (B, H, W, 3).
 
         Args:
             frames_BTHWC: The context, as many recorded frames as `num_context_frames`.
             context_twist_BTA: The motion into each of them.
             twist_BTA: The motion into each frame to be imagined.
+            places: Where the cars are at the last frame of the context; None where there is no map.
         """
         generator = torch.Generator().manual_seed(self.seed)
         state = self.model.observe(
-            torch.from_numpy(frames_BTHWC), torch.from_numpy(context_twist_BTA), self.camera
+            torch.from_numpy(frames_BTHWC), torch.from_numpy(context_twist_BTA), self.camera, places=places
         )
         for step in range(twist_BTA.shape[1]):
             step_twist_BA = torch.from_numpy(np.ascontiguousarray(twist_BTA[:, step]))

@@ -50,6 +50,7 @@ class Clips:
     tokenized: Images  # recorded, as the tokenizer gives them back
     last: Images  # (B, H, W, 3): each start's own frame
     groups: list[int]  # (B,) scene of each start
+    unmapped: Images | None = None  # imagined under the recorded actions, but without a map
 
     @property
     def repeated(self) -> Images:
@@ -111,10 +112,14 @@ def add_picture_rows(report: Report, clips: Clips, horizons: Sequence[int]) -> N
     psnr_db = _add_metric(report, "psnr_db", finite_psnr, clips, horizons)
     _add_metric(report, "ssim", ssim, clips, horizons)
     random_db = over_steps(finite_psnr, clips.randomly_driven, clips.target)
-    for name, difference, note in (
+    differences = [
         ("psnr_gain_over_repeat_db", psnr_db[""] - psnr_db["repeat_"], "against the recorded last frame"),
         ("delta_psnr_db", psnr_db[""] - random_db, "true actions minus random ones"),
-    ):
+    ]
+    if clips.unmapped is not None:
+        gain_db = over_steps(finite_psnr, clips.unmapped, clips.target) - psnr_db["repeat_"]
+        differences.insert(1, ("psnr_gain_over_repeat_db_without_map", gain_db, "the model shown no map"))
+    for name, difference, note in differences:
         estimates = bootstrap_steps(difference, clips.groups)
         report.add_series(name, estimates, named_steps=horizons, note=note)
 

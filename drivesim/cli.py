@@ -38,7 +38,7 @@ class Trainable(Enum):
     TOKENIZER = "tokenizer"
     MOTION_FIELD = "motion-field"
     WORLD_MODEL = "world-model"
-    CAUSAL_DECODER = "causal-decoder"
+    IMAGINATION = "imagination"
     INVERSE_DYNAMICS = "inverse-dynamics"
 
 
@@ -145,7 +145,7 @@ def train(
         Trainable.TOKENIZER: commands.train_tokenizer,
         Trainable.MOTION_FIELD: commands.train_motion_field,
         Trainable.WORLD_MODEL: commands.train_world_model,
-        Trainable.CAUSAL_DECODER: commands.train_causal_decoder,
+        Trainable.IMAGINATION: commands.train_imagination,
         Trainable.INVERSE_DYNAMICS: commands.train_inverse_dynamics,
     }[what]
     check_folder(folder, resume=resume)

@@ -52,6 +52,7 @@ class EpisodeConfig:
     off_road_limit: float = 0.5  # terminate when a larger share of the car's footprint is off the road
     weights: str = "drive-tiny"  # name of shipped weights, or a path
     device: str = "cpu"
+    uses_map: bool = True  # show the world model the scene's drivable area, where there is one
     sampler: SamplerSettings = field(default_factory=SamplerSettings)  # a SamplerConfig sets all
     reward: RewardConfig = field(default_factory=RewardConfig)
     vehicle: VehicleConfig = field(default_factory=VehicleConfig)

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from drivesim.episode import sampler_with
 from drivesim.errors import InputError
 from drivesim.rollout import EpisodeConfig
+from drivesim.scene.road_map import ground_of, road_map
 from drivesim.scene.types import EgoState, Scene
 from drivesim.world_model.pretrained import load_world_model
+from drivesim.world_model.road_view import Places
 from drivesim.world_model.world_model import WorldModel, WorldState
 from envs.drive_episode import DriveEpisodeEnv, View
 
@@ -22,7 +24,8 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
 
     ## Description
     A recorded scene gives the first ``context_frames`` pictures and the motion between them. From then on
-    every picture is imagined by the world model under the motion that the actions cause. The car itself is
+    every picture is imagined by the world model under the motion that the actions cause, with the map of the
+    drivable area laid out before the camera where the scene has one. The car itself is
     a kinematic bicycle that is integrated exactly, so its pose, the route, the drivable area and the
     comfort of the ride are always measured and never guessed from pictures. One step lasts ``1 / rate_hz``
     = 1/6 s.
@@ -83,6 +86,7 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | context_frames | 4 | recorded frames before the first imagined one |
     | max_log_deviation_m | None | see Episode End |
     | off_road_limit | 0.5 | see Episode End |
+    | uses_map | True | whether the model is shown the scene's drivable area, so that the road stays on the map |
     | sampler | those of the weights | ``SamplerSettings``: replaces what it names; a ``SamplerConfig``, all |
     | reward, vehicle | defaults | ``RewardConfig``, ``VehicleConfig`` |
     | rate_hz | 6.0 | steps per second: those of the weights |
@@ -133,6 +137,8 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
         self._world_model: WorldModel | None = world_model
         self.sampler = sampler_with(world_model.config.sampler, self.episode.sampler)
         self._state: WorldState | None = None
+        drivable = self.scene.drivable if self.episode.uses_map else None
+        self._map = None if drivable is None else road_map(drivable)
         self._generator = torch.Generator(device=self._device)
 
     def _require_fit(self, world_model: WorldModel) -> None:
@@ -162,7 +168,10 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
         twist = np.stack([self.scene.speed_mps[context], self.scene.yaw_rate_radps[context]], axis=-1)
         with torch.inference_mode():
             self._state = self._world_model.observe(
-                torch.from_numpy(frames)[None].to(self._device), self._tensor(twist), self.scene.camera
+                torch.from_numpy(frames)[None].to(self._device),
+                self._tensor(twist),
+                self.scene.camera,
+                places=self._places(self.scene.ego_state(start_index)),
             )
         return View(frame=frames[-1])
 
@@ -177,6 +186,13 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
             )
         self._state = imagined.state
         return View(frame=imagined.frames_BHWC[0].cpu().numpy(), confidence=float(imagined.confidence_B[0]))
+
+    def _places(self, ego: EgoState) -> Places | None:
+        """Return where the car is on the scene's map; None without one."""
+        if self._map is None:
+            return None
+        pose = np.array([[ego.x_m, ego.y_m, ego.yaw_rad]])
+        return Places(maps=(self._map,), ground=ground_of(self.scene.camera), pose=pose)
 
     def _free_world(self) -> None:
         self._world_model = self._state = None

@@ -12,6 +12,7 @@ import torch
 from drivesim import dynamics
 from drivesim.dynamics import VehicleConfig
 from drivesim.scene.types import Camera, Control, DrivableArea, EgoState, Scene, front_camera
+from drivesim.world_model.road_view import Places
 from drivesim.world_model.sampler import SamplerConfig
 
 RATE_HZ = 6.0
@@ -104,15 +105,23 @@ class FakeWorldModel:
         self.config = SimpleNamespace(sampler=SamplerConfig(num_decode_steps=3))
         self.samplers: list[object] = []
         self.observed_twist: torch.Tensor | None = None
+        self.places: Places | None = None
         self.twists: list[torch.Tensor] = []
 
-    def observe(self, frames_BTHWC: torch.Tensor, twist_BTA: torch.Tensor, camera: Camera) -> FakeState:
+    def observe(
+        self,
+        frames_BTHWC: torch.Tensor,
+        twist_BTA: torch.Tensor,
+        camera: Camera,
+        *,
+        places: Places | None = None,
+    ) -> FakeState:
         assert frames_BTHWC.dtype == torch.uint8
         assert twist_BTA.dtype == torch.float32
         assert frames_BTHWC.shape[:2] == twist_BTA.shape[:2]
         assert twist_BTA.shape[-1] == 2
         assert frames_BTHWC.shape[2:] == (camera.height_px, camera.width_px, 3)
-        self.observed_twist = twist_BTA
+        self.observed_twist, self.places = twist_BTA, places
         return FakeState(frame_BHWC=frames_BTHWC[:, -1], num_imagined=0)
 
     def imagine(

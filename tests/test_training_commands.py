@@ -32,7 +32,10 @@ WORLD_MODEL = [
     *("world_model.model.stpt.dim=32", "world_model.model.stpt.num_layers=1", "world_model.horizon=1"),
     *("world_model.model.stpt.num_heads=2", "world_model.frames_per_window=4"),
 ]
-DECODER = ["causal_decoder.max_unjudged=1", "causal_decoder.num_judged=2", "causal_decoder.horizon=1"]
+IMAGINATION = [
+    *("imagination.horizon=1", "imagination.discriminator_channels=8", "imagination.rollouts.longest=4"),
+    *("imagination.rollouts.shortest=2", "imagination.rollouts.num_groups=1"),
+]
 INVERSE_DYNAMICS = ["inverse_dynamics.num_validation_pairs=4"]
 
 
@@ -48,9 +51,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(data: Path) -> list[str]:
     tokenizer = small_world_model().tokenizer
     save_module(tokenizer, data / "tokenizer.safetensors", kind="tokenizer", config=tokenizer.config)
-    parts = ("motion_field", "world_model", "causal_decoder")
+    parts = ("motion_field", "world_model", "imagination")
     inits = [f"{part}.init={data / 'tokenizer.safetensors'}" for part in parts]
-    return [*TINY, *TOKENIZER, *WORLD_MODEL, *DECODER, *INVERSE_DYNAMICS, *inits, f"data.path={data}"]
+    return [*TINY, *TOKENIZER, *WORLD_MODEL, *IMAGINATION, *INVERSE_DYNAMICS, *inits, f"data.path={data}"]
 
 
 def run(*arguments: object) -> int:
@@ -60,7 +63,7 @@ def run(*arguments: object) -> int:
     return int(caught.value.code or 0)
 
 
-TRAININGS = ("tokenizer", "motion_field", "world_model", "causal_decoder", "inverse_dynamics")
+TRAININGS = ("tokenizer", "motion_field", "world_model", "imagination", "inverse_dynamics")
 
 
 @pytest.mark.parametrize("name", [f"train_{part}" for part in TRAININGS])
@@ -112,7 +115,7 @@ def test_weights_know_their_training_and_a_run_keeps_its_settings(
 
 
 def test_all_trained_models_carry_facts(settings: list[str], tmp_path: Path) -> None:
-    for name in ("tokenizer", "motion-field", "causal-decoder", "inverse-dynamics"):
+    for name in ("tokenizer", "motion-field", "imagination", "inverse-dynamics"):
         assert run("train", name, "--out", tmp_path / name, *settings) == 0
         assert read_checkpoint(tmp_path / name / f"{name}.safetensors").facts["task"] == name
 
@@ -126,14 +129,12 @@ def test_windows_longer_than_clips_are_refused(settings: list[str], tmp_path: Pa
 def test_a_part_is_trained_on_and_the_others_are_kept(settings: list[str], tmp_path: Path) -> None:
     assert run("train", "motion-field", "--out", tmp_path / "a", *settings) == 0
     before = tmp_path / "a" / "motion-field.safetensors"
-    kept = [word for word in settings if not word.startswith(("causal_decoder.init", "world_model.model"))]
-    assert (
-        run("train", "causal-decoder", "--out", tmp_path / "b", *kept, f"causal_decoder.init={before}") == 0
-    )
+    kept = [word for word in settings if not word.startswith(("imagination.init", "world_model.model"))]
+    assert run("train", "imagination", "--out", tmp_path / "b", *kept, f"imagination.init={before}") == 0
     old = read_checkpoint(before).tensors
-    new = read_checkpoint(tmp_path / "b" / "causal-decoder.safetensors").tensors
+    new = read_checkpoint(tmp_path / "b" / "imagination.safetensors").tensors
     changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
-    assert changed == {"causal_decoder"}
+    assert changed == {"causal_decoder", "stpt", "action_encoder", "motion_field"}
 
 
 def test_weights_of_other_sizes_are_refused(settings: list[str], tmp_path: Path) -> None:

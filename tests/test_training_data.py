@@ -17,6 +17,8 @@ from drivesim.training.token_cache import TokenCache, build_token_cache, ingredi
 from drivesim.training.tokenizer import TokenizerTrainingConfig
 from drivesim.training.tokenizer import make_task as make_tokenizer_task
 from drivesim.training.world_model import WorldModelTask, WorldModelTrainingConfig
+from drivesim.world_model.motion import camera_rays
+from drivesim.world_model.road_view import unpacked_view
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +116,11 @@ def test_the_past_of_every_second_clip_is_imagined(clips, cache, model):
     np.testing.assert_array_equal(cache.context_ids[0], cache.token_ids[0])
     np.testing.assert_array_equal(cache.context_ids[1, :2], cache.token_ids[1, :2])
     frames, twist = torch.from_numpy(np.array(clips.frames[1:])), torch.from_numpy(clips.twist[1:])
-    state = model.observe(frames[:, :2], twist[:, :2], front_camera())
-    for t in range(2, 5):
-        state = model.imagine(state, twist[:, t]).state
+    road = torch.from_numpy(np.array(clips.road[1:]))
+    state = model.begin(frames[:, 0], twist[:, 0], camera_rays(front_camera()))
+    for t in range(1, 5):
+        outlook = model.outlook(state, twist[:, t], road_B2HW=unpacked_view(road[:, t]))
+        state = model.shown(state, frames[:, t], outlook) if t < 2 else model.imagined(state, outlook).state
         np.testing.assert_array_equal(cache.context_ids[1:, t], state.token_ids_BS)
 
 

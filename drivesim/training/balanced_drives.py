@@ -15,6 +15,7 @@ from drivesim.reference.drive import Drive, drive
 from drivesim.reference.drivers import RoadDriver, named_driver
 from drivesim.reference.simulator import ReferenceWorld, WorldSpec, draw_spec, look_of
 from drivesim.scene.geometry import FloatArray
+from drivesim.scene.road_map import packed_road_views
 from drivesim.training.balance import BANDS, DriveMotion, Target, TargetTable, choose_windows
 from drivesim.training.drive_orders import ClipOrigin, DriveOrder
 
@@ -49,6 +50,9 @@ class PlannedClip:
             "yaw_rad": driven.yaw_rad[part],
             "is_collision": driven.is_collision[part],
             "is_off_road": np.array([driven.is_off_road(index) for index in window]),
+            "road": packed_road_views(
+                driven.world.drivable, driven.world.camera, driven.xy_m[part], driven.yaw_rad[part]
+            ),
         }
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from drivesim.checkpoint import config_to_json, save_module
 from drivesim.errors import InputError
-from drivesim.training import causal_decoder, inverse_dynamics, motion_field, tokenizer, world_model
+from drivesim.training import imagination, inverse_dynamics, motion_field, tokenizer, world_model
 from drivesim.training.config import TrainConfig
 from drivesim.training.loop import FitResult, TrainTask, fit
 from drivesim.training.sources import facts_of, open_sources, token_source
@@ -84,22 +84,26 @@ def train_world_model(
     return _save(task, config, settings, result, out, save_fn=save_part)
 
 
-def train_causal_decoder(
+def train_imagination(
     config: TrainConfig, out: Path, *, resume: bool = False, on_start: StartFn | None = None
 ) -> FitResult:
-    """Train the causal decoder of a world model; ``weights`` are ``out/causal-decoder.safetensors``, the whole model.
+    """Train a world model on what it imagines itself; ``weights`` are ``out/imagination.safetensors``, the whole model.
 
     Arguments as in :func:`train_tokenizer`.
     """
-    settings, sources = config.causal_decoder, open_sources(config)
-    if settings.frames_per_window > sources.frames_per_clip:
+    settings, sources = config.imagination, open_sources(config)
+    if settings.rollouts.frames_per_window > sources.frames_per_clip:
         raise InputError(
-            f"the causal decoder needs clips of {settings.frames_per_window} frames, these have "
-            f"{sources.frames_per_clip}; take longer ones, or lower causal_decoder.num_judged and max_unjudged"
+            f"the longest rollouts need clips of {settings.rollouts.frames_per_window} frames, these have "
+            f"{sources.frames_per_clip}; take longer clips, or lower imagination.rollouts.longest"
         )
-    model = _begun(config, settings.init)
-    task = causal_decoder.CausalDecoderTask(
-        settings, sources.train, sources.validation, model, sources.camera
+    task = imagination.ImaginationTask(
+        settings,
+        sources.train,
+        sources.validation,
+        _begun(config, settings.init),
+        sources.camera,
+        batch_size=config.training.batch_size,
     )
     result = fit(task, config.training, out, resume=resume, on_start=on_start)
     return _save(task, config, settings, result, out, save_fn=save_part)

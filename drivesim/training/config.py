@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from drivesim.training.causal_decoder import CausalDecoderTrainingConfig
 from drivesim.training.clip_pool import PoolConfig
 from drivesim.training.data import DataConfig
+from drivesim.training.imagination import ImaginationTrainingConfig
 from drivesim.training.inverse_dynamics import InverseDynamicsTrainingConfig
 from drivesim.training.motion_field import MotionFieldTrainingConfig
 from drivesim.training.scene_source import SceneSourceConfig
@@ -29,7 +29,7 @@ class TrainConfig:
     tokenizer: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)
     motion_field: MotionFieldTrainingConfig = field(default_factory=MotionFieldTrainingConfig)
     world_model: WorldModelTrainingConfig = field(default_factory=WorldModelTrainingConfig)
-    causal_decoder: CausalDecoderTrainingConfig = field(default_factory=CausalDecoderTrainingConfig)
+    imagination: ImaginationTrainingConfig = field(default_factory=ImaginationTrainingConfig)
     inverse_dynamics: InverseDynamicsTrainingConfig = field(default_factory=InverseDynamicsTrainingConfig)
 
     def __post_init__(self) -> None:

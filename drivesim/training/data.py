@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from drivesim.errors import InputError
 from drivesim.files import atomic_folder, reserve_space
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, FIRST_VALIDATION_SEED
+from drivesim.scene.road_map import packed_road_views
 
 if TYPE_CHECKING:
     from drivesim.reference.behavior import Recording
@@ -49,7 +50,7 @@ Job = tuple[Path, int, int, int]
 
 Motion = dict[str, NDArray[np.generic]]
 
-MOTION_ARRAYS = ("twist", "xy_m", "yaw_rad", "is_collision", "is_off_road")
+MOTION_ARRAYS = ("twist", "xy_m", "yaw_rad", "is_collision", "is_off_road", "road")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -92,6 +93,7 @@ class RecordedClips:
     yaw_rad: NDArray[np.float64]  # (N, T)
     is_collision: NDArray[np.bool_]  # (N, T)
     is_off_road: NDArray[np.bool_]  # (N, T)
+    road: NDArray[np.int8]  # (N, T, h, w) what the map says is seen, see ``scene.road_map.packed_road_views``
     rate_hz: float
     path: Path
 
@@ -210,6 +212,7 @@ def motion_arrays(recording: Recording) -> Motion:
         "yaw_rad": scene.yaw_rad,
         "is_collision": recording.is_collision,
         "is_off_road": recording.is_off_road,
+        "road": packed_road_views(scene.drivable, scene.camera, scene.xy_m, scene.yaw_rad),
     }
 
 

@@ -78,12 +78,16 @@ class MotionFieldModule(nn.Module):
             [torch.where(is_tokenized, seen.float(), frames_BTCHW[:, :2]), frames_BTCHW[:, 2:]], dim=1
         )
         expected = self.expected(frames_BTCHW, batch["twist"])
-        difference = expected.compensated.frames_BCHW - target_BCHW
-        per_pixel_BHW = (ABSOLUTE_WEIGHT * difference.abs() + difference.square()).mean(1)
-        picture = (per_pixel_BHW * expected.compensated.is_seen_BHW).mean()
         displacement = (expected.displacement_B2HW / DISPLACEMENT_SCALE_PX).square().mean()
-        loss = picture + DISPLACEMENT_WEIGHT * DISPLACEMENT_SCALE_PX**2 * displacement
-        return {"loss": loss, "picture": picture.detach(), "displacement": displacement.detach()}
+        return {"loss": warp_loss(expected, target_BCHW), "displacement": displacement.detach()}
+
+
+def warp_loss(expected: Expected, target_BCHW: Tensor) -> Tensor:
+    """Return the difference of the expected frame and the one that came, where it was seen, and the displacement."""
+    difference = expected.compensated.frames_BCHW - target_BCHW
+    per_pixel_BHW = (ABSOLUTE_WEIGHT * difference.abs() + difference.square()).mean(1)
+    picture = (per_pixel_BHW * expected.compensated.is_seen_BHW).mean()
+    return picture + DISPLACEMENT_WEIGHT * expected.displacement_B2HW.square().mean()
 
 
 class MotionFieldTask:

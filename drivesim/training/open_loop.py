@@ -14,7 +14,9 @@ from drivesim.metrics.image import psnr
 from drivesim.scene.types import Camera
 from drivesim.training.data import RecordedClips
 from drivesim.training.task import Evaluation
+from drivesim.world_model.motion import camera_rays
 from drivesim.world_model.pretrained import fast_dtype
+from drivesim.world_model.road_view import unpacked_view
 from drivesim.world_model.world_model import WorldModel
 
 MIN_SPEED_MPS = 1.0  # repeating the last frame is exact for a standing car
@@ -27,22 +29,25 @@ class OpenLoopCheck:
         self, clips: RecordedClips, camera: Camera, *, num_context_frames: int, horizon: int
     ) -> None:
         """Keep as many frames of each clip as are needed."""
-        self.camera, self.context = camera, num_context_frames
+        self.rays, self.context = camera_rays(camera), num_context_frames
         num_frames = min(num_context_frames + horizon, clips.frames_per_clip)
         self.frames_BTHWC = torch.from_numpy(np.array(clips.frames[:, :num_frames]))
         self.twist_BTA = torch.from_numpy(clips.twist[:, :num_frames])
+        self.road_BTHW = torch.from_numpy(np.array(clips.road[:, :num_frames]))
 
     def imagined(self, model: WorldModel) -> Tensor:
         """Return the frames (B, T, H, W, 3) after the context."""
         device = next(model.parameters()).device
-        twist_BTA, frames = self.twist_BTA.to(device), []
+        twist_BTA, road_BTHW, frames = self.twist_BTA.to(device), self.road_BTHW.to(device), []
         dtype = fast_dtype(device.type)
         with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
-            state = model.observe(
-                self.frames_BTHWC[:, : self.context], twist_BTA[:, : self.context], self.camera
-            )
-            for t in range(self.context, self.frames_BTHWC.shape[1]):
-                step = model.imagine(state, twist_BTA[:, t])
+            state = model.begin(self.frames_BTHWC[:, 0], twist_BTA[:, 0], self.rays.to(device))
+            for t in range(1, self.frames_BTHWC.shape[1]):
+                outlook = model.outlook(state, twist_BTA[:, t], road_B2HW=unpacked_view(road_BTHW[:, t]))
+                if t < self.context:
+                    state = model.shown(state, self.frames_BTHWC[:, t], outlook)
+                    continue
+                step = model.imagined(state, outlook)
                 state = step.state
                 frames.append(step.frames_BHWC)
         return torch.stack(frames, dim=1)
@@ -57,6 +62,11 @@ class OpenLoopCheck:
         gain_BT = psnr(imagined_BTHWC.numpy(), true_BTHWC.numpy()) - last_BT
         gain_T = gain_BT[is_moving_B].mean(axis=0) if is_moving_B.any() else np.zeros(gain_BT.shape[1])
         metrics = {f"gain_db_at_{t + 1}": float(gain_T[t]) for t in range(len(gain_T))}
+        last = [
+            frames[:, -1].float().mean(-1).diff(dim=-1).abs().mean()
+            for frames in (imagined_BTHWC, true_BTHWC)
+        ]
+        metrics["sharpness_ratio_at_end"] = float(last[0] / last[1])
         shown = torch.cat([true_BTHWC[:4], imagined_BTHWC[:4]], dim=1)
         picture = rearrange(shown, "b (k t) h w c -> (b k h) (t w) c", k=2).numpy()
         return Evaluation(metrics=metrics, picture=picture)

@@ -25,6 +25,7 @@ from drivesim.metrics.driving import off_road
 from drivesim.reference.seeds import FIRST_VALIDATION_SEED
 from drivesim.scene.clips import Clip, SceneClips
 from drivesim.scene.nuscenes import NuScenesDataset, open_dataset
+from drivesim.scene.road_map import packed_road_views
 from drivesim.scene.types import Camera, Scene, front_camera
 from drivesim.training.data import MOTION_ARRAYS, RecordedClips
 
@@ -187,7 +188,7 @@ class _Store:
             if not isinstance(clip, Clip):
                 continue
             self._frames[self._count] = clip.frames_THWC.numpy()
-            self._motions.append(_motion(clip, is_outside))
+            self._motions.append(_motion(clip, scene, is_outside))
             self._camera_rows.append(self._cameras.index(camera))
             self._count += 1
 
@@ -257,7 +258,7 @@ def _is_off_road(scene: Scene) -> NDArray[np.bool_]:
     return np.array([result.is_valid and result.value > 0 for result in results])
 
 
-def _motion(clip: Clip, is_outside: NDArray[np.bool_]) -> dict[str, NDArray[np.generic]]:
+def _motion(clip: Clip, scene: Scene, is_outside: NDArray[np.bool_]) -> dict[str, NDArray[np.generic]]:
     pose, length = clip.pose_T3.numpy(), len(clip.pose_T3)
     return {
         "twist": clip.twist_TA.numpy(),
@@ -265,6 +266,7 @@ def _motion(clip: Clip, is_outside: NDArray[np.bool_]) -> dict[str, NDArray[np.g
         "yaw_rad": pose[:, 2],
         "is_collision": np.zeros(length, bool),
         "is_off_road": is_outside[clip.start : clip.start + length],
+        "road": packed_road_views(scene.drivable, scene.camera, pose[:, :2], pose[:, 2]),
     }
 
 

@@ -28,11 +28,13 @@ from drivesim.scene.types import Camera
 from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.data import MOTION_ARRAYS, RecordedClips
 from drivesim.world_model.motion import Rays, camera_rays
+from drivesim.world_model.road_view import unpacked_view
 from drivesim.world_model.world_model import Outlook, WorldModel, WorldState, advanced
 
 RESET_PROBABILITY = 0.08
+COPIED_ARRAYS = ("twist", "road")
 NUM_TRUE_FRAMES = 2  # an imagined past begins after these
-CACHE_ARRAYS = ("token_ids", "context_ids", "expected", "motion", "twist")
+CACHE_ARRAYS = ("token_ids", "context_ids", "expected", "motion", "twist", "road")
 
 
 class TokenSource(Protocol):
@@ -52,6 +54,7 @@ class TokenCache:
     expected: NDArray[np.float16]  # (N, T, S, Q) latents that the motion field expects
     motion: NDArray[np.float16]  # (N, T, S, 3) seen share and image motion per token
     twist: NDArray[np.float32]  # (N, T, 2)
+    road: NDArray[np.int8]  # (N, T, h, w) what the map says is seen
 
     @classmethod
     def open(cls, path: Path, *, made_of: dict[str, Any]) -> TokenCache:
@@ -124,7 +127,7 @@ def build_token_cache(
     made_of = ingredients(clips, imaginer, num_frames)
     num_frames = int(made_of["num_frames"])
     with atomic_folder(path) as folder:
-        arrays = _create(folder, (len(clips), num_frames), imaginer)
+        arrays = _create(folder, (len(clips), num_frames), imaginer, clips.road.shape[2:])
         for index, start in enumerate(range(0, len(clips), clips_per_batch)):
             rows = slice(start, min(start + clips_per_batch, len(clips)))
             results = tokenize_clips(
@@ -136,7 +139,8 @@ def build_token_cache(
                 )
             if on_progress is not None:
                 on_progress(rows.stop)
-        arrays["twist"][:] = clips.twist[:, :num_frames]
+        for name in COPIED_ARRAYS:
+            arrays[name][:] = getattr(clips, name)[:, :num_frames]
         for array in arrays.values():
             array.flush()
         (folder / "cache.json").write_text(json.dumps(made_of, indent=1))
@@ -149,7 +153,9 @@ def _head(clips: RecordedClips, rows: slice, num_frames: int) -> RecordedClips:
     return replace(clips, **arrays)
 
 
-def _create(folder: Path, size: tuple[int, int], imaginer: WorldModel) -> dict[str, np.memmap[Any, Any]]:
+def _create(
+    folder: Path, size: tuple[int, int], imaginer: WorldModel, view_size: tuple[int, ...]
+) -> dict[str, np.memmap[Any, Any]]:
     tokenizer = imaginer.tokenizer
     shape = (*size, tokenizer.num_tokens)
     layout: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
@@ -158,6 +164,7 @@ def _create(folder: Path, size: tuple[int, int], imaginer: WorldModel) -> dict[s
         "expected": (np.float16, (*shape, tokenizer.quantizer.code_dim)),
         "motion": (np.float16, (*shape, 3)),
         "twist": (np.float32, (*shape[:2], 2)),
+        "road": (np.int8, (*shape[:2], *view_size)),
     }
     arrays = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=size)
@@ -177,7 +184,7 @@ def tokenize_clips(
     *,
     is_imagined: bool,
 ) -> dict[str, Tensor]:
-    """Return the arrays of a few clips but for the twist, frame after frame, as each needs the one before.
+    """Return the arrays of a few clips but for the copied ones, frame after frame, as each needs the one before.
 
     Args:
         clips: a few clips, in memory.
@@ -189,6 +196,7 @@ def tokenize_clips(
     device = next(imaginer.parameters()).device
     frames = torch.from_numpy(np.array(clips.frames)).to(device)
     twist = torch.from_numpy(clips.twist).to(device)
+    road = torch.from_numpy(np.array(clips.road)).to(device)
     batch, num_frames = frames.shape[:2]
     is_true = torch.rand(batch, num_frames, generator=generator) < (RESET_PROBABILITY if is_imagined else 1.0)
     is_true[:, :NUM_TRUE_FRAMES] = True
@@ -204,7 +212,7 @@ def tokenize_clips(
         }
     ]
     for t in range(1, num_frames):
-        outlook = imaginer.outlook(state, twist[:, t])
+        outlook = imaginer.outlook(state, twist[:, t], road_B2HW=unpacked_view(road[:, t]))
         is_true_B = is_true[:, t] if is_imagined else None
         true_ids, state = _next(imaginer, state, outlook, frames[:, t], is_true_B, generator)
         rows.append(

@@ -14,7 +14,7 @@ from torch import Tensor
 from drivesim.scene.types import Camera
 from drivesim.training.clip_pool import Arrays, PoolConfig, pooled, streamed_parts
 from drivesim.training.stream import StreamConfig
-from drivesim.training.token_cache import CACHE_ARRAYS, TokenCache, tokenize_clips
+from drivesim.training.token_cache import CACHE_ARRAYS, COPIED_ARRAYS, TokenCache, tokenize_clips
 from drivesim.world_model.motion import camera_rays
 from drivesim.world_model.world_model import WorldModel
 
@@ -54,7 +54,8 @@ class TokenStream:
                 chance = np.random.default_rng([seed, number, rank, world_size])
                 generator = torch.Generator().manual_seed(int(chance.integers(2**62)))
                 tokens = tokenize_clips(clips, self.imaginer, rays, generator, is_imagined=number % 2 == 1)
-                yield {name: _array(name, value) for name, value in tokens.items()} | {"twist": clips.twist}
+                copied = {name: getattr(clips, name) for name in COPIED_ARRAYS}
+                yield {name: _array(name, value) for name, value in tokens.items()} | copied
 
 
 def _array(name: str, value: Tensor) -> np.ndarray[Any, Any]:

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from drivesim.scene.road_map import UNKNOWN
 from drivesim.scene.types import Camera
 from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.training.data import RecordedClips
@@ -22,6 +23,7 @@ from drivesim.training.task import Evaluation
 from drivesim.training.token_cache import TokenSource, crop, stack
 from drivesim.world_model.conditioning import guide_features
 from drivesim.world_model.masking import MaskKind, draw_mask
+from drivesim.world_model.road_view import unpacked_view
 from drivesim.world_model.world_model import WorldModel, WorldModelConfig
 
 UNJUDGED = -100  # target of tokens that are not part of the loss
@@ -38,6 +40,7 @@ class WorldModelTrainingConfig:
     mask: MaskKind = MaskKind.NEXT_FRAME
     frames_per_clip: int = 36  # of each recorded clip, how many are tokenized
     frames_per_window: int = 12
+    no_map_share: float = 0.15  # of the windows, in which nothing is known of the road
     context_noise: float = 0.1  # tokens of the past replaced at random: the rate is uniform in [0, this]
     horizon: int = 6  # steps of the open-loop check during training
 
@@ -71,7 +74,7 @@ class WorldModelModule(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``loss`` (cross-entropy of the hidden tokens, nats) and ``accuracy``."""
         model = self.world_model
-        guide_BTSG = batch_guide(model.tokenizer, batch["expected"], batch["motion"])
+        guide_BTSG = batch_guide(model.tokenizer, batch["expected"], batch["motion"], batch["road"])
         prompt_BTLC = model.action_encoder(batch["twist"])
         is_masked_BTS, target_BTS = batch["is_masked"], batch["token_ids"].long()
         features_BTSC = model.stpt.hidden_stream(
@@ -87,13 +90,16 @@ class WorldModelModule(nn.Module):
         return {"loss": loss, "accuracy": is_right_BTS.float().mean()}
 
 
-def batch_guide(tokenizer: VQGAN, expected_BTSQ: Tensor, motion_BTS3: Tensor) -> Tensor:
+def batch_guide(
+    tokenizer: VQGAN, expected_BTSQ: Tensor, motion_BTS3: Tensor, packed_road_BTHW: Tensor
+) -> Tensor:
     """Return the guide (B, T, S, G) of a window; its first frame has none, as in :meth:`WorldModel.observe`."""
     batch = expected_BTSQ.shape[0]
     flat = guide_features(
         tokenizer,
         rearrange(expected_BTSQ.float(), "b t s q -> (b t) s q"),
         rearrange(motion_BTS3.float(), "b t s m -> (b t) s m"),
+        unpacked_view(rearrange(packed_road_BTHW, "b t h w -> (b t) h w")),
     )
     guide_BTSG = rearrange(flat, "(b t) s g -> b t s g", b=batch).clone()
     guide_BTSG[:, 0] = 0
@@ -140,6 +146,8 @@ class WorldModelTask:
             is_noise = torch.rand(shape, generator=generator) < rate
             noise = torch.randint(self.codebook_size, shape, generator=generator, dtype=torch.int32)
             batch["context_ids"] = torch.where(is_noise, noise, batch["context_ids"])
+            has_no_map = torch.rand(batch_size, 1, 1, 1, generator=generator) < config.no_map_share
+            batch["road"] = batch["road"].masked_fill(has_no_map, UNKNOWN)
             yield batch
 
     def losses(

@@ -42,7 +42,7 @@ class CausalDecoder(nn.Module):
         """Build the network; untrained, it blends by what was seen before and corrects nothing."""
         super().__init__()
         cell = CELL_PX**2
-        self.stem = nn.Conv2d(3 * 3 * cell + feature_channels + 1, config.width, 3, padding=1)
+        self.stem = nn.Conv2d(3 * 3 * cell + feature_channels + 1 + 2, config.width, 3, padding=1)
         self.first = CellBlock(config.width)
         self.down = nn.Conv2d(config.width, config.inner_width, 3, stride=2, padding=1)
         self.inner = CellBlock(config.inner_width)
@@ -54,12 +54,13 @@ class CausalDecoder(nn.Module):
         nn.init.zeros_(self.out.bias)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, drawn_BCHW: Tensor, expected: Expected) -> Tensor:
+    def forward(self, drawn_BCHW: Tensor, expected: Expected, road_B2HW: Tensor) -> Tensor:
         """Return frames (B, 3, H, W), not clipped.
 
         Args:
             drawn_BCHW: the tokenizer's picture of the tokens, in [-1, 1].
             expected: what the motion field expects.
+            road_B2HW: what a map says is seen, at a stride of CELL_PX.
         """
         warped_BCHW = expected.compensated.frames_BCHW
         is_seen_B1HW = expected.compensated.is_seen_BHW.float().unsqueeze(1)
@@ -69,6 +70,7 @@ class CausalDecoder(nn.Module):
             functional.pixel_unshuffle(pictures, CELL_PX).to(dtype),
             expected.features_BFHW.to(dtype),
             functional.avg_pool2d(is_seen_B1HW, CELL_PX).to(dtype),
+            road_B2HW.to(dtype),
         ]
         x = self.first(self.stem(torch.cat(cells, dim=1).contiguous(memory_format=torch.channels_last)))
         inner = self.up(self.inner(self.down(functional.silu(x))))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.world_model.motion import Compensated, token_motion
+from drivesim.world_model.road_view import road_dim, token_road
 from drivesim.world_model.token_embedding import soft_digits
 
 SPEED_SCALE_MPS = 10.0
@@ -39,16 +40,24 @@ class ActionEncoder(nn.Module):
 
 
 def guide_dim(tokenizer: VQGAN) -> int:
-    """Return the numbers per token of :func:`guide_features`: soft digits or code, seen share, motion, presence."""
-    levels = tokenizer.quantizer.levels
-    return (sum(levels) if levels else tokenizer.quantizer.code_dim) + 4
+    """Return G, the numbers per token of :func:`guide_features`."""
+    levels, code_dim = tokenizer.quantizer.levels, tokenizer.quantizer.code_dim
+    return (sum(levels) if levels else code_dim) + 4 + road_dim(tokenizer.config.stride)
 
 
-def guide_features(tokenizer: VQGAN, expected_BSQ: Tensor, motion_BS3: Tensor) -> Tensor:
-    """Return the guide (B, S, G) from motion-compensated latents (bounded, B, S, Q) and token motion (B, S, 3)."""
+def guide_features(tokenizer: VQGAN, expected_BSQ: Tensor, motion_BS3: Tensor, road_B2HW: Tensor) -> Tensor:
+    """Return the guide (B, S, G): soft digits or code, seen share and motion, presence, road.
+
+    Args:
+        tokenizer: whose latents and tokens these are.
+        expected_BSQ: bounded latents of the motion-compensated frame.
+        motion_BS3: see ``token_motion``.
+        road_B2HW: what a map says is seen, see ``road_view``.
+    """
     levels = tokenizer.quantizer.levels
     content = soft_digits(expected_BSQ.float(), levels) if levels else expected_BSQ.float()
-    return torch.cat([content, motion_BS3.float(), torch.ones_like(motion_BS3[..., :1])], dim=-1)
+    road_BSM = token_road(road_B2HW.float(), tokenizer.config.stride)
+    return torch.cat([content, motion_BS3.float(), torch.ones_like(motion_BS3[..., :1]), road_BSM], dim=-1)
 
 
 def expected_latents(tokenizer: VQGAN, compensated: Compensated) -> tuple[Tensor, Tensor]:

@@ -109,11 +109,18 @@ class Reprojection:
         safe = depth.clamp_min(MIN_DEPTH)
         return torch.stack([u / safe, v / safe], dim=-1), depth > MIN_DEPTH
 
-    def sample(self, frames_BCHW: Tensor, pixels_BHW2: Tensor) -> Tensor:
-        """Read frames of any resolution at positions in pixels; beyond the border its pixels are repeated."""
+    def sample(self, frames_BCHW: Tensor, pixels_BHW2: Tensor, *, is_sharp: bool = False) -> Tensor:
+        """Read frames of any resolution at positions in pixels; beyond the border its pixels are repeated.
+
+        Sharp reading is bicubic: a picture that is carried along for many frames blurs less.
+        """
         grid_BHW2 = (pixels_BHW2 / self.size_2 * 2 - 1).clamp(-2, 2)
         return functional.grid_sample(
-            frames_BCHW, grid_BHW2, mode="bilinear", padding_mode="border", align_corners=False
+            frames_BCHW,
+            grid_BHW2,
+            mode="bicubic" if is_sharp else "bilinear",
+            padding_mode="border",
+            align_corners=False,
         )
 
     def is_inside(self, pixels_BHW2: Tensor) -> Tensor:

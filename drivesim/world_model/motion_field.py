@@ -148,7 +148,7 @@ class MotionField(nn.Module):
             pixels_BHW2, is_ahead_BHW = one.pixels(rays.inverse_depth_HW + field_BQHW[:, 0])
             pixels_BHW2 = pixels_BHW2 + rearrange(field_BQHW[:, 1:], "b xy h w -> b h w xy")
             compensated = Compensated(
-                frames_BCHW=one.sample(last_BCHW, pixels_BHW2),
+                frames_BCHW=one.sample(last_BCHW, pixels_BHW2, is_sharp=True).clamp(-1, 1),
                 is_seen_BHW=one.is_inside(pixels_BHW2) & is_ahead_BHW,
                 flow_BHW2=flow_of(pixels_BHW2),
             )

@@ -17,6 +17,7 @@ from drivesim.world_model.causal_decoder import CausalDecoder, CausalDecoderConf
 from drivesim.world_model.conditioning import ActionEncoder, expected_latents, guide_dim, guide_features
 from drivesim.world_model.motion import Rays, camera_rays
 from drivesim.world_model.motion_field import Expected, MotionField, MotionFieldConfig
+from drivesim.world_model.road_view import Places, no_view
 from drivesim.world_model.sampler import Sampled, SamplerConfig, fill_in
 from drivesim.world_model.stpt import STPT, FrameMemory, STPTConfig
 
@@ -53,6 +54,7 @@ class WorldState:
     guide_BSG: Tensor  # of the newest frame
     rays: Rays
     num_frames: int
+    places: Places | None = None  # on maps; None where there are none
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,7 +66,9 @@ class Outlook:
     expected: Expected
     expected_BSQ: Tensor  # bounded latents of the expected picture
     motion_BS3: Tensor  # see ``token_motion``
+    road_B2HW: Tensor  # see ``road_view``
     guide_BSG: Tensor
+    places: Places | None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -109,23 +113,40 @@ class WorldModel(nn.Module):
         return self.config.num_context_frames
 
     @torch.no_grad()
-    def observe(self, frames_BTHWC: Tensor, twist_BTA: Tensor, camera: Camera) -> WorldState:
+    def observe(
+        self,
+        frames_BTHWC: Tensor,
+        twist_BTA: Tensor,
+        camera: Camera,
+        *,
+        places: Places | None = None,
+    ) -> WorldState:
         """Read a history.
 
         Args:
             frames_BTHWC: uint8 frames (B, T, H, W, 3) at ``rate_hz``, T >= 1.
             twist_BTA: speed in m/s and yaw rate in rad/s that led into each frame (B, T, 2).
             camera: the camera of these frames.
+            places: where the cars are on their maps at the LAST of these frames; without it the model imagines
+                the road too.
 
         Raises:
             ValueError: shapes that do not fit the model.
         """
         self._check_history(frames_BTHWC, twist_BTA)
+        if places is not None and len(places.maps) != len(frames_BTHWC):
+            raise ValueError(
+                f"{len(frames_BTHWC)} rows of frames need as many places, got {len(places.maps)}"
+            )
         device = next(self.action_encoder.parameters()).device
         twist_BTA = twist_BTA.to(device)
         state = self.begin(frames_BTHWC[:, 0], twist_BTA[:, 0], camera_rays(camera).to(device))
-        for t in range(1, frames_BTHWC.shape[1]):
+        num_frames = frames_BTHWC.shape[1]
+        tracks = _tracks(places, twist_BTA, 1.0 / self.rate_hz)
+        for t in range(1, num_frames):
+            state.places = tracks[t - 1]
             state = self.shown(state, frames_BTHWC[:, t], self.outlook(state, twist_BTA[:, t]))
+        state.places = places
         return state
 
     @torch.no_grad()
@@ -147,10 +168,9 @@ class WorldModel(nn.Module):
             num_frames=1,
         )
 
-    @torch.no_grad()
-    def outlook(self, state: WorldState, twist_BA: Tensor) -> Outlook:
-        """Return what to expect of the frame that the twists (B, 2) lead to."""
-        expected = self.motion_field(
+    def expect(self, state: WorldState, twist_BA: Tensor) -> Expected:
+        """Return what the motion field expects of the frame that the twists (B, 2) lead to; its gradient is kept."""
+        expected: Expected = self.motion_field(
             state.frames_BCHW,
             state.earlier_BCHW,
             state.rays,
@@ -158,6 +178,35 @@ class WorldModel(nn.Module):
             state.twist_BA,
             1.0 / self.rate_hz,
         )
+        return expected
+
+    @torch.no_grad()
+    def outlook(
+        self,
+        state: WorldState,
+        twist_BA: Tensor,
+        *,
+        road_B2HW: Tensor | None = None,
+        expected: Expected | None = None,
+    ) -> Outlook:
+        """Return what is known of the frame that the twists (B, 2) lead to.
+
+        Args:
+            state: what was seen so far.
+            twist_BA: the twists.
+            road_B2HW: what a map says will be seen; left out, the maps of ``state`` are asked.
+            expected: what :meth:`expect` returned, where that is known.
+        """
+        if expected is None:
+            expected = self.expect(state, twist_BA)
+        places = None
+        if state.places is not None:
+            places = state.places.after(twist_BA.double().cpu().numpy(), 1.0 / self.rate_hz)
+        if road_B2HW is None:
+            config, device = self.tokenizer.config, state.frames_BCHW.device
+            size_px = (config.height_px, config.width_px)
+            no_map = no_view(len(twist_BA), size_px, device)
+            road_B2HW = no_map if places is None else places.view().to(device)
         expected_BSQ, motion_BS3 = expected_latents(self.tokenizer, expected.compensated)
         return Outlook(
             twist_BA=twist_BA,
@@ -165,7 +214,9 @@ class WorldModel(nn.Module):
             expected=expected,
             expected_BSQ=expected_BSQ,
             motion_BS3=motion_BS3,
-            guide_BSG=guide_features(self.tokenizer, expected_BSQ, motion_BS3),
+            road_B2HW=road_B2HW,
+            guide_BSG=guide_features(self.tokenizer, expected_BSQ, motion_BS3, road_B2HW),
+            places=places,
         )
 
     @torch.no_grad()
@@ -206,7 +257,8 @@ class WorldModel(nn.Module):
     @torch.no_grad()
     def draw(self, token_ids_BS: Tensor, outlook: Outlook) -> Tensor:
         """Return the picture (B, 3, H, W) in [-1, 1] of a frame's tokens (B, S)."""
-        pictures_BCHW: Tensor = self.causal_decoder(self.tokenizer.decode(token_ids_BS), outlook.expected)
+        drawn_BCHW = self.tokenizer.decode(token_ids_BS)
+        pictures_BCHW: Tensor = self.causal_decoder(drawn_BCHW, outlook.expected, outlook.road_B2HW)
         return pictures_BCHW.clamp(-1, 1)
 
     def shown(self, state: WorldState, frames_BHWC: Tensor, outlook: Outlook) -> WorldState:
@@ -237,6 +289,18 @@ class WorldModel(nn.Module):
                 f"twist must be finite and ({len(state.token_ids_BS)}, 2), got {twist_BA.tolist()}"
             )
         outlook = self.outlook(state, twist_BA.to(state.token_ids_BS.device))
+        return self.imagined(state, outlook, generator=generator, sampler=sampler)
+
+    @torch.no_grad()
+    def imagined(
+        self,
+        state: WorldState,
+        outlook: Outlook,
+        *,
+        generator: torch.Generator | None = None,
+        sampler: SamplerConfig | None = None,
+    ) -> Imagined:
+        """Imagine the frame of an outlook; the other arguments as in :meth:`imagine`."""
         sampled, memory = self.complete(state, outlook, sampler=sampler, generator=generator)
         pictures_BCHW = self.draw(sampled.token_ids_BS, outlook)
         return Imagined(
@@ -286,4 +350,14 @@ def advanced(
         guide_BSG=outlook.guide_BSG,
         rays=state.rays,
         num_frames=state.num_frames + 1,
+        places=outlook.places,
     )
+
+
+def _tracks(places: Places | None, twist_BTA: Tensor, dt_s: float) -> list[Places | None]:
+    """Return the places at each of T frames, the last of them given, by driving the twists backwards."""
+    tracks = [places]
+    for twist_BA in reversed(twist_BTA[:, 1:].double().cpu().numpy().swapaxes(0, 1)):
+        first = tracks[0]
+        tracks.insert(0, None if first is None else first.before(twist_BA, dt_s))
+    return tracks

@@ -1,0 +1,158 @@
+"""Training on imagined frames: what learns, what the terms are, and that a killed run goes on bit for bit."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from small_models import small_world_model
+
+from drivesim.scene.types import front_camera
+from drivesim.training.data import RecordedClips
+from drivesim.training.imagination import ImaginationTask, ImaginationTrainingConfig
+from drivesim.training.loop import TrainingConfig, fit
+from drivesim.training.realism import adversarial_terms, discriminator_on_roads, spoiled
+from drivesim.training.running_rollouts import RolloutConfig
+
+BATCH = 2
+
+
+def clips(rng: np.random.Generator) -> RecordedClips:
+    """Two clips of noise that drives."""
+    size = (2, 10)
+    return RecordedClips(
+        frames=rng.integers(0, 256, (*size, 128, 224, 3), dtype=np.uint8),
+        twist=np.broadcast_to(np.float32([6.0, 0.1]), (*size, 2)).copy(),
+        xy_m=np.zeros((*size, 2)),
+        yaw_rad=np.zeros(size),
+        is_collision=np.zeros(size, bool),
+        is_off_road=np.zeros(size, bool),
+        road=rng.integers(-128, 128, (*size, 32, 56)).astype(np.int8),
+        rate_hz=6.0,
+        path=None,
+    )
+
+
+def make_task(**settings) -> ImaginationTask:
+    torch.manual_seed(0)
+    rollouts = RolloutConfig(num_groups=2, num_true_frames=2, frames_per_step=2, shortest=2, longest=6)
+    config = ImaginationTrainingConfig(rollouts=rollouts, horizon=2, discriminator_channels=8, **settings)
+    recorded = clips(np.random.default_rng(0))
+    return ImaginationTask(config, recorded, recorded, small_world_model(), front_camera(), batch_size=BATCH)
+
+
+def draw(task: ImaginationTask, count: int) -> list[dict[str, torch.Tensor]]:
+    source = task.batches(start_step=0, batch_size=BATCH, seed=0, rank=0, world_size=1)
+    return list(itertools.islice(source, count))
+
+
+def test_all_but_the_tokenizer_learns():
+    task = make_task()
+    terms = task.losses(task.model, draw(task, 1)[0], torch.Generator())
+    terms["loss"].backward()
+    model = task.model.world_model
+    learning = (model.stpt, model.causal_decoder, model.action_encoder, model.motion_field)
+    for part in (*learning, task.model.discriminator):
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+    assert all(p.grad is None for p in model.tokenizer.parameters())
+    assert all(torch.isfinite(value) for value in terms.values())
+
+
+def test_late_in_a_rollout_the_details_of_the_recording_do_not_count():
+    task = make_task(full_depth=1, late_realism=0.0, early_realism=0.0, warp_weight=0.0, token_weight=0.0)
+    batch = next(batch for batch in draw(task, 20) if int(batch["depth"]) >= 2)
+    terms = task.losses(task.model, batch, torch.Generator())
+    assert terms["loss"].item() == pytest.approx(terms["colors"].item())
+    assert terms["details"].item() > terms["colors"].item()
+
+
+def test_a_rollout_goes_on_from_its_own_pictures():
+    task = make_task()
+    seen = {}
+    for batch in draw(task, 6):
+        group, depth = int(batch["group"]), int(batch["depth"])
+        store = task.model.rollouts
+        if depth:
+            assert torch.equal(store.frames[group], seen[group])
+        task.losses(task.model, batch, torch.Generator())
+        seen[group] = store.frames[group].clone()
+        state = store.read(group, task.model.rays, num_frames=4 + depth)
+        assert state.num_frames == 4 + depth
+        assert state.memory[0].num_frames == 3 + depth
+    assert len(seen) == 2
+
+
+def test_the_discriminator_counts_more_and_the_recording_less_with_depth():
+    config = ImaginationTrainingConfig()
+    depths = range(0, 100, 4)
+    details, realism = zip(
+        *[(config.detail_weight(d), config.realism_weight(d)) for d in depths], strict=True
+    )
+    assert (details[0], details[-1]) == (1, 0)
+    assert list(details) == sorted(details, reverse=True)
+    assert realism[0] == pytest.approx(config.early_realism)
+    assert realism[-1] == pytest.approx(config.late_realism)
+    assert list(realism) == sorted(realism)
+
+
+def test_without_a_discriminator_there_is_none():
+    task = make_task(early_realism=0.0, late_realism=0.0)
+    assert task.model.discriminator is None
+    assert "discriminator" not in task.losses(task.model, draw(task, 1)[0], torch.Generator())
+
+
+@pytest.mark.parametrize(("name", "value"), [("late_realism", -1), ("spoiled_share", 1.5), ("full_depth", 0)])
+def test_settings_without_a_meaning_are_refused(name, value):
+    with pytest.raises(ValueError, match=r"imagination.*" + str(value)):
+        ImaginationTrainingConfig(**{name: value})
+
+
+def test_the_pictures_get_a_gradient_of_the_wanted_size_and_the_discriminator_none_of_it():
+    torch.manual_seed(0)
+    discriminator = discriminator_on_roads(8)
+    true, road = torch.rand(2, 3, 128, 224), torch.rand(2, 2, 32, 56)
+    drawn = (torch.rand(2, 3, 128, 224) - 1).requires_grad_()
+    own, realism = adversarial_terms(discriminator, true, drawn, road, torch.tensor(0.25))
+    realism.backward()
+    sure = float((1 - own.detach()).clamp(0, 1))
+    assert drawn.grad.norm().item() == pytest.approx(0.25 * sure, rel=1e-3)
+    assert all(p.grad is None for p in discriminator.parameters())
+    own.backward()
+    assert any(p.grad.abs().sum() > 0 for p in discriminator.parameters())
+
+
+def test_spoiled_frames_have_faded_and_keep_their_light():
+    torch.manual_seed(0)
+    frames = torch.randint(0, 256, (12, 2, 64, 64, 3), dtype=torch.uint8)
+    assert torch.equal(spoiled(frames, 0.0), frames)
+    faded = spoiled(frames, 1.0)
+    contrast = faded.float().std(dim=(1, 2, 3, 4)) / frames.float().std(dim=(1, 2, 3, 4))
+    assert (contrast <= 1.01).all()
+    assert contrast.min() < 0.5
+    torch.testing.assert_close(
+        faded.float().mean((1, 2, 3)), frames.float().mean((1, 2, 3)), atol=1.0, rtol=0
+    )
+
+
+def run(out, *, steps: int, resume: bool = False) -> dict[str, torch.Tensor]:
+    task = make_task()
+    config = TrainingConfig(
+        num_train_steps=steps,
+        batch_size=BATCH,
+        warmup_steps=0,
+        min_learning_rate_ratio=1.0,
+        evaluate_every=0,
+        log_every=1,
+        precision="32-true",
+    )
+    fit(task, config, out, resume=resume)
+    return torch.load(out / "last.ckpt", weights_only=True)["model"]
+
+
+def test_a_resumed_run_goes_on_bit_for_bit(tmp_path):
+    whole = run(tmp_path / "whole", steps=4)
+    run(tmp_path / "parts", steps=2)
+    parts = run(tmp_path / "parts", steps=4, resume=True)
+    assert whole.keys() == parts.keys()
+    assert any(name.startswith("rollouts.") for name in whole)
+    assert [name for name in whole if not torch.equal(whole[name], parts[name])] == []

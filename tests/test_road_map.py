@@ -1,0 +1,115 @@
+"""What a map says is seen: distances to the road's edge, laid out before the camera, and places that move."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import make_scene
+
+from drivesim import dynamics
+from drivesim.dynamics import VehicleConfig
+from drivesim.scene.road_map import (
+    EDGE_REACH_M,
+    UNKNOWN,
+    ground_of,
+    packed_road_views,
+    road_map,
+    road_view,
+)
+from drivesim.scene.types import Control, DrivableArea, EgoState, front_camera
+from drivesim.world_model.road_view import Places, no_view, road_dim, token_road, unpacked_view
+
+
+@pytest.fixture(scope="module")
+def straight() -> DrivableArea:
+    """A road along x, eight metres wide, its middle at y = 30."""
+    mask = np.zeros((300, 600), bool)
+    mask[130:170] = True  # 0.2 m cells: 26 m to 34 m from either edge
+    return DrivableArea(mask=mask, resolution_m=0.2, origin_xy_m=np.array([1000.0, 2000.0]))
+
+
+def test_distances_are_metres_from_the_edge(straight):
+    known = road_map(straight)
+    row_of = lambda y_m: int((y_m - known.origin_xy_m[1]) / known.cell_m)  # noqa: E731
+    column = known.distance.shape[1] // 2
+    y_m = known.origin_xy_m[1] + (np.arange(row_of(2024.0), row_of(2036.0)) + 0.5) * known.cell_m
+    wanted = np.clip((4.0 - np.abs(y_m - 2030.0)) / EDGE_REACH_M, -1, 1)
+    found = known.distance[row_of(2024.0) : row_of(2036.0), column]
+    np.testing.assert_allclose(found, wanted, atol=0.04)
+
+
+@pytest.mark.parametrize("filled", [True, False])
+def test_a_map_without_edges_is_all_road_or_none(filled):
+    area = DrivableArea(mask=np.full((40, 40), filled), resolution_m=0.5, origin_xy_m=np.zeros(2))
+    inner = road_map(area).distance[20:-20, 20:-20]
+    assert (inner == (1.0 if filled else -1.0)).all()
+
+
+def test_the_view_agrees_with_the_drivable_area():
+    scene = make_scene(half_width_m=3.0)
+    ground = ground_of(scene.camera)
+    pose = np.array([*scene.xy_m[12], scene.yaw_rad[12]])
+    distance, share = road_view(road_map(scene.drivable), ground, pose)
+    assert distance.shape == share.shape == (32, 56)
+    cos, sin = np.cos(pose[2]), np.sin(pose[2])
+    points = ground.xy_m @ np.array([[cos, sin], [-sin, cos]]) + pose[:2]
+    is_road = scene.drivable.contains(points)[1::2, 1::2]
+    is_clear = (share == 1) & (np.abs(distance) > 0.15)
+    assert is_clear.sum() > 200
+    assert (is_road[is_clear] == (distance[is_clear] > 0)).mean() > 0.98
+
+
+def test_nothing_is_known_above_the_horizon_or_beside_the_map(straight):
+    view = road_view(road_map(straight), ground_of(front_camera()), np.array([1060.0, 2030.0, 0.0]))
+    assert (view[:, : 54 // 4] == 0).all()
+    assert view[1, -1].min() == 1
+    elsewhere = road_view(road_map(straight), ground_of(front_camera()), np.array([5000.0, 0.0, 0.0]))
+    assert (elsewhere == 0).all()
+    assert (road_view(None, ground_of(front_camera()), np.zeros(3)) == 0).all()
+
+
+def test_on_the_middle_of_a_straight_road_left_and_right_look_alike(straight):
+    distance, _ = road_view(road_map(straight), ground_of(front_camera()), np.array([1050.0, 2030.0, 0.0]))
+    np.testing.assert_allclose(distance, distance[:, ::-1], atol=0.05)
+    to_the_left, _ = road_view(road_map(straight), ground_of(front_camera()), np.array([1050.0, 2032.5, 0.0]))
+    assert to_the_left[-1, :28].mean() < to_the_left[-1, 28:].mean() - 0.1
+
+
+def test_packed_views_come_back():
+    scene = make_scene()
+    packed = packed_road_views(scene.drivable, scene.camera, scene.xy_m[:3], scene.yaw_rad[:3])
+    assert packed.dtype == np.int8
+    poses = np.concatenate([scene.xy_m, scene.yaw_rad[:, None]], axis=1)
+    views = [road_view(road_map(scene.drivable), ground_of(scene.camera), pose) for pose in poses[:3]]
+    unpacked = unpacked_view(torch.from_numpy(packed)).numpy()
+    is_whole = np.stack(views)[:, 1] == 1
+    np.testing.assert_allclose(unpacked[:, 0][is_whole], np.stack(views)[:, 0][is_whole], atol=0.01)
+    assert (packed_road_views(None, scene.camera, scene.xy_m[:2], scene.yaw_rad[:2]) == UNKNOWN).all()
+    assert torch.equal(
+        unpacked_view(torch.full((1, 32, 56), UNKNOWN, dtype=torch.int8)),
+        no_view(1, (128, 224), torch.device("cpu")),
+    )
+
+
+def test_places_move_as_the_car_does_and_back():
+    state, vehicle = EgoState(x_m=500.0, y_m=-20.0, yaw_rad=0.7, speed_mps=6.0), VehicleConfig()
+    scene = make_scene()
+    first = Places(maps=(None,), ground=ground_of(scene.camera), pose=np.array([[500.0, -20.0, 0.7]]))
+    places, twists = first, []
+    for step in range(40):
+        before = state
+        control = Control(steering_rad=0.3 * np.sin(step / 5), accel_mps2=np.cos(step / 7))
+        state = dynamics.step(state, control, vehicle, 1 / 6)
+        twists.append(np.array([[0.5 * (before.speed_mps + state.speed_mps), state.yaw_rate_radps]]))
+        places = places.after(twists[-1], 1 / 6)
+    np.testing.assert_allclose(places.pose[0, :2], [state.x_m, state.y_m], atol=1e-6)
+    for twist in reversed(twists):
+        places = places.before(twist, 1 / 6)
+    np.testing.assert_allclose(places.pose, first.pose, atol=1e-6)
+
+
+def test_every_token_is_told_its_cells():
+    view = torch.rand(2, 2, 32, 56)
+    tokens = token_road(view, 16)
+    assert tokens.shape == (2, 112, road_dim(16))
+    assert torch.equal(tokens[1, 15, :4], view[1, 0, 4, 4:8])
+    torch.testing.assert_close(tokens[1, 15, -1], view[1, 1, 4:8, 4:8].mean())
