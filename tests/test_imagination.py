@@ -9,10 +9,11 @@ from small_models import small_world_model
 
 from drivesim.scene.types import front_camera
 from drivesim.training.data import RecordedClips
+from drivesim.training.fading import faded
 from drivesim.training.imagination import ImaginationTask, ImaginationTrainingConfig
 from drivesim.training.loop import TrainingConfig, fit
-from drivesim.training.realism import adversarial_terms, discriminator_on_roads, spoiled
 from drivesim.training.running_rollouts import RolloutConfig
+from drivesim.world_model.sampler import SamplerConfig
 
 BATCH = 2
 
@@ -36,7 +37,7 @@ def clips(rng: np.random.Generator) -> RecordedClips:
 def make_task(**settings) -> ImaginationTask:
     torch.manual_seed(0)
     rollouts = RolloutConfig(num_groups=2, num_true_frames=2, frames_per_step=2, shortest=2, longest=6)
-    config = ImaginationTrainingConfig(rollouts=rollouts, horizon=2, discriminator_channels=8, **settings)
+    config = ImaginationTrainingConfig(rollouts=rollouts, horizon=2, **settings)
     recorded = clips(np.random.default_rng(0))
     return ImaginationTask(config, recorded, recorded, small_world_model(), front_camera(), batch_size=BATCH)
 
@@ -51,19 +52,27 @@ def test_all_but_the_tokenizer_learns():
     terms = task.losses(task.model, draw(task, 1)[0], torch.Generator())
     terms["loss"].backward()
     model = task.model.world_model
-    learning = (model.stpt, model.causal_decoder, model.action_encoder, model.motion_field)
-    for part in (*learning, task.model.discriminator):
+    for part in (model.stpt, model.causal_decoder, model.action_encoder, model.motion_field):
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
     assert all(p.grad is None for p in model.tokenizer.parameters())
     assert all(torch.isfinite(value) for value in terms.values())
 
 
-def test_late_in_a_rollout_the_details_of_the_recording_do_not_count():
-    task = make_task(full_depth=1, late_realism=0.0, early_realism=0.0, warp_weight=0.0, token_weight=0.0)
+def test_late_in_a_rollout_the_decoder_is_judged_by_true_tokens_and_the_transformer_is_not():
+    task = make_task(full_depth=1, late_token_share=0.0)
     batch = next(batch for batch in draw(task, 20) if int(batch["depth"]) >= 2)
     terms = task.losses(task.model, batch, torch.Generator())
-    assert terms["loss"].item() == pytest.approx(terms["colors"].item())
-    assert terms["details"].item() > terms["colors"].item()
+    assert terms["loss"].item() == pytest.approx(terms["pictures"].item())
+    terms["loss"].backward()
+    model = task.model.world_model
+    assert all(p.grad is None or not p.grad.any() for p in model.stpt.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in model.causal_decoder.parameters())
+    assert all(p.grad is None for p in model.motion_field.parameters())
+
+
+def test_the_weights_keep_the_sampler_they_were_trained_with():
+    task = make_task(sampler=SamplerConfig(temperature=0.6))
+    assert task.model.world_model.config.sampler.temperature == 0.6
 
 
 def test_a_rollout_goes_on_from_its_own_pictures():
@@ -82,55 +91,27 @@ def test_a_rollout_goes_on_from_its_own_pictures():
     assert len(seen) == 2
 
 
-def test_the_discriminator_counts_more_and_the_recording_less_with_depth():
-    config = ImaginationTrainingConfig()
-    depths = range(0, 100, 4)
-    details, realism = zip(
-        *[(config.detail_weight(d), config.realism_weight(d)) for d in depths], strict=True
-    )
-    assert (details[0], details[-1]) == (1, 0)
-    assert list(details) == sorted(details, reverse=True)
-    assert realism[0] == pytest.approx(config.early_realism)
-    assert realism[-1] == pytest.approx(config.late_realism)
-    assert list(realism) == sorted(realism)
+def test_the_recording_is_trusted_less_and_less():
+    config = ImaginationTrainingConfig(full_depth=8)
+    assert [config.trust(depth) for depth in (0, 8, 12, 16, 60)] == [1, 1, 0.5, 0, 0]
 
 
-def test_without_a_discriminator_there_is_none():
-    task = make_task(early_realism=0.0, late_realism=0.0)
-    assert task.model.discriminator is None
-    assert "discriminator" not in task.losses(task.model, draw(task, 1)[0], torch.Generator())
-
-
-@pytest.mark.parametrize(("name", "value"), [("late_realism", -1), ("spoiled_share", 1.5), ("full_depth", 0)])
+@pytest.mark.parametrize(("name", "value"), [("token_weight", -1), ("faded_share", 1.5), ("full_depth", 0)])
 def test_settings_without_a_meaning_are_refused(name, value):
     with pytest.raises(ValueError, match=r"imagination.*" + str(value)):
         ImaginationTrainingConfig(**{name: value})
 
 
-def test_the_pictures_get_a_gradient_of_the_wanted_size_and_the_discriminator_none_of_it():
-    torch.manual_seed(0)
-    discriminator = discriminator_on_roads(8)
-    true, road = torch.rand(2, 3, 128, 224), torch.rand(2, 2, 32, 56)
-    drawn = (torch.rand(2, 3, 128, 224) - 1).requires_grad_()
-    own, realism = adversarial_terms(discriminator, true, drawn, road, torch.tensor(0.25))
-    realism.backward()
-    sure = float((1 - own.detach()).clamp(0, 1))
-    assert drawn.grad.norm().item() == pytest.approx(0.25 * sure, rel=1e-3)
-    assert all(p.grad is None for p in discriminator.parameters())
-    own.backward()
-    assert any(p.grad.abs().sum() > 0 for p in discriminator.parameters())
-
-
-def test_spoiled_frames_have_faded_and_keep_their_light():
+def test_faded_frames_have_less_contrast_and_the_same_light():
     torch.manual_seed(0)
     frames = torch.randint(0, 256, (12, 2, 64, 64, 3), dtype=torch.uint8)
-    assert torch.equal(spoiled(frames, 0.0), frames)
-    faded = spoiled(frames, 1.0)
-    contrast = faded.float().std(dim=(1, 2, 3, 4)) / frames.float().std(dim=(1, 2, 3, 4))
+    assert torch.equal(faded(frames, 0.0), frames)
+    after = faded(frames, 1.0)
+    contrast = after.float().std(dim=(1, 2, 3, 4)) / frames.float().std(dim=(1, 2, 3, 4))
     assert (contrast <= 1.01).all()
     assert contrast.min() < 0.5
     torch.testing.assert_close(
-        faded.float().mean((1, 2, 3)), frames.float().mean((1, 2, 3)), atol=1.0, rtol=0
+        after.float().mean((1, 2, 3)), frames.float().mean((1, 2, 3)), atol=1.0, rtol=0
     )
 
 

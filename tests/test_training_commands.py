@@ -33,7 +33,7 @@ WORLD_MODEL = [
     *("world_model.model.stpt.num_heads=2", "world_model.frames_per_window=4"),
 ]
 IMAGINATION = [
-    *("imagination.horizon=1", "imagination.discriminator_channels=8", "imagination.rollouts.longest=4"),
+    *("imagination.horizon=1", "imagination.rollouts.longest=4"),
     *("imagination.rollouts.shortest=2", "imagination.rollouts.num_groups=1"),
 ]
 INVERSE_DYNAMICS = ["inverse_dynamics.num_validation_pairs=4"]

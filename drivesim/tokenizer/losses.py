@@ -48,13 +48,13 @@ class TokenizerLossConfig:
 class PatchDiscriminator(nn.Module):
     """Judges overlapping patches of a frame as real (positive) or reconstructed (negative), as in PatchGAN."""
 
-    def __init__(self, channels: int, *, in_channels: int = 3) -> None:
-        """Build two stride-2 convolutions behind a pixel-unshuffle stem."""
+    def __init__(self, channels: int) -> None:
+        """Build three stride-2 convolutions behind a pixel-unshuffle stem."""
         super().__init__()
         widths = [channels, 2 * channels, 4 * channels]
         layers: list[nn.Module] = [
             nn.PixelUnshuffle(2),
-            nn.Conv2d(4 * in_channels, widths[0], 3, padding=1),
+            nn.Conv2d(12, widths[0], 3, padding=1),
             nn.LeakyReLU(0.2),
         ]
         for before, after in itertools.pairwise(widths):
@@ -104,7 +104,7 @@ class TokenizerLoss(nn.Module):
             loss = loss + config.perceptual_weight * terms["perceptual"]
         if self.discriminator is not None:
             terms["adversarial"] = self._adversarial(self.discriminator, output_BCHW)
-            terms["discriminator"] = hinge(self.discriminator, frames_BCHW, output_BCHW.detach())
+            terms["discriminator"] = _hinge(self.discriminator, frames_BCHW, output_BCHW.detach())
             loss = loss + config.adversarial_weight * terms["adversarial"] + terms["discriminator"]
         return {"loss": loss, **terms}
 
@@ -125,8 +125,7 @@ class TokenizerLoss(nn.Module):
         return torch.stack(terms).mean()
 
 
-def hinge(discriminator: PatchDiscriminator, real_BCHW: Tensor, fake_BCHW: Tensor) -> Tensor:
-    """Return the hinge loss by which a discriminator learns to tell real frames from others."""
+def _hinge(discriminator: PatchDiscriminator, real_BCHW: Tensor, fake_BCHW: Tensor) -> Tensor:
     real, fake = discriminator(real_BCHW), discriminator(fake_BCHW)
     return 0.5 * (functional.relu(1 - real).mean() + functional.relu(1 + fake).mean())
 

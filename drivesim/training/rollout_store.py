@@ -67,10 +67,11 @@ class RolloutStore(nn.Module):
         is_mixed = torch.is_autocast_enabled(device_type)
         dtype = torch.get_autocast_dtype(device_type) if is_mixed else torch.float32
         names = ("low_FWRS", "keys", "values")
+        count = torch.tensor(num_frames - 1, device=self.get_buffer("keys").device)
         layers = zip(*(of(name).to(dtype).unbind(0) for name in names), strict=True)
         return WorldState(
             memory=[
-                FrameMemory(low_FWRS=low, keys=keys, values=values, num_frames=num_frames - 1)
+                FrameMemory(low_FWRS=low, keys=keys, values=values, num_frames=count)
                 for low, keys, values in layers
             ],
             token_ids_BS=of("token_ids").long(),

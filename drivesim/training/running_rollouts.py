@@ -32,7 +32,7 @@ class RolloutConfig:
     num_true_frames: int = 3  # a rollout begins after these
     frames_per_step: int = 2  # of every rollout of a group, in one training step
     shortest: int = 4  # frames of a rollout; the length is drawn evenly on a logarithmic scale
-    longest: int = 72
+    longest: int = 60
     no_map_share: float = 0.15  # of the rollouts, in which nothing is known of the road
 
     def __post_init__(self) -> None:

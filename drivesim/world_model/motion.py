@@ -109,6 +109,13 @@ class Reprojection:
         safe = depth.clamp_min(MIN_DEPTH)
         return torch.stack([u / safe, v / safe], dim=-1), depth > MIN_DEPTH
 
+    def stacked_pixels(self, inverse_depth_IHW: Tensor) -> Tensor:
+        """Return the positions (B, I * H, W, 2) for I inverse depths of every ray, one below the other."""
+        shifted = rearrange(inverse_depth_IHW, "i h w -> 1 i h w 1") * self._shift_B113.unsqueeze(1)
+        x_BIHW3 = self._turned_BHW3.unsqueeze(1) + shifted
+        positions = x_BIHW3[..., :2] / x_BIHW3[..., 2:].clamp_min(MIN_DEPTH)
+        return rearrange(positions, "b i h w xy -> b (i h) w xy")
+
     def sample(self, frames_BCHW: Tensor, pixels_BHW2: Tensor, *, is_sharp: bool = False) -> Tensor:
         """Read frames of any resolution at positions in pixels; beyond the border its pixels are repeated.
 
@@ -125,7 +132,9 @@ class Reprojection:
 
     def is_inside(self, pixels_BHW2: Tensor) -> Tensor:
         """Return (B, H, W): whether positions lie inside the frame."""
-        return ((pixels_BHW2 >= 0) & (pixels_BHW2 <= self.size_2)).all(-1)
+        u, v = pixels_BHW2.unbind(-1)
+        width, height = self.size_2.unbind()
+        return (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
 
 
 def previous_pixels(rays: Rays, twist_BA: Tensor, dt_s: float) -> tuple[Tensor, Tensor]:

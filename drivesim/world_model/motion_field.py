@@ -179,13 +179,12 @@ class MotionField(nn.Module):
         """Return how badly the two frames agree at each candidate, absolute and relative (B, 2 I, h, w)."""
         count = len(self.inverse_depths)
         ground_1HW = reduce(rays.inverse_depth_HW, "(h i) (w j) -> 1 h w", "mean", i=MATCH_PX, j=MATCH_PX)
+        rho_IHW = ground_1HW + rearrange(ground_1HW.new_tensor(self.inverse_depths), "i -> i 1 1")
         seen_at = []
         for frames, steps in ((last_BCHW, motion), (earlier_BCHW, two_steps)):
             reprojection = Reprojection(rays, steps, stride=MATCH_PX)
             small = functional.avg_pool2d(frames, MATCH_PX)
-            pixels = [reprojection.pixels(ground_1HW + rho)[0] for rho in self.inverse_depths]
-            tall = rearrange(pixels, "i b h w xy -> b (i h) w xy")
-            seen_at.append(reprojection.sample(small, tall))
+            seen_at.append(reprojection.sample(small, reprojection.stacked_pixels(rho_IHW)))
         cost = reduce((seen_at[0] - seen_at[1]).abs(), "b c (i h) w -> b i h w", "mean", i=count)
         cost = functional.avg_pool2d(cost, 5, stride=1, padding=2, count_include_pad=False)
         cost = functional.avg_pool2d(cost, CELL_PX // MATCH_PX)

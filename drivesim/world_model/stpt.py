@@ -58,7 +58,7 @@ class FrameMemory:
     low_FWRS: Tensor  # (F, 2, R, S)
     keys: Tensor  # (F, P, N, W - 1, J, D), rotated to the times of their frames
     values: Tensor
-    num_frames: int  # seen so far, those that dropped out too; the time of the next frame
+    num_frames: Tensor  # int64, no axes: seen so far, those that dropped out too; the time of the next frame
 
     def window(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values (F, P, N, W, J, D) of the remembered frames and of one more."""
@@ -67,11 +67,9 @@ class FrameMemory:
             torch.cat([self.values, values.unsqueeze(3)], dim=3),
         )
 
-    def is_valid_W(self) -> Tensor | None:
-        """Return which frames of the window, the next one included, exist; None when all do."""
+    def is_valid_W(self) -> Tensor:
+        """Return which frames of the window, the next one included, exist."""
         window = self.keys.shape[3] + 1
-        if self.num_frames >= window - 1:
-            return None
         return torch.arange(window, device=self.keys.device) >= window - 1 - self.num_frames
 
     def after(self, lows_F3RS: Tensor, keys: Tensor, values: Tensor) -> FrameMemory:
@@ -145,10 +143,10 @@ class STPTLayer(nn.Module):
         lows_F3RS = torch.cat([memory.low_FWRS, self.low(x_FSC).unsqueeze(1)], dim=1)
         x_FSC = x_FSC + self.convolved(lows_F3RS)
         q, k, v = self.attention.project(x_FSC)
-        time_1 = torch.tensor([memory.num_frames], device=q.device)
+        time_1 = memory.num_frames.view(1)
         q, k = self.attention.rotated(q, time_1), self.attention.rotated(k, time_1)
         keys, values = memory.window(k, v)
-        x_FSC = x_FSC + self.attention.over_window(q, keys, values, _rows(memory.is_valid_W(), len(q)))
+        x_FSC = x_FSC + self.attention.over_window(q, keys, values, memory.is_valid_W().expand(len(q), -1))
         return self.finished(x_FSC, prompt_FLC, is_given_FL), memory.after(lows_F3RS, keys, values)
 
     def next_to(self, x_FSC: Tensor, memory: FrameMemory, prompt_FLC: Tensor) -> tuple[Tensor, FrameMemory]:
@@ -163,14 +161,13 @@ class STPTLayer(nn.Module):
         hidden_F3RS = torch.cat([lows_F3RS[:, 1:], low_FRS[count:].unsqueeze(1)], dim=1)
         x_FSC = x_FSC + self.convolved(torch.cat([lows_F3RS, hidden_F3RS]))
         q, k, v = self.attention.project(x_FSC)
-        times_F = torch.tensor([memory.num_frames, memory.num_frames + 1], device=q.device)
-        times_F = times_F.repeat_interleave(count)
+        times_F = torch.stack([memory.num_frames, memory.num_frames + 1]).repeat_interleave(count)
         q, k = self.attention.rotated(q, times_F), self.attention.rotated(k, times_F)
         keys, values = memory.window(k[:count], v[:count])
         after = memory.after(lows_F3RS, keys, values)
-        newest = self.attention.over_window(q[:count], keys, values, _rows(memory.is_valid_W(), count))
+        newest = self.attention.over_window(q[:count], keys, values, memory.is_valid_W().expand(count, -1))
         keys, values = after.window(k[count:], v[count:])
-        hidden = self.attention.over_window(q[count:], keys, values, _rows(after.is_valid_W(), count))
+        hidden = self.attention.over_window(q[count:], keys, values, after.is_valid_W().expand(count, -1))
         x_FSC = x_FSC + torch.cat([newest, hidden])
         return self.finished(x_FSC, prompt_FLC, None), after
 
@@ -219,10 +216,6 @@ def _with_past(x_FPNJD: Tensor, batch: int, frames: int, count: int) -> Tensor:
     past = [padded[:, k : k + frames] for k in range(count)]
     windows = [torch.stack([*past, own], dim=4) for own in (clean, hidden)]
     return torch.stack(windows).flatten(0, 2)
-
-
-def _rows(is_valid_W: Tensor | None, count: int) -> Tensor | None:
-    return None if is_valid_W is None else is_valid_W.expand(count, -1)
 
 
 def _valid_past(batch: int, frames: int, count: int, device: torch.device) -> Tensor:
@@ -309,7 +302,8 @@ class STPT(nn.Module):
         )
         zeros = torch.zeros(shape, device=device, dtype=dtype)
         low = torch.zeros(batch, NUM_CONV_PAST, config.conv_dim, tokens, device=device, dtype=dtype)
-        return [FrameMemory(low_FWRS=low, keys=zeros, values=zeros, num_frames=0) for _ in self.layers]
+        none = torch.zeros((), dtype=torch.int64, device=device)
+        return [FrameMemory(low_FWRS=low, keys=zeros, values=zeros, num_frames=none) for _ in self.layers]
 
     def frame(
         self,
