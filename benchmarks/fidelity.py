@@ -171,6 +171,7 @@ def _facts(options: argparse.Namespace, model: WorldModel, scenes: Sequence[Held
         "decode_steps": sampler.num_decode_steps,
         "unmask_order": sampler.order.value,
         "temperature": sampler.temperature,
+        "temperature_rise": sampler.temperature_rise,
         "map": "none" if options.no_map else "drivable area",
         **machine_facts(num_threads=options.threads),
     }

@@ -202,7 +202,7 @@ def _logged_clips(
         ]
     )
     unmapped = None
-    if config.has_map:
+    if config.has_map and any(scene.scene.drivable is not None for scene in scenes):
         blind = replace(open_loop, has_map=False)
         unmapped = blind.imagine(scenes, starts, twist_BTA, label="the same without a map")
     ceiling = tokenized(open_loop.model.tokenizer, target.reshape(-1, *target.shape[2:]))

@@ -10,7 +10,7 @@ import torch
 
 from drivesim.scene.road_map import ground_of, road_map
 from drivesim.scene.types import Camera, DrivableArea
-from drivesim.world_model.road_view import Places
+from drivesim.world_model.places import Places
 from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.world_model import WorldModel, WorldModelConfig
 
@@ -39,7 +39,7 @@ def imagined_step(
     camera = camera.resized(width_px=size[1], height_px=size[0])
     with torch.inference_mode(inference_mode):
         history = frames.expand(batch_size, *frames.shape[1:])
-        state = model.observe(history, twist_BTA, camera, places=plain(batch_size, camera))
+        state = model.observe(history, twist_BTA, camera, places=on_a_plain(batch_size, camera))
 
     def step() -> None:
         nonlocal state
@@ -49,7 +49,7 @@ def imagined_step(
     return step
 
 
-def plain(batch_size: int, camera: Camera) -> Places:
+def on_a_plain(batch_size: int, camera: Camera) -> Places:
     """Return cars on a plain of half a kilometre that is road all over; a map costs the same whatever it shows."""
     area = DrivableArea(mask=np.ones((1000, 1000), bool), resolution_m=0.5, origin_xy_m=np.zeros(2))
     pose = np.tile([250.0, 250.0, 0.0], (batch_size, 1))

@@ -6,7 +6,7 @@ Letters: `B` starts, `T` steps, `H W` pixels, `A` = 2 (speed in m/s, yaw rate in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from benchmarks.held_out import HeldOutScene, Start
 from drivesim import console
-from drivesim.scene.road_map import ground_of, road_map
+from drivesim.scene.road_map import RoadMap, ground_of, mapped
 from drivesim.scene.types import Camera, DrivableArea, EgoState
-from drivesim.world_model.road_view import Places
+from drivesim.world_model.places import Places
 from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.world_model import WorldModel
 
@@ -34,6 +34,7 @@ class OpenLoop:
     batch_size: int = 8
     seed: int = 0
     has_map: bool = True  # whether the model is given the drivable area
+    _maps: dict[int, tuple[DrivableArea | None, RoadMap | None]] = field(default_factory=dict)
 
     @property
     def num_context_frames(self) -> int:
@@ -75,10 +76,16 @@ class OpenLoop:
         if not self.has_map:
             return None
         return Places(
-            maps=tuple(None if area is None else road_map(area) for area in areas),
+            maps=tuple(self._map_of(area) for area in areas),
             ground=ground_of(self.camera),
             pose=np.array([(pose.x_m, pose.y_m, pose.yaw_rad) for pose in poses]),
         )
+
+    def _map_of(self, area: DrivableArea | None) -> RoadMap | None:
+        """Return the map of an area, made once."""
+        if id(area) not in self._maps:
+            self._maps[id(area)] = (area, mapped(area))  # holding the area keeps its id
+        return self._maps[id(area)][1]
 
     @torch.no_grad()
     def stream(

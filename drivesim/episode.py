@@ -22,6 +22,7 @@ class SamplerSettings:
 
     num_decode_steps: int | None = None
     temperature: float | None = None
+    temperature_rise: int | None = None
     order: UnmaskOrder | None = None
 
     def __post_init__(self) -> None:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from drivesim.episode import sampler_with
 from drivesim.errors import InputError
 from drivesim.rollout import EpisodeConfig
-from drivesim.scene.road_map import ground_of, road_map
+from drivesim.scene.road_map import ground_of, mapped
 from drivesim.scene.types import EgoState, Scene
+from drivesim.world_model.places import Places
 from drivesim.world_model.pretrained import load_world_model
-from drivesim.world_model.road_view import Places
 from drivesim.world_model.world_model import WorldModel, WorldState
 from envs.drive_episode import DriveEpisodeEnv, View
 
@@ -137,8 +137,7 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
         self._world_model: WorldModel | None = world_model
         self.sampler = sampler_with(world_model.config.sampler, self.episode.sampler)
         self._state: WorldState | None = None
-        drivable = self.scene.drivable if self.episode.uses_map else None
-        self._map = None if drivable is None else road_map(drivable)
+        self._map = mapped(self.scene.drivable) if self.episode.uses_map else None
         self._generator = torch.Generator(device=self._device)
 
     def _require_fit(self, world_model: WorldModel) -> None:

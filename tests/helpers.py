@@ -12,7 +12,7 @@ import torch
 from drivesim import dynamics
 from drivesim.dynamics import VehicleConfig
 from drivesim.scene.types import Camera, Control, DrivableArea, EgoState, Scene, front_camera
-from drivesim.world_model.road_view import Places
+from drivesim.world_model.places import Places
 from drivesim.world_model.sampler import SamplerConfig
 
 RATE_HZ = 6.0

@@ -127,6 +127,28 @@ def test_the_model_is_told_the_mean_motion_of_each_step() -> None:
     assert yaw_rate > 0
 
 
+def test_the_model_is_shown_the_map_at_the_cars_pose() -> None:
+    scene, model = make_scene(24), FakeWorldModel()
+    env = make_learned(scene=scene, world_model=model)
+    for start_index in (3, 9):
+        env.reset(seed=0, options={"start_index": start_index})
+        assert model.places is not None
+        wanted = [*scene.xy_m[start_index], scene.yaw_rad[start_index]]
+        np.testing.assert_allclose(model.places.pose, [wanted])
+        assert model.places.view()[0, 0].max() > 0
+
+
+def test_a_scene_without_a_map_is_imagined_without_one_and_so_is_what_is_told_so() -> None:
+    for scene, settings in (
+        (dataclasses.replace(make_scene(24), drivable=None), {}),
+        (make_scene(24), {"uses_map": False}),
+    ):
+        model = FakeWorldModel()
+        make_learned(scene=scene, world_model=model, **settings).reset(seed=0)
+        assert model.observed_twist is not None
+        assert model.places is None
+
+
 def test_log_actions_lead_along_the_log_while_it_lasts() -> None:
     env = make_learned(24, off_road_limit=1.0)
     _, info = env.reset(seed=0)

@@ -119,7 +119,7 @@ class PaintedModel:
         }
         self.tokenizer = VQGAN(VQGANConfig(channels=[8, 8, 8], num_res_blocks=[1, 1, 1]))
 
-    def observe(self, frames_BTHWC: Tensor, twist_BTA: Tensor, camera: object) -> PaintedState:
+    def observe(self, frames_BTHWC: Tensor, twist_BTA: Tensor, camera: object, **_: object) -> PaintedState:
         assert frames_BTHWC.shape[1] == twist_BTA.shape[1] == self.num_context_frames
         return PaintedState([self.pose_of[clip[-1].numpy().tobytes()] for clip in frames_BTHWC])
 

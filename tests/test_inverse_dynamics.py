@@ -44,6 +44,7 @@ def clips() -> RecordedClips:
         yaw_rad=zeros,
         is_collision=zeros.astype(bool),
         is_off_road=zeros.astype(bool),
+        road=np.zeros((4, 5, 32, 56), np.int8),
         rate_hz=6.0,
         path=Path("fake"),
     )

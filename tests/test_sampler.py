@@ -92,3 +92,11 @@ def test_the_seed_decides_the_draw():
 def test_settings_without_meaning_are_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         SamplerConfig(**bad)
+
+
+def test_the_temperature_rises_with_the_imagined_frames():
+    config = SamplerConfig(temperature=0.8, temperature_rise=4)
+    assert [config.at(count).temperature for count in (0, 1, 4, 600)] == pytest.approx([0, 0.2, 0.8, 0.8])
+    assert SamplerConfig(temperature=0.8).at(0).temperature == 0.8
+    with pytest.raises(ValueError, match="temperature_rise must be >= 0"):
+        SamplerConfig(temperature_rise=-1)

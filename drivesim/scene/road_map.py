@@ -61,6 +61,11 @@ def road_map(drivable: DrivableArea, *, cell_m: float = MAP_CELL_M) -> RoadMap:
     )
 
 
+def mapped(drivable: DrivableArea | None) -> RoadMap | None:
+    """Return the map of a drivable area, where there is one."""
+    return None if drivable is None else road_map(drivable)
+
+
 def _distance(mask: NDArray[np.uint8]) -> Float32Array:
     """Return for cells that are not zero how many cells it is to the edge, else 0; the edge lies between cells."""
     if mask.all():
@@ -83,46 +88,48 @@ def ground_of(camera: Camera) -> Ground:
     return Ground(xy_m=xy_m.astype(np.float32), is_near=is_near.astype(np.float32))
 
 
-def road_view(known: RoadMap | None, ground: Ground, pose: FloatArray) -> Float32Array:
+def road_view(roads: RoadMap | None, ground: Ground, pose: FloatArray) -> Float32Array:
     """Return what a map says is seen from a pose.
 
     Args:
-        known: the map; None where there is none.
+        roads: the map; None where there is none.
         ground: of the camera.
         pose: (3,) x and y in metres and yaw in radians, global.
 
     Returns:
-        (2, h, w): distance to the edge as in :class:`RoadMap` (0 where it is not known), and the share that is known.
+        (2, h, w): distance to the edge as in :class:`RoadMap`, and 1 where it is known: where the map covers at least
+        half of a cell. Both are 0 elsewhere.
     """
     factor = VIEW_CELL_PX // SAMPLE_PX
     rows, columns = ground.is_near.shape
-    if known is None:
+    if roads is None:
         return np.zeros((2, rows // factor, columns // factor), np.float32)
     cos, sin = np.cos(pose[2]), np.sin(pose[2])
     # Global positions are large: the offset is taken in double precision, the rest is small.
-    start = (pose[:2] - known.origin_xy_m) / known.cell_m - 0.5
-    cells = ground.xy_m @ (np.array([[cos, sin], [-sin, cos]]) / known.cell_m) + start
+    start = (pose[:2] - roads.origin_xy_m) / roads.cell_m - 0.5
+    cells = ground.xy_m @ (np.array([[cos, sin], [-sin, cos]]) / roads.cell_m) + start
     cells = cells.astype(np.float32)
-    distance = cv2.remap(known.distance, cells, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    limit = np.array(known.distance.shape[::-1])
+    distance = cv2.remap(roads.distance, cells, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    limit = np.array(roads.distance.shape[::-1])
     is_known = ((cells > -0.5) & (cells < limit - 0.5)).all(axis=-1) * ground.is_near
     fine = np.stack([distance * is_known, is_known])
-    return np.asarray(fine.reshape(2, rows // factor, factor, columns // factor, factor).mean(axis=(2, 4)))
+    sums, share = fine.reshape(2, rows // factor, factor, columns // factor, factor).mean(axis=(2, 4))
+    is_cell_known = share >= 0.5
+    view = np.stack([np.where(is_cell_known, sums / np.maximum(share, 0.5), 0.0), is_cell_known])
+    return view.astype(np.float32)
 
 
 def packed_road_views(
-    drivable: DrivableArea | None, camera: Camera, xy_m: FloatArray, yaw_rad: FloatArray
+    roads: RoadMap | None, camera: Camera, xy_m: FloatArray, yaw_rad: FloatArray
 ) -> NDArray[np.int8]:
     """Return the views from T poses as recordings keep them: (T, h, w), ``UNKNOWN`` or 127 times the distance.
 
     Args:
-        drivable: the map; None where there is none.
+        roads: the map; None where there is none.
         camera: at these poses.
         xy_m: (T, 2) global.
         yaw_rad: (T,).
     """
-    known, ground = None if drivable is None else road_map(drivable), ground_of(camera)
-    poses = np.concatenate([xy_m, np.asarray(yaw_rad)[:, None]], axis=1)
-    distance, share = np.stack([road_view(known, ground, pose) for pose in poses], axis=1)
-    whole = np.round(distance / np.maximum(share, 0.5) * PACKED_SCALE)
-    return np.where(share >= 0.5, np.clip(whole, -PACKED_SCALE, PACKED_SCALE), UNKNOWN).astype(np.int8)
+    ground, poses = ground_of(camera), np.concatenate([xy_m, np.asarray(yaw_rad)[:, None]], axis=1)
+    distance, is_known = np.stack([road_view(roads, ground, pose) for pose in poses], axis=1)
+    return np.where(is_known > 0, np.round(distance * PACKED_SCALE), UNKNOWN).astype(np.int8)

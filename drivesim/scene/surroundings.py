@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from drivesim.scene.geometry import FloatArray, spaced
 from drivesim.scene.types import DrivableArea
 
-MAP_MARGIN_M = 60.0
+MAP_MARGIN_M = 100.0  # more than the world model is shown, see ``road_map.FARTHEST_M``
 MAX_ROUTE_DISTANCE_M = 10.0
 STRAIGHT_AFTER_M = 60.0
 MIN_SPACING_M = 0.05
@@ -56,7 +56,7 @@ def route_from_path(xy_m: FloatArray, yaw_rad: FloatArray) -> FloatArray:
 def drivable_around(
     mask: NDArray[np.generic], resolution_m: float, points_xy_m: FloatArray
 ) -> DrivableArea | None:
-    """Cut the part of a map around (N, 2) points, 60 m on every side; None if nothing there is drivable.
+    """Cut the part of a map around (N, 2) points, ``MAP_MARGIN_M`` on every side; None if nothing there is drivable.
 
     Args:
         mask: (rows, columns) of a whole map, not zero where drivable; its lower left is the global origin.

@@ -51,7 +51,7 @@ class PlannedClip:
             "is_collision": driven.is_collision[part],
             "is_off_road": np.array([driven.is_off_road(index) for index in window]),
             "road": packed_road_views(
-                driven.world.drivable, driven.world.camera, driven.xy_m[part], driven.yaw_rad[part]
+                driven.world.road_map, driven.world.camera, driven.xy_m[part], driven.yaw_rad[part]
             ),
         }
 

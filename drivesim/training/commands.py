@@ -91,6 +91,11 @@ def train_imagination(
 
     Arguments as in :func:`train_tokenizer`.
     """
+    if config.training.devices * config.training.num_nodes > 1:
+        raise InputError(
+            "rollouts that go on between steps are kept by one process: leave training.devices and "
+            "training.num_nodes at 1 for `drivesim train imagination`"
+        )
     settings, sources = config.imagination, open_sources(config)
     if settings.rollouts.frames_per_window > sources.frames_per_clip:
         raise InputError(

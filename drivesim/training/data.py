@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from drivesim.errors import InputError
 from drivesim.files import atomic_folder, reserve_space
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, FIRST_VALIDATION_SEED
-from drivesim.scene.road_map import packed_road_views
+from drivesim.scene.road_map import mapped, packed_road_views
 
 if TYPE_CHECKING:
     from drivesim.reference.behavior import Recording
@@ -212,7 +212,7 @@ def motion_arrays(recording: Recording) -> Motion:
         "yaw_rad": scene.yaw_rad,
         "is_collision": recording.is_collision,
         "is_off_road": recording.is_off_road,
-        "road": packed_road_views(scene.drivable, scene.camera, scene.xy_m, scene.yaw_rad),
+        "road": packed_road_views(mapped(scene.drivable), scene.camera, scene.xy_m, scene.yaw_rad),
     }
 
 

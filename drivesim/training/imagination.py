@@ -6,7 +6,7 @@ says what every frame should have been. Later what has come into view could not 
 average over all that might have come is fog. So the transformer is then asked no more, and the causal decoder is judged
 by the picture that it makes of the TRUE tokens: it learns to believe its tokens where the past does not fit them. Some
 rollouts begin with faded frames, so that the model learns to mend them while the recording can still say how. Gradients
-stay within a frame; the tokenizer does not learn.
+stay within a frame; tokenizer and motion field do not learn.
 
 Letters: see ``drivesim/world_model/__init__.py``; here `H W` also count the cells of a road view.
 """
@@ -20,22 +20,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from drivesim.errors import InputError
 from drivesim.scene.types import Camera
 from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.data import ClipSource, RecordedClips
 from drivesim.training.fading import faded
-from drivesim.training.motion_field import warp_loss
 from drivesim.training.open_loop import OpenLoopCheck
+from drivesim.training.picture_loss import picture_distance
 from drivesim.training.rollout_store import RolloutStore
 from drivesim.training.running_rollouts import RolloutConfig, rollout_batches
 from drivesim.training.task import Evaluation
 from drivesim.world_model.motion import camera_rays
-from drivesim.world_model.road_view import unpacked_view
-from drivesim.world_model.sampler import SamplerConfig, draw_tokens
+from drivesim.world_model.places import unpacked_view
+from drivesim.world_model.sampler import draw_tokens
 from drivesim.world_model.stpt import FrameMemory
 from drivesim.world_model.world_model import Outlook, WorldModel, WorldState, advanced
-
-ABSOLUTE_WEIGHT = 0.5
 
 
 @dataclass(kw_only=True, slots=True)
@@ -44,31 +43,25 @@ class ImaginationTrainingConfig:
 
     init: str = "drive-tiny"  # the world model that goes on learning: a shipped name or a file
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
-    sampler: SamplerConfig = field(
-        default_factory=lambda: SamplerConfig(temperature=0.8)
-    )  # kept in the weights
-    faded_share: float = 0.3  # of the rollouts, which begin with frames that must be mended
+    temperature: float = 0.8  # at which tokens are drawn; the weights keep it, and over how many frames it is reached
+    temperature_rise: int = 24
     full_depth: int = 8  # imagined frames that the recording can judge; after twice as many it cannot
-    true_token_share: float = (
-        0.5  # of the pictures that it can judge, which are drawn from true tokens; later all are
-    )
+    faded_share: float = 0.2  # of the rollouts, which begin with frames that must be mended
+    true_token_share: float = 0.2  # of the frames that can be judged, drawn from true tokens; later all are
     token_weight: float = 0.02
-    late_token_share: float = 0.05  # of that weight, where the recording cannot judge
-    warp_weight: float = 0.3
     horizon: int = 24  # steps of the open-loop check during training
 
     def __post_init__(self) -> None:
         """Refuse negative weights and what is no share."""
-        if min(self.token_weight, self.warp_weight) < 0 or min(self.horizon, self.full_depth) < 1:
+        if min(self.token_weight, self.temperature) < 0 or min(self.horizon, self.full_depth) < 1:
             raise ValueError(
-                "imagination needs token_weight, warp_weight >= 0 and horizon, full_depth >= 1, got "
-                f"{self.token_weight}, {self.warp_weight}, {self.horizon} and {self.full_depth}"
+                "imagination needs token_weight, temperature >= 0 and horizon, full_depth >= 1, got "
+                f"{self.token_weight}, {self.temperature}, {self.horizon} and {self.full_depth}"
             )
-        shares = (self.faded_share, self.true_token_share, self.late_token_share)
-        if not all(0 <= share <= 1 for share in shares):
+        if not (0 <= self.faded_share <= 1 and 0 <= self.true_token_share <= 1):
             raise ValueError(
-                "imagination.faded_share, true_token_share and late_token_share must lie in [0, 1], got "
-                f"{', '.join(map(str, shares))}"
+                "imagination.faded_share and imagination.true_token_share must lie in [0, 1], got "
+                f"{self.faded_share} and {self.true_token_share}"
             )
 
     def trust(self, depth: int) -> float:
@@ -82,29 +75,38 @@ class ImaginationModule(nn.Module):
     def __init__(
         self, model: WorldModel, config: ImaginationTrainingConfig, camera: Camera, *, batch_size: int
     ) -> None:
-        """Freeze the tokenizer; all other parts learn."""
+        """Freeze tokenizer and motion field."""
         super().__init__()
         self.config = config
-        self.world_model = model.requires_grad_(True)
-        model.tokenizer.requires_grad_(False)
-        model.config = replace(model.config, sampler=config.sampler)
+        self.world_model = model.requires_grad_(False)
+        for part in (model.stpt, model.action_encoder, model.causal_decoder):
+            part.requires_grad_(True)
+        sampler = replace(
+            model.config.sampler, temperature=config.temperature, temperature_rise=config.temperature_rise
+        )
+        model.config = replace(model.config, sampler=sampler)
         self.rollouts = RolloutStore(model, num_groups=config.rollouts.num_groups, batch_size=batch_size)
         self.rays = camera_rays(camera)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Take one group's rollouts further and return the terms of the loss, means over the new frames."""
-        config, frames_BTHWC, twist_BTA = self.config.rollouts, batch["frames"], batch["twist"]
+        model, config = self.world_model, self.config.rollouts
+        frames_BTHWC, twist_BTA = batch["frames"], batch["twist"]
         group, depth, road_BTHW = int(batch["group"]), int(batch["depth"]), batch["road"]
         first = config.num_true_frames if depth == 0 else 0
         if depth == 0:
             state = self._begun(frames_BTHWC[:, :first], twist_BTA, road_BTHW)
         else:
-            rays = self.rays.to(twist_BTA.device)
-            state = self.rollouts.read(group, rays, num_frames=config.num_true_frames + depth)
+            state = self.rollouts.read(group, self.rays.to(twist_BTA.device))
+            if state.num_frames != config.num_true_frames + depth:
+                raise InputError(
+                    f"the rollouts of this run are {state.num_frames} frames long where its settings say "
+                    f"{config.num_true_frames + depth}; resume with the imagination.rollouts it began with"
+                )
         steps = []
         for t in range(first, frames_BTHWC.shape[1]):
             trust = self.config.trust(depth + t - first)
-            outlook = self._outlook(state, twist_BTA[:, t], road_BTHW[:, t], trust)
+            outlook = model.outlook(state, twist_BTA[:, t], road_B2HW=unpacked_view(road_BTHW[:, t]))
             state, terms = self._imagined(state, outlook, normalized(frames_BTHWC[:, t]), trust)
             steps.append(terms)
         self.rollouts.write(group, state)
@@ -120,13 +122,6 @@ class ImaginationModule(nn.Module):
             state = model.shown(state, frames_BTHWC[:, t], outlook)
         return state
 
-    def _outlook(self, state: WorldState, twist_BA: Tensor, road_BHW: Tensor, trust: float) -> Outlook:
-        """Return the outlook; the motion field learns while the recording can judge."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and trust == 1):
-            expected = self.world_model.expect(state, twist_BA)
-        road_B2HW = unpacked_view(road_BHW)
-        return self.world_model.outlook(state, twist_BA, road_B2HW=road_B2HW, expected=expected)
-
     def _imagined(
         self, state: WorldState, outlook: Outlook, target_BCHW: Tensor, trust: float
     ) -> tuple[WorldState, dict[str, Tensor]]:
@@ -135,7 +130,7 @@ class ImaginationModule(nn.Module):
         logits_BSK, memory = self._logits(state, outlook)
         with torch.no_grad():
             true_ids_BS = model.tokenizer.encode(target_BCHW)
-            token_ids_BS = draw_tokens(logits_BSK, config.sampler.temperature, None)
+            token_ids_BS = draw_tokens(logits_BSK, config.temperature, None)
             pictures_BCHW = model.draw(token_ids_BS, outlook)
             true_share = 1.0 + trust * (config.true_token_share - 1.0)
             is_given_B1 = torch.rand(len(true_ids_BS), 1, device=true_ids_BS.device) < true_share
@@ -143,39 +138,16 @@ class ImaginationModule(nn.Module):
             tokenized_BCHW = model.tokenizer.decode(judged_ids_BS)
         drawn_BCHW = model.causal_decoder(tokenized_BCHW, outlook.expected, outlook.road_B2HW)
         tokens = functional.cross_entropy(logits_BSK.flatten(0, 1), true_ids_BS.flatten())
-        pictures = _distance(drawn_BCHW, target_BCHW)
-        late = config.late_token_share
-        loss = pictures + config.token_weight * (late + trust * (1 - late)) * tokens
-        if trust == 1:
-            loss = loss + config.warp_weight * warp_loss(outlook.expected, target_BCHW)
+        pictures = picture_distance(drawn_BCHW, target_BCHW).mean()
+        loss = pictures + trust * config.token_weight * tokens
         terms = {"loss": loss, "pictures": pictures.detach(), "tokens": tokens.detach()}
         return advanced(state, outlook, memory, token_ids_BS, pictures_BCHW), terms
 
     def _logits(self, state: WorldState, outlook: Outlook) -> tuple[Tensor, list[FrameMemory]]:
         """Return the logits of the next frame, all hidden, and the memory, of which no gradient is kept."""
-        model = self.world_model
-        prompt_BLC = model.action_encoder(outlook.twist_BA.unsqueeze(1)).squeeze(1)
-        features_BSC, memory = model.stpt.hidden_frame(
-            state.token_ids_BS,
-            torch.stack([state.prompt_BLC.to(prompt_BLC.dtype), prompt_BLC]),
-            torch.stack([state.guide_BSG, outlook.guide_BSG]),
-            state.memory,
-        )
-        detached = [
-            replace(
-                layer,
-                low_FWRS=layer.low_FWRS.detach(),
-                keys=layer.keys.detach(),
-                values=layer.values.detach(),
-            )
-            for layer in memory
-        ]
-        return model.stpt.head(features_BSC, outlook.guide_BSG).float(), detached
-
-
-def _distance(pictures_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
-    difference_BCHW = pictures_BCHW - target_BCHW
-    return (ABSOLUTE_WEIGHT * difference_BCHW.abs() + difference_BCHW.square()).mean()
+        prompt_BLC = self.world_model.action_encoder(outlook.twist_BA.unsqueeze(1)).squeeze(1)
+        logits_BSK, memory = self.world_model.first_look(state, replace(outlook, prompt_BLC=prompt_BLC))
+        return logits_BSK.float(), [layer.detached() for layer in memory]
 
 
 class ImaginationTask:
@@ -193,7 +165,7 @@ class ImaginationTask:
         *,
         batch_size: int,
     ) -> None:
-        """Train all of ``world_model`` but its tokenizer, in float32."""
+        """Train transformer, action encoder and causal decoder of ``world_model``, in float32."""
         self.config, self.train = config, train
         self.model: nn.Module = ImaginationModule(world_model, config, camera, batch_size=batch_size)
         self.check = OpenLoopCheck(

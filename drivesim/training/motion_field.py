@@ -17,6 +17,7 @@ from drivesim.scene.types import Camera
 from drivesim.tokenizer.vqgan import normalized, to_uint8
 from drivesim.training.data import ClipSource, RecordedClips
 from drivesim.training.frame_windows import frame_windows
+from drivesim.training.picture_loss import picture_distance
 from drivesim.training.task import Evaluation
 from drivesim.world_model.motion import camera_rays
 from drivesim.world_model.motion_field import DISPLACEMENT_SCALE_PX, Expected
@@ -24,7 +25,7 @@ from drivesim.world_model.pretrained import fast_dtype
 from drivesim.world_model.world_model import WorldModel
 
 NUM_FRAMES = 3  # two that are seen, and the one to come
-ABSOLUTE_WEIGHT, DISPLACEMENT_WEIGHT = 0.5, 2e-4
+DISPLACEMENT_WEIGHT = 2e-4
 
 
 @dataclass(kw_only=True, slots=True)
@@ -78,16 +79,12 @@ class MotionFieldModule(nn.Module):
             [torch.where(is_tokenized, seen.float(), frames_BTCHW[:, :2]), frames_BTCHW[:, 2:]], dim=1
         )
         expected = self.expected(frames_BTCHW, batch["twist"])
+        compensated = expected.compensated
+        distance_BHW = picture_distance(compensated.frames_BCHW, target_BCHW)
+        picture = (distance_BHW * compensated.is_seen_BHW).mean()
         displacement = (expected.displacement_B2HW / DISPLACEMENT_SCALE_PX).square().mean()
-        return {"loss": warp_loss(expected, target_BCHW), "displacement": displacement.detach()}
-
-
-def warp_loss(expected: Expected, target_BCHW: Tensor) -> Tensor:
-    """Return the difference of the expected frame and the one that came, where it was seen, and the displacement."""
-    difference = expected.compensated.frames_BCHW - target_BCHW
-    per_pixel_BHW = (ABSOLUTE_WEIGHT * difference.abs() + difference.square()).mean(1)
-    picture = (per_pixel_BHW * expected.compensated.is_seen_BHW).mean()
-    return picture + DISPLACEMENT_WEIGHT * expected.displacement_B2HW.square().mean()
+        loss = picture + DISPLACEMENT_WEIGHT * DISPLACEMENT_SCALE_PX**2 * displacement
+        return {"loss": loss, "picture": picture.detach(), "displacement": displacement.detach()}
 
 
 class MotionFieldTask:

@@ -15,8 +15,8 @@ from drivesim.scene.types import Camera
 from drivesim.training.data import RecordedClips
 from drivesim.training.task import Evaluation
 from drivesim.world_model.motion import camera_rays
+from drivesim.world_model.places import unpacked_view
 from drivesim.world_model.pretrained import fast_dtype
-from drivesim.world_model.road_view import unpacked_view
 from drivesim.world_model.world_model import WorldModel
 
 MIN_SPEED_MPS = 1.0  # repeating the last frame is exact for a standing car

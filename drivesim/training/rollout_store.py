@@ -31,6 +31,7 @@ class RolloutStore(nn.Module):
         self.register_buffer("token_ids", torch.zeros(tokens, dtype=torch.int32))
         self.register_buffer("frames", picture)
         self.register_buffer("earlier", picture.clone())
+        self.register_buffer("num_frames", torch.zeros(num_groups, dtype=torch.int64))
         self.register_buffer("twist", torch.zeros(num_groups, batch_size, 2))
         self.register_buffer(
             "prompt", torch.zeros(num_groups, batch_size, model.config.num_action_tokens, dim)
@@ -47,6 +48,7 @@ class RolloutStore(nn.Module):
             "token_ids": state.token_ids_BS,
             "frames": state.frames_BCHW,
             "earlier": state.earlier_BCHW,
+            "num_frames": torch.tensor(state.num_frames),
             "twist": state.twist_BA,
             "prompt": state.prompt_BLC,
             "guide": state.guide_BSG,
@@ -57,8 +59,8 @@ class RolloutStore(nn.Module):
         for name, value in kept.items():
             self.get_buffer(name)[group].copy_(value)
 
-    def read(self, group: int, rays: Rays, *, num_frames: int) -> WorldState:
-        """Return a group's state, of which ``num_frames`` frames were seen or imagined so far."""
+    def read(self, group: int, rays: Rays) -> WorldState:
+        """Return a group's state."""
 
         def of(name: str) -> Tensor:
             return self.get_buffer(name)[group].clone()
@@ -67,11 +69,11 @@ class RolloutStore(nn.Module):
         is_mixed = torch.is_autocast_enabled(device_type)
         dtype = torch.get_autocast_dtype(device_type) if is_mixed else torch.float32
         names = ("low_FWRS", "keys", "values")
-        count = torch.tensor(num_frames - 1, device=self.get_buffer("keys").device)
+        count = of("num_frames")
         layers = zip(*(of(name).to(dtype).unbind(0) for name in names), strict=True)
         return WorldState(
             memory=[
-                FrameMemory(low_FWRS=low, keys=keys, values=values, num_frames=count)
+                FrameMemory(low_FWRS=low, keys=keys, values=values, num_frames=count - 1)
                 for low, keys, values in layers
             ],
             token_ids_BS=of("token_ids").long(),
@@ -81,5 +83,5 @@ class RolloutStore(nn.Module):
             prompt_BLC=of("prompt"),
             guide_BSG=of("guide"),
             rays=rays,
-            num_frames=num_frames,
+            num_frames=int(count),
         )

@@ -22,6 +22,7 @@ from drivesim.scene.road_map import UNKNOWN
 from drivesim.training.data import ClipSource, RecordedClips
 
 WINDOW_ARRAYS = ("frames", "twist", "road")
+_LENGTH_WORD, _WINDOW_WORD = 0, 1
 
 
 @dataclass(kw_only=True, slots=True)
@@ -80,14 +81,15 @@ class RolloutSchedule:
             longest = self.config.longest
             if group.number == 0:  # so that the groups come to be at different depths
                 longest = max(self.config.shortest, longest * (group.index + 1) // len(self._groups))
-            span = np.log([self.config.shortest, longest])
-            length = float(np.exp(self.rng(group).uniform(*span)))
-            group.num_steps = max(1, round(length / self.config.frames_per_step))
+            per_step = self.config.frames_per_step
+            span = np.log([self.config.shortest, longest + per_step])
+            length = float(np.exp(self.rng(group, _LENGTH_WORD).uniform(*span)))
+            group.num_steps = int(min(length, longest)) // per_step
         return group
 
-    def rng(self, group: _Group) -> np.random.Generator:
-        """Return the source of all chance in the group's present rollouts."""
-        return np.random.default_rng([*self._seed_words, group.index, group.number])
+    def rng(self, group: _Group, word: int) -> np.random.Generator:
+        """Return the source of one kind of chance in the group's present rollouts."""
+        return np.random.default_rng([*self._seed_words, group.index, group.number, word])
 
     def first_needed(self, step: int) -> int:
         """Return the earliest training step at which a rollout began that still runs at ``step``."""
@@ -125,7 +127,7 @@ def rollout_batches(
     for step, clips in zip(count(first), held, strict=False):
         group = schedule.next(step)
         if group.step == 0:
-            group.windows = _windows(clips, config, batch_size, schedule.rng(group))
+            group.windows = _windows(clips, config, group, batch_size, schedule.rng(group, _WINDOW_WORD))
         is_known = bool(group.windows)  # else it began before `first` and ends before `start_step`
         depth = group.step * config.frames_per_step
         group.step += 1
@@ -135,10 +137,9 @@ def rollout_batches(
 
 
 def _windows(
-    clips: RecordedClips, config: RolloutConfig, batch_size: int, rng: np.random.Generator
+    clips: RecordedClips, config: RolloutConfig, group: _Group, batch_size: int, rng: np.random.Generator
 ) -> dict[str, NDArray[Any]]:
-    rng.random()  # the length's draw
-    count = config.frames_per_window
+    count = config.num_true_frames + group.num_steps * config.frames_per_step
     chosen = rng.integers(len(clips), size=batch_size)
     starts = rng.integers(clips.frames_per_clip - count + 1, size=batch_size)
     has_no_map = rng.random(batch_size) < config.no_map_share

@@ -25,7 +25,7 @@ from drivesim.metrics.driving import off_road
 from drivesim.reference.seeds import FIRST_VALIDATION_SEED
 from drivesim.scene.clips import Clip, SceneClips
 from drivesim.scene.nuscenes import NuScenesDataset, open_dataset
-from drivesim.scene.road_map import packed_road_views
+from drivesim.scene.road_map import RoadMap, mapped, packed_road_views
 from drivesim.scene.types import Camera, Scene, front_camera
 from drivesim.training.data import MOTION_ARRAYS, RecordedClips
 
@@ -181,14 +181,14 @@ class _Store:
         camera = asdict(scene.camera) | {"ego_from_cam": scene.camera.ego_from_cam.tolist()}
         if camera not in self._cameras:
             self._cameras.append(camera)
-        is_outside = _is_off_road(scene)
+        is_outside, roads = _is_off_road(scene), mapped(scene.drivable)
         windows = SceneClips([scene], num_frames=self._frames.shape[1], stride=stride)
         for index in range(len(windows)):
             clip = windows[index]
             if not isinstance(clip, Clip):
                 continue
             self._frames[self._count] = clip.frames_THWC.numpy()
-            self._motions.append(_motion(clip, scene, is_outside))
+            self._motions.append(_motion(clip, roads, is_outside))
             self._camera_rows.append(self._cameras.index(camera))
             self._count += 1
 
@@ -258,7 +258,9 @@ def _is_off_road(scene: Scene) -> NDArray[np.bool_]:
     return np.array([result.is_valid and result.value > 0 for result in results])
 
 
-def _motion(clip: Clip, scene: Scene, is_outside: NDArray[np.bool_]) -> dict[str, NDArray[np.generic]]:
+def _motion(
+    clip: Clip, roads: RoadMap | None, is_outside: NDArray[np.bool_]
+) -> dict[str, NDArray[np.generic]]:
     pose, length = clip.pose_T3.numpy(), len(clip.pose_T3)
     return {
         "twist": clip.twist_TA.numpy(),
@@ -266,7 +268,7 @@ def _motion(clip: Clip, scene: Scene, is_outside: NDArray[np.bool_]) -> dict[str
         "yaw_rad": pose[:, 2],
         "is_collision": np.zeros(length, bool),
         "is_off_road": is_outside[clip.start : clip.start + length],
-        "road": packed_road_views(scene.drivable, scene.camera, pose[:, :2], pose[:, 2]),
+        "road": packed_road_views(roads, clip.camera, pose[:, :2], pose[:, 2]),
     }
 
 

@@ -28,7 +28,7 @@ from drivesim.scene.types import Camera
 from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.data import MOTION_ARRAYS, RecordedClips
 from drivesim.world_model.motion import Rays, camera_rays
-from drivesim.world_model.road_view import unpacked_view
+from drivesim.world_model.places import unpacked_view
 from drivesim.world_model.world_model import Outlook, WorldModel, WorldState, advanced
 
 RESET_PROBABILITY = 0.08

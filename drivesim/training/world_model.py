@@ -23,7 +23,7 @@ from drivesim.training.task import Evaluation
 from drivesim.training.token_cache import TokenSource, crop, stack
 from drivesim.world_model.conditioning import guide_features
 from drivesim.world_model.masking import MaskKind, draw_mask
-from drivesim.world_model.road_view import unpacked_view
+from drivesim.world_model.places import unpacked_view
 from drivesim.world_model.world_model import WorldModel, WorldModelConfig
 
 UNJUDGED = -100  # target of tokens that are not part of the loss

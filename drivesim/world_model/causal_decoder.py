@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from drivesim.world_model.motion_field import CELL_PX, CellBlock, Expected
 
+NUM_HINTS = 3  # per cell, besides pictures and features: the share seen before, and the view of the map
 UNSEEN_LOGIT, SEEN_LOGIT = -2.5, 1.5  # of the blend, before training
 
 
@@ -42,7 +43,7 @@ class CausalDecoder(nn.Module):
         """Build the network; untrained, it blends by what was seen before and corrects nothing."""
         super().__init__()
         cell = CELL_PX**2
-        self.stem = nn.Conv2d(3 * 3 * cell + feature_channels + 1 + 2, config.width, 3, padding=1)
+        self.stem = nn.Conv2d(3 * 3 * cell + feature_channels + NUM_HINTS, config.width, 3, padding=1)
         self.first = CellBlock(config.width)
         self.down = nn.Conv2d(config.width, config.inner_width, 3, stride=2, padding=1)
         self.inner = CellBlock(config.inner_width)

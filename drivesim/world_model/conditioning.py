@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.world_model.motion import Compensated, token_motion
-from drivesim.world_model.road_view import road_dim, token_road
+from drivesim.world_model.places import road_dim, token_road
 from drivesim.world_model.token_embedding import soft_digits
 
 SPEED_SCALE_MPS = 10.0

@@ -148,7 +148,7 @@ def compensate(frames_BCHW: Tensor, rays: Rays, twist_BA: Tensor, dt_s: float) -
     reprojection = Reprojection(rays, planar_motion(twist_BA.float(), dt_s))
     pixels_BHW2, is_ahead_BHW = reprojection.pixels(rays.inverse_depth_HW.unsqueeze(0))
     return Compensated(
-        frames_BCHW=reprojection.sample(frames_BCHW.float(), pixels_BHW2),
+        frames_BCHW=reprojection.sample(frames_BCHW.float(), pixels_BHW2, is_sharp=True).clamp(-1, 1),
         is_seen_BHW=reprojection.is_inside(pixels_BHW2) & is_ahead_BHW,
         flow_BHW2=flow_of(pixels_BHW2),
     )

@@ -49,7 +49,7 @@ def trainable_world_model(name_or_path: str | Path, config: WorldModelConfig) ->
         tokenizer = load_tokenizer(name_or_path)
         return WorldModel(replace(config, vqgan=tokenizer.config), tokenizer=tokenizer)
     model = load_world_model(name_or_path, dtype=torch.float32)
-    asked = replace(config, vqgan=model.config.vqgan)
+    asked = replace(config, vqgan=model.config.vqgan, sampler=model.config.sampler)
     if config != WorldModelConfig() and asked != model.config:
         raise InputError(
             f"{checkpoint.path} holds a world model of other sizes than were asked for; leave world_model.model "

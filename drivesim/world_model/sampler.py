@@ -6,7 +6,7 @@ Letters: `B` batch, `S` tokens to fill, `K` codebook size.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import torch
@@ -28,6 +28,7 @@ class SamplerConfig:
 
     num_decode_steps: int = 1  # more gain nothing for drive-tiny; the paper takes about ten
     temperature: float = 0.0  # 0 takes the most probable token
+    temperature_rise: int = 0  # imagined frames over which the temperature rises from 0 to its value
     order: UnmaskOrder = UnmaskOrder.CONFIDENCE
 
     def __post_init__(self) -> None:
@@ -36,6 +37,18 @@ class SamplerConfig:
             raise ValueError(f"sampler.num_decode_steps must be at least 1, got {self.num_decode_steps}")
         if not self.temperature >= 0:
             raise ValueError(f"sampler.temperature must be >= 0, got {self.temperature}")
+        if self.temperature_rise < 0:
+            raise ValueError(f"sampler.temperature_rise must be >= 0, got {self.temperature_rise}")
+
+    def at(self, num_imagined: int) -> SamplerConfig:
+        """Return the settings for the frame that follows ``num_imagined`` imagined ones.
+
+        What comes next can be predicted; what comes after seconds can only be drawn, and is fog if it is averaged.
+        """
+        if self.temperature_rise == 0:
+            return self
+        share = min(num_imagined / self.temperature_rise, 1.0)
+        return replace(self, temperature=share * self.temperature, temperature_rise=0)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -81,6 +81,15 @@ class FrameMemory:
             num_frames=self.num_frames + 1,
         )
 
+    def detached(self) -> FrameMemory:
+        """Return the same memory without its gradient."""
+        return FrameMemory(
+            low_FWRS=self.low_FWRS.detach(),
+            keys=self.keys.detach(),
+            values=self.values.detach(),
+            num_frames=self.num_frames,
+        )
+
 
 class STPTLayer(nn.Module):
     """One layer; the methods are the parts that full, two-stream and cached forward passes put together."""

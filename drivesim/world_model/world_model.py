@@ -17,7 +17,7 @@ from drivesim.world_model.causal_decoder import CausalDecoder, CausalDecoderConf
 from drivesim.world_model.conditioning import ActionEncoder, expected_latents, guide_dim, guide_features
 from drivesim.world_model.motion import Rays, camera_rays
 from drivesim.world_model.motion_field import Expected, MotionField, MotionFieldConfig
-from drivesim.world_model.road_view import Places, no_view
+from drivesim.world_model.places import Places, no_view
 from drivesim.world_model.sampler import Sampled, SamplerConfig, fill_in
 from drivesim.world_model.stpt import STPT, FrameMemory, STPTConfig
 
@@ -54,6 +54,7 @@ class WorldState:
     guide_BSG: Tensor  # of the newest frame
     rays: Rays
     num_frames: int
+    num_imagined: int = 0  # frames since the last recorded one
     places: Places | None = None  # on maps; None where there are none
 
 
@@ -168,37 +169,15 @@ class WorldModel(nn.Module):
             num_frames=1,
         )
 
-    def expect(self, state: WorldState, twist_BA: Tensor) -> Expected:
-        """Return what the motion field expects of the frame that the twists (B, 2) lead to; its gradient is kept."""
-        expected: Expected = self.motion_field(
-            state.frames_BCHW,
-            state.earlier_BCHW,
-            state.rays,
-            twist_BA,
-            state.twist_BA,
-            1.0 / self.rate_hz,
-        )
-        return expected
-
     @torch.no_grad()
-    def outlook(
-        self,
-        state: WorldState,
-        twist_BA: Tensor,
-        *,
-        road_B2HW: Tensor | None = None,
-        expected: Expected | None = None,
-    ) -> Outlook:
+    def outlook(self, state: WorldState, twist_BA: Tensor, *, road_B2HW: Tensor | None = None) -> Outlook:
         """Return what is known of the frame that the twists (B, 2) lead to.
 
         Args:
             state: what was seen so far.
             twist_BA: the twists.
             road_B2HW: what a map says will be seen; left out, the maps of ``state`` are asked.
-            expected: what :meth:`expect` returned, where that is known.
         """
-        if expected is None:
-            expected = self.expect(state, twist_BA)
         places = None
         if state.places is not None:
             places = state.places.after(twist_BA.double().cpu().numpy(), 1.0 / self.rate_hz)
@@ -207,6 +186,14 @@ class WorldModel(nn.Module):
             size_px = (config.height_px, config.width_px)
             no_map = no_view(len(twist_BA), size_px, device)
             road_B2HW = no_map if places is None else places.view().to(device)
+        expected = self.motion_field(
+            state.frames_BCHW,
+            state.earlier_BCHW,
+            state.rays,
+            twist_BA,
+            state.twist_BA,
+            1.0 / self.rate_hz,
+        )
         expected_BSQ, motion_BS3 = expected_latents(self.tokenizer, expected.compensated)
         return Outlook(
             twist_BA=twist_BA,
@@ -242,17 +229,28 @@ class WorldModel(nn.Module):
                     token_ids_BS, is_masked_BS, outlook.prompt_BLC, memory, guide_BSG=outlook.guide_BSG
                 )
             else:
-                features_BSC, memory = self.stpt.hidden_frame(
-                    state.token_ids_BS,
-                    torch.stack([state.prompt_BLC, outlook.prompt_BLC]),
-                    torch.stack([state.guide_BSG, outlook.guide_BSG]),
-                    state.memory,
-                )
-            logits_BSK: Tensor = self.stpt.head(features_BSC, outlook.guide_BSG)
+                logits_BSK, memory = self.first_look(state, outlook)
+                return logits_BSK
+            logits_BSK = self.stpt.head(features_BSC, outlook.guide_BSG)
             return logits_BSK
 
-        sampled = fill_in(logits_fn, state.token_ids_BS, hidden_BS, sampler or self.config.sampler, generator)
+        settings = (sampler or self.config.sampler).at(state.num_imagined)
+        sampled = fill_in(logits_fn, state.token_ids_BS, hidden_BS, settings, generator)
         return sampled, memory
+
+    def first_look(self, state: WorldState, outlook: Outlook) -> tuple[Tensor, list[FrameMemory]]:
+        """Return the logits (B, S, K) of the next frame, all hidden, and the memory with the frame before it.
+
+        The gradient is kept.
+        """
+        features_BSC, memory = self.stpt.hidden_frame(
+            state.token_ids_BS,
+            torch.stack([state.prompt_BLC.to(outlook.prompt_BLC.dtype), outlook.prompt_BLC]),
+            torch.stack([state.guide_BSG, outlook.guide_BSG]),
+            state.memory,
+        )
+        logits_BSK: Tensor = self.stpt.head(features_BSC, outlook.guide_BSG)
+        return logits_BSK, memory
 
     @torch.no_grad()
     def draw(self, token_ids_BS: Tensor, outlook: Outlook) -> Tensor:
@@ -265,7 +263,8 @@ class WorldModel(nn.Module):
         """Return the state after a recorded frame (B, H, W, 3) instead of an imagined one."""
         pictures_BCHW = normalized(frames_BHWC.to(state.frames_BCHW.device))
         token_ids_BS = self.tokenizer.encode(pictures_BCHW)
-        return advanced(state, outlook, self.remembered(state), token_ids_BS, pictures_BCHW)
+        after = advanced(state, outlook, self.remembered(state), token_ids_BS, pictures_BCHW)
+        return replace(after, num_imagined=0)
 
     @torch.no_grad()
     def imagine(
@@ -339,7 +338,7 @@ def advanced(
     token_ids_BS: Tensor,
     pictures_BCHW: Tensor,
 ) -> WorldState:
-    """Return the state one frame later, given its tokens and picture and the memory of all frames before it."""
+    """Return the state one imagined frame later, given its tokens and picture and the memory of all frames before."""
     return WorldState(
         memory=memory,
         token_ids_BS=token_ids_BS,
@@ -350,6 +349,7 @@ def advanced(
         guide_BSG=outlook.guide_BSG,
         rays=state.rays,
         num_frames=state.num_frames + 1,
+        num_imagined=state.num_imagined + 1,
         places=outlook.places,
     )
 

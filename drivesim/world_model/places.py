@@ -50,10 +50,8 @@ class Places:
 
     def view(self) -> Tensor:
         """Return what the maps say is seen (B, 2, H, W), see ``scene.road_map.road_view``."""
-        views = [
-            road_view(known, self.ground, pose) for known, pose in zip(self.maps, self.pose, strict=True)
-        ]
-        return torch.from_numpy(np.stack(views).astype(np.float32))
+        pairs = zip(self.maps, self.pose, strict=True)
+        return torch.from_numpy(np.stack([road_view(roads, self.ground, pose) for roads, pose in pairs]))
 
 
 def unpacked_view(packed_BHW: Tensor) -> Tensor:
