@@ -128,11 +128,10 @@ def rollout_batches(
         group = schedule.next(step)
         if group.step == 0:
             group.windows = _windows(clips, config, group, batch_size, schedule.rng(group, _WINDOW_WORD))
-        is_known = bool(group.windows)  # else it began before `first` and ends before `start_step`
         depth = group.step * config.frames_per_step
         group.step += 1
         if step >= start_step:
-            assert is_known
+            assert group.windows  # what began before `first` has ended before `start_step`
             yield _batch(group, config, depth)
 
 

@@ -181,11 +181,11 @@ class WorldModel(nn.Module):
         places = None
         if state.places is not None:
             places = state.places.after(twist_BA.double().cpu().numpy(), 1.0 / self.rate_hz)
-        if road_B2HW is None:
-            config, device = self.tokenizer.config, state.frames_BCHW.device
-            size_px = (config.height_px, config.width_px)
-            no_map = no_view(len(twist_BA), size_px, device)
-            road_B2HW = no_map if places is None else places.view().to(device)
+        if road_B2HW is None and places is not None:
+            road_B2HW = places.view().to(state.frames_BCHW.device)
+        elif road_B2HW is None:
+            height_px, width_px = state.frames_BCHW.shape[-2:]
+            road_B2HW = no_view(len(twist_BA), (height_px, width_px), state.frames_BCHW.device)
         expected = self.motion_field(
             state.frames_BCHW,
             state.earlier_BCHW,
