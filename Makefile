@@ -1,6 +1,6 @@
 # The developer manual in one screen. Every verb builds .venv when it is missing or older than pyproject.toml.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all coverage lint fmt wheel-test bench weights clean
+.PHONY: help demo test test-all coverage lint fmt wheel-test bench weights general-weights clean
 SHELL := bash
 
 # The first Python 3.11 or 3.12 that runs and can make environments; override with `make PYTHON=...`.
@@ -66,12 +66,17 @@ wheel-test:  ## build the wheel, install it into a fresh environment, use it fro
 bench: .venv/.installed  ## the published figures (see benchmarks/README.md)
 	$(RUN) -m benchmarks.fidelity --out out/fidelity.json
 	$(RUN) -m benchmarks.speed --out out/speed.json
+	$(RUN) -m benchmarks.generation --out out/generation.json
 	$(RUN) -m benchmarks.reference_speed --out out/reference_speed.json
 
 # $(call TRAIN,folder,what,experiment,more)
 TRAIN = $(BIN)/drivesim train $(2) experiment=$(3) --out out/weights/$(1) \
 	$$(test -f out/weights/$(1)/last.ckpt && echo --resume) $(4)
 FROM = $(1).init=out/weights/$(2).safetensors
+
+general-weights: .venv/.installed  ## train the general weights anew, in out/weights; goes on where it stopped
+	$(call TRAIN,general-tokenizer,tokenizer,general_tiny_tokenizer)
+	$(call TRAIN,general,video-model,general_tiny,$(call FROM,video_model,general-tokenizer/tokenizer))
 
 weights: .venv/.installed  ## train the shipped weights anew, part after part, in out/weights; goes on where it stopped
 	$(call TRAIN,tokenizer,tokenizer,drive_tiny_tokenizer)

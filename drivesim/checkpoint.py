@@ -1,7 +1,8 @@
 """Checkpoints: safetensors files that carry their own configuration and hash; never pickle.
 
 The header of a file holds ``kind`` (what it is), ``config`` (JSON of the dataclass the module is built from),
-``sha256`` (of the tensors) and free ``facts``. Weights are stored in float16 unless asked otherwise.
+``sha256`` (of the tensors) and free ``facts``. Weights are stored in float16 unless asked otherwise; in int8, matrices
+and kernels are stored with one scale per row (output channel) beside them, and all else in float16.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from drivesim.files import atomic_path
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 ConfigT = TypeVar("ConfigT")
+SCALE_SUFFIX = "@scale"  # of the tensor that holds the scales of an int8 tensor's rows
+MIN_INT8_NUMBERS = 4096
 
 
 @dataclass(kw_only=True, slots=True)
@@ -69,12 +72,23 @@ def save_module(
     config: Any,
     facts: dict[str, Any] | None = None,
     dtype: torch.dtype = torch.float16,
+    left_out: str | None = None,
 ) -> None:
-    """Write a module's state under ``path``, atomically; floating point tensors are stored as ``dtype``."""
-    tensors = {
-        name: value.detach().to("cpu", dtype if value.is_floating_point() else value.dtype).contiguous()
-        for name, value in module.state_dict().items()
-    }
+    """Write a module's state under ``path``, atomically.
+
+    Args:
+        module: whose state.
+        path: the file.
+        kind: what it is, such as "world-model".
+        config: the dataclass that the module is built from.
+        facts: anything in plain JSON.
+        dtype: of the stored floating point tensors.
+        left_out: start of the names of tensors that are not stored, as they have a file of their own.
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, value in module.state_dict().items():
+        if left_out is None or not name.startswith(left_out):
+            tensors |= _stored(name, value.detach().cpu(), dtype)
     header = {
         "kind": kind,
         "config": json.dumps(config_to_json(config)),
@@ -83,6 +97,31 @@ def save_module(
     }
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(tensors, metadata=header))
+
+
+def _stored(name: str, value: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return a tensor as it is stored: one entry, or two where its rows have scales."""
+    if not value.is_floating_point():
+        return {name: value.contiguous()}
+    if dtype is not torch.int8:
+        return {name: value.to(dtype).contiguous()}
+    if value.ndim < 2 or value.numel() < MIN_INT8_NUMBERS:
+        return {name: value.half().contiguous()}
+    rows = value.float().flatten(1)
+    scale = (rows.abs().amax(1, keepdim=True) / 127).clamp_min(1e-12)
+    whole = (rows / scale).round().clamp(-127, 127).to(torch.int8).reshape(value.shape)
+    return {name: whole.contiguous(), f"{name}{SCALE_SUFFIX}": scale.squeeze(1)}
+
+
+def _restored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Undo :func:`_stored`: int8 tensors with scales become float32."""
+    restored = {name: value for name, value in tensors.items() if not name.endswith(SCALE_SUFFIX)}
+    for name, scale in tensors.items():
+        if name.endswith(SCALE_SUFFIX):
+            whole = tensors[name.removesuffix(SCALE_SUFFIX)]
+            rows = whole.flatten(1).float() * scale.unsqueeze(1)
+            restored[name.removesuffix(SCALE_SUFFIX)] = rows.reshape(whole.shape)
+    return restored
 
 
 def read_checkpoint(path: Path, *, kind: str | None = None) -> Checkpoint:
@@ -115,7 +154,7 @@ def read_checkpoint(path: Path, *, kind: str | None = None) -> Checkpoint:
         raise InputError(
             f"{path} has an unreadable header ({error}); fetch or train the weights again"
         ) from error
-    return Checkpoint(path=path, kind=header["kind"], config=config, facts=facts, tensors=tensors)
+    return Checkpoint(path=path, kind=header["kind"], config=config, facts=facts, tensors=_restored(tensors))
 
 
 def load_state(module: nn.Module, checkpoint: Checkpoint) -> None:

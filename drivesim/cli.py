@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from drivesim import console
+from drivesim import cli_generate, console
 from drivesim.errors import InputError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Make data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+app.add_typer(cli_generate.app, name="generate")
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Configuration overrides.")]
@@ -39,6 +40,7 @@ class Trainable(Enum):
     MOTION_FIELD = "motion-field"
     WORLD_MODEL = "world-model"
     IMAGINATION = "imagination"
+    VIDEO_MODEL = "video-model"
     INVERSE_DYNAMICS = "inverse-dynamics"
 
 
@@ -105,6 +107,28 @@ def scenes(dataroot: DataRoot = None, version: Version = None, debug: Debug = Fa
     console.print_table(f"{len(rows)} scenes ({where})", ["name", "length", "place", "caption"], rows)
 
 
+@app.command()
+def models(debug: Debug = False) -> None:
+    """List the models there are and how large they are."""
+    del debug
+    from drivesim.presets import model_summaries
+
+    columns = ["model", "frames", "tokens", "prompts", "parameters", "tokenizer", "weights"]
+    rows = [
+        (
+            model.name,
+            f"{model.frames}, {model.attention}",
+            f"{model.tokens_per_frame} of {model.codes}",
+            model.prompts,
+            f"{model.num_parameters / 1e6:,.1f} M",
+            f"{model.num_tokenizer_parameters / 1e6:.1f} M",
+            "to be trained" if model.weights_mb is None else f"{model.weights_mb:.1f} MB",
+        )
+        for model in model_summaries()
+    ]
+    console.print_table("models", columns, rows, caption="train one with: drivesim train ... experiment=NAME")
+
+
 @data_app.command()
 def synth(
     out: Annotated[Path, typer.Option(help="New folder for the data set.")],
@@ -146,6 +170,7 @@ def train(
         Trainable.MOTION_FIELD: commands.train_motion_field,
         Trainable.WORLD_MODEL: commands.train_world_model,
         Trainable.IMAGINATION: commands.train_imagination,
+        Trainable.VIDEO_MODEL: commands.train_video_model,
         Trainable.INVERSE_DYNAMICS: commands.train_inverse_dynamics,
     }[what]
     check_folder(folder, resume=resume)

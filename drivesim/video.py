@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -38,8 +39,12 @@ class Video:
 # ---------------------------------------------------------------------------------------------- pictures
 
 
-def read_image(path: Path) -> Image:
-    """Read a JPEG or PNG file as an (H, W, 3) RGB picture.
+def read_image(path: Path, *, backdrop: int = 255) -> Image:
+    """Read a picture file of any colour mode and depth as it is to be looked at, (H, W, 3) RGB.
+
+    Args:
+        path: JPEG, PNG, WebP, TIFF or BMP; turned as its EXIF says.
+        backdrop: grey level behind what is transparent.
 
     Raises:
         InputError: the file is missing, truncated or not a picture.
@@ -50,10 +55,30 @@ def read_image(path: Path) -> Image:
         raise InputError(f"cannot read image {path} ({error.strerror}); check the path") from error
     if _is_truncated(data):
         raise InputError(f"image {path} is truncated after {len(data)} bytes; fetch the file again")
-    bgr = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), cv2.IMREAD_COLOR) if data else None
+    bgr = _decoded(data, backdrop)
     if bgr is None:
         raise InputError(f"{path} ({len(data)} bytes) cannot be decoded as an image; fetch the file again")
     return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)
+
+
+def _decoded(data: bytes, backdrop: int) -> Image | None:
+    """Return the picture as BGR; None if it is none, or one of more pixels than OpenCV reads."""
+    encoded = np.frombuffer(data, dtype=np.uint8)
+    try:
+        if not data.startswith(_JPEG_START):  # which knows no transparency
+            stored = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+            if stored is not None and stored.ndim == 3 and stored.shape[2] == 4 and stored.dtype.kind == "u":
+                return _before(stored, backdrop)
+        return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
+
+
+def _before(bgra: NDArray[np.unsignedinteger[Any]], backdrop: int) -> Image:
+    """Lay a picture with transparency before a grey level."""
+    values = bgra.astype(np.float32) / np.iinfo(bgra.dtype).max
+    alpha = values[..., 3:]
+    return (alpha * values[..., :3] * 255 + (1 - alpha) * backdrop).round().astype(np.uint8)
 
 
 def write_image(path: Path, image: NDArray[np.generic], *, quality: int = 92) -> None:

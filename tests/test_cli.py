@@ -8,11 +8,30 @@ import typer.main
 
 from drivesim import cli
 
+DRAW_FLAGS = {
+    "--out",
+    "--samples",
+    "--seed",
+    "--rounds",
+    "--order",
+    "--temperature",
+    "--weights",
+    "--device",
+    "--debug",
+}
+PROMPT_FLAGS = DRAW_FLAGS | {"--prompt", "--negative", "--guidance", "--guidance-schedule"}
 FROZEN_FLAGS = {
     "rollout": {"--scene", "--dataroot", "--version", "--policy", "--steps", "--seed", "--out", "--debug"},
     "scenes": {"--dataroot", "--version", "--debug"},
     "data synth": {"--out", "--scenes", "--seed", "--debug"},
     "train": {"--out", "--resume", "--debug"},
+    "generate text": PROMPT_FLAGS | {"--frames"},
+    "generate image": PROMPT_FLAGS | {"--image", "--frames"},
+    "generate predict": PROMPT_FLAGS | {"--video", "--given", "--frames"},
+    "generate inpaint": PROMPT_FLAGS | {"--image", "--video", "--frames", "--mask"},
+    "generate stylize": PROMPT_FLAGS | {"--image", "--video", "--frames", "--strength"},
+    "generate action": DRAW_FLAGS
+    | {"--scene", "--image", "--video", "--given", "--steering", "--speed", "--steps", "--actions"},
 }
 NO_HELP = {"--help"}
 
@@ -51,7 +70,7 @@ def test_the_flags_are_the_listed_ones():
 def test_help_names_every_command(capsys):
     code, out, _ = run(capsys, "--help")
     assert code == 0
-    assert all(name in out for name in ("rollout", "scenes", "data", "train"))
+    assert all(name in out for name in ("rollout", "scenes", "data", "train", "generate"))
 
 
 def test_an_unknown_flag_exits_with_2(capsys):

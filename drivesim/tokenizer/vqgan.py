@@ -134,9 +134,14 @@ class VQGAN(nn.Module):
         return self.quantizer.codebook_size
 
     @property
+    def grid(self) -> tuple[int, int]:
+        """Return the token rows and columns of a frame."""
+        return self.config.grid
+
+    @property
     def num_tokens(self) -> int:
         """Return the tokens per frame S."""
-        rows, columns = self.config.grid
+        rows, columns = self.grid
         return rows * columns
 
     def latents(self, frames_BCHW: Tensor) -> Tensor:

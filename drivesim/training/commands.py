@@ -14,11 +14,20 @@ from torch import nn
 
 from drivesim.checkpoint import config_to_json, save_module
 from drivesim.errors import InputError
-from drivesim.training import imagination, inverse_dynamics, motion_field, tokenizer, world_model
+from drivesim.training import imagination, inverse_dynamics, motion_field, tokenizer, video_model, world_model
 from drivesim.training.config import TrainConfig
+from drivesim.training.data import DataSource, FrameClips, FrameSource
 from drivesim.training.loop import FitResult, TrainTask, fit
-from drivesim.training.sources import facts_of, open_sources, token_source
+from drivesim.training.sources import (
+    facts_of,
+    general_facts_of,
+    open_general,
+    open_sources,
+    token_source,
+    tokenized,
+)
 from drivesim.world_model.pretrained import trainable_world_model
+from drivesim.world_model.pretrained_video import save_video_model, trainable_video_model
 from drivesim.world_model.world_model import WorldModel
 
 StartFn = Callable[[], None]
@@ -42,9 +51,9 @@ def train_tokenizer(
         resume: Go on with the run in ``out``.
         on_start: Called before the first step, when all is found fit to run.
     """
-    sources = open_sources(config)
+    train, validation = _frames(config)
     torch.manual_seed(config.training.seed)  # of the initial weights
-    task = tokenizer.make_task(config.tokenizer, sources.train, sources.validation)
+    task = tokenizer.make_task(config.tokenizer, train, validation)
     result = fit(task, config.training, out, resume=resume, on_start=on_start)
     return _save(task, config, config.tokenizer, result, out, save_fn=tokenizer.save_tokenizer)
 
@@ -114,6 +123,23 @@ def train_imagination(
     return _save(task, config, settings, result, out, save_fn=save_part)
 
 
+def train_video_model(
+    config: TrainConfig, out: Path, *, resume: bool = False, on_start: StartFn | None = None
+) -> FitResult:
+    """Train a general world model on captioned clips and images; ``weights`` are ``out/video-model.safetensors``.
+
+    Arguments as in :func:`train_tokenizer`.
+    """
+    settings, (train, validation) = config.video_model, open_general(config)
+    torch.manual_seed(config.training.seed)  # of the initial weights
+    model = trainable_video_model(settings.init, settings.model, public_tokenizer=settings.public_tokenizer)
+    task = video_model.VideoModelTask(
+        settings, tokenized(train, model.tokenizer), tokenized(validation, model.tokenizer), model
+    )
+    result = fit(task, config.training, out, resume=resume, on_start=on_start)
+    return _save(task, config, settings, result, out, save_fn=save_video_model)
+
+
 def train_inverse_dynamics(
     config: TrainConfig, out: Path, *, resume: bool = False, on_start: StartFn | None = None
 ) -> FitResult:
@@ -139,13 +165,21 @@ def _save(
         "metrics": result.metrics,
         "training": config_to_json(config.training),
         "settings": config_to_json(settings),
-        "data": facts_of(config),
+        "data": general_facts_of(config) if task.name == "video-model" else facts_of(config),
         "date": datetime.now(UTC).date().isoformat(),
         "drivesim": version("drivesim"),
     }
     weights = out / f"{task.name}.safetensors"
     save_fn(task.model, weights, facts=facts)
     return replace(result, weights=weights)
+
+
+def _frames(config: TrainConfig) -> tuple[FrameSource, FrameClips]:
+    """Return frames to train a tokenizer on and to validate it on."""
+    if config.data.source is DataSource.GENERAL:
+        return open_general(config)
+    sources = open_sources(config)
+    return sources.train, sources.validation
 
 
 def _begun(config: TrainConfig, init: str) -> WorldModel:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from drivesim.scene.captioned_source import CaptionedSourceConfig
+from drivesim.training.captioned_makers import GeneralDataConfig
 from drivesim.training.clip_pool import PoolConfig
 from drivesim.training.data import DataConfig
 from drivesim.training.imagination import ImaginationTrainingConfig
@@ -13,6 +15,7 @@ from drivesim.training.scene_source import SceneSourceConfig
 from drivesim.training.settings import TrainingConfig
 from drivesim.training.stream import StreamConfig
 from drivesim.training.tokenizer import TokenizerTrainingConfig
+from drivesim.training.video_model import VideoTrainingConfig
 from drivesim.training.world_model import WorldModelTrainingConfig
 from drivesim.world_model.world_model import WorldModelConfig
 
@@ -26,10 +29,15 @@ class TrainConfig:
     stream: StreamConfig = field(default_factory=StreamConfig)  # with data.source=stream
     pool: PoolConfig = field(default_factory=PoolConfig)  # with data.source=stream
     scenes: SceneSourceConfig = field(default_factory=SceneSourceConfig)  # with data.source=scenes
+    general: GeneralDataConfig = field(default_factory=GeneralDataConfig)  # with data.source=general
+    captions: CaptionedSourceConfig = field(
+        default_factory=CaptionedSourceConfig
+    )  # files in place of that world
     tokenizer: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)
     motion_field: MotionFieldTrainingConfig = field(default_factory=MotionFieldTrainingConfig)
     world_model: WorldModelTrainingConfig = field(default_factory=WorldModelTrainingConfig)
     imagination: ImaginationTrainingConfig = field(default_factory=ImaginationTrainingConfig)
+    video_model: VideoTrainingConfig = field(default_factory=VideoTrainingConfig)
     inverse_dynamics: InverseDynamicsTrainingConfig = field(default_factory=InverseDynamicsTrainingConfig)
 
     def __post_init__(self) -> None:

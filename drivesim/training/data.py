@@ -35,6 +35,33 @@ class DataSource(Enum):
     RECORDED = "recorded"  # a set of the reference world, made at the first run and kept
     STREAM = "stream"  # the reference world, recorded while training runs and not stored
     SCENES = "scenes"  # a recorded nuScenes-schema data set
+    GENERAL = "general"  # captioned clips of the general world and of drives; for tokenizers
+
+
+class FrameClips(Protocol):
+    """Clips of equal length, seen as frames only."""
+
+    @property
+    def frames(self) -> NDArray[np.uint8]:
+        """Return the frames (N, T, H, W, 3)."""
+        ...
+
+    @property
+    def frames_per_clip(self) -> int:
+        """Return T."""
+        ...
+
+    def __len__(self) -> int:
+        """Return N."""
+        ...
+
+
+class FrameSource(Protocol):
+    """Frames to learn from: the same ones at every step, or others."""
+
+    def per_step(self, *, start_step: int, seed: int, rank: int, world_size: int) -> Iterator[FrameClips]:
+        """Yield for every step the clips that its batch is drawn from; only valid until the next step."""
+        ...
 
 
 class ClipSource(Protocol):

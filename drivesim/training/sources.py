@@ -13,6 +13,12 @@ from drivesim.checkpoint import config_to_json
 from drivesim.errors import InputError
 from drivesim.files import remove_abandoned
 from drivesim.scene.types import Camera, front_camera
+from drivesim.tokenizer.interface import Tokenizer
+from drivesim.training.captioned_makers import CLIPS_PER_DRIVE, GeneralDataConfig, open_or_make
+from drivesim.training.captioned_makers import facts_of as general_facts
+from drivesim.training.captioned_media import open_or_read
+from drivesim.training.captioned_set import CaptionedSet
+from drivesim.training.captioned_tokens import CaptionedTokens, open_or_tokenize
 from drivesim.training.clip_pool import ClipPool
 from drivesim.training.config import TrainConfig
 from drivesim.training.data import ClipSource, DataConfig, DataSource, RecordedClips, open_or_record
@@ -40,6 +46,11 @@ def open_sources(config: TrainConfig) -> Sources:
     Raises:
         InputError: no such data, or scenes of several cameras.
     """
+    if config.data.source is DataSource.GENERAL:
+        raise InputError(
+            "data.source=general has clips without ego motion; take it for `drivesim train tokenizer`, or train "
+            "a video-model on it"
+        )
     if config.data.source is DataSource.SCENES:
         return _scenes(config)
     if config.data.source is DataSource.STREAM:
@@ -73,6 +84,34 @@ def token_source(sources: Sources, model: WorldModel, config: TrainConfig) -> To
         )
 
 
+def open_general(config: TrainConfig) -> tuple[CaptionedSet, CaptionedSet]:
+    """Return captioned clips to train on and to validate on, of files or of our own worlds; made first if need be."""
+    if config.captions.path:
+        return open_or_read(config.captions, config.general, rate_hz=config.video_model.model.rate_hz)
+    return _of_own_worlds(config.general)
+
+
+def _of_own_worlds(config: GeneralDataConfig) -> tuple[CaptionedSet, CaptionedSet]:
+    sizes = {
+        "train": config.num_clips + config.num_images + CLIPS_PER_DRIVE * config.num_drives,
+        "validation": config.num_validation_clips + config.num_validation_images,
+    }
+    missing = sum(size for name, size in sizes.items() if not (Path(config.path) / name).exists())
+    for name in sizes:
+        remove_abandoned(Path(config.path) / name)
+    if missing == 0:
+        return open_or_make(config)
+    with console.progress_bar("rendering clips and images", missing) as bar:
+        return open_or_make(config, on_progress=lambda _: bar.advance())
+
+
+def tokenized(content: CaptionedSet, tokenizer: Tokenizer) -> CaptionedTokens:
+    """Return the tokens of a captioned set; they are made first if they are not there yet."""
+    num_frames = content.clips.shape[0] * content.clips.shape[1] + len(content.images)
+    with console.progress_bar(f"tokens of {content.path.name} frames", num_frames) as bar:
+        return open_or_tokenize(content, tokenizer, on_progress=bar.update)
+
+
 def facts_of(config: TrainConfig) -> dict[str, object]:
     """Return what a run learned from as plain JSON, for model cards; where it lies is left out."""
     facts: dict[str, object] = {"source": config.data.source.value}
@@ -81,9 +120,19 @@ def facts_of(config: TrainConfig) -> dict[str, object]:
         validation = recording_facts(config.data)
         kept = {name: validation[name] for name in ("num_validation_clips", "first_validation_seed")}
         return facts | {"stream": stream, "pool": config_to_json(config.pool)} | kept
+    if config.data.source is DataSource.GENERAL:
+        return general_facts_of(config)
     if config.data.source is DataSource.SCENES:
         return facts | {"version": config.scenes.version, "scenes": list(config.scenes.scenes) or "all"}
     return facts | recording_facts(config.data)
+
+
+def general_facts_of(config: TrainConfig) -> dict[str, object]:
+    """Return which captioned sets a run used as plain JSON; files are named by their kind only."""
+    facts: dict[str, object] = {"source": DataSource.GENERAL.value} | general_facts(config.general)
+    if config.captions.path:
+        facts["captions"] = config.captions.kind.value
+    return facts
 
 
 def _scenes(config: TrainConfig) -> Sources:

@@ -17,7 +17,7 @@ from drivesim.metrics.image import psnr
 from drivesim.tokenizer.losses import TokenizerLoss, TokenizerLossConfig
 from drivesim.tokenizer.quantizer import codebook_usage
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig, normalized, to_uint8
-from drivesim.training.data import ClipSource, RecordedClips
+from drivesim.training.data import FrameClips, FrameSource
 from drivesim.training.loop import Evaluation
 
 
@@ -50,7 +50,7 @@ class TokenizerTask:
 
     name = "tokenizer"
 
-    def __init__(self, config: TokenizerTrainingConfig, train: ClipSource, validation: RecordedClips) -> None:
+    def __init__(self, config: TokenizerTrainingConfig, train: FrameSource, validation: FrameClips) -> None:
         """Build the model; the validation frames are spread evenly over the validation clips."""
         self.model: nn.Module = TokenizerModule(config)
         self.train = train
@@ -107,7 +107,7 @@ class TokenizerTask:
         return Evaluation(metrics={"psnr_db": quality_db, "codebook_usage": usage}, picture=picture)
 
 
-def make_task(config: TokenizerTrainingConfig, train: ClipSource, validation: RecordedClips) -> TokenizerTask:
+def make_task(config: TokenizerTrainingConfig, train: FrameSource, validation: FrameClips) -> TokenizerTask:
     """Return the training task of the tokenizer."""
     return TokenizerTask(config, train, validation)
 

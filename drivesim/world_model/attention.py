@@ -5,10 +5,21 @@ Letters: see ``drivesim/world_model/__init__.py``; `P` patches per frame, `J` to
 
 from __future__ import annotations
 
+from enum import Enum
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+class ImageAttention(Enum):
+    """What attention over frames does to an image, a clip of one frame."""
+
+    BLOCK_DIAGONAL = "block_diagonal"  # its tokens attend to each other inside their patch
+    IDENTITY = (
+        "identity"  # the paper, section 3.2, to the letter: each token attends to itself only (W.A.L.T)
+    )
 
 
 def to_patches(x: Tensor, grid: tuple[int, int], stride: int) -> Tensor:
@@ -38,10 +49,10 @@ def rotary_angles(positions_T: Tensor, head_dim: int) -> Tensor:
     return positions_T.to(dtype).unsqueeze(-1) * 300.0**-exponents
 
 
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotate pairs of channels of ``x`` (..., D) by ``angles`` that broadcast to (..., D / 2)."""
-    first, second = x.float().chunk(2, dim=-1)
-    cos, sin = angles.cos().float(), angles.sin().float()
+def rotate(x: Tensor, angles: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Rotate channel pairs of ``x`` (..., D) by ``angles`` that broadcast to (..., D / 2), computed in ``dtype``."""
+    first, second = x.to(dtype).chunk(2, dim=-1)
+    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(x.dtype)
 
 
@@ -122,12 +133,20 @@ class PatchAttention(nn.Module):
         """Rotate queries or keys (F, P, N, J, D) to the times (F,) of their frames."""
         return rotate(x_FPNJD, rearrange(rotary_angles(times_F, self.head_dim), "f d -> f 1 1 1 d"))
 
-    def over_clip(self, x_BTSC: Tensor) -> Tensor:
+    def within_frames(self, x_FSC: Tensor) -> Tensor:
+        """Let every token attend to its own frame inside its patch, wherever in time that is; returns (F, S, C)."""
+        return self.attend(*self.project(x_FSC), None)
+
+    def over_clip(self, x_BTSC: Tensor, *, images: ImageAttention = ImageAttention.BLOCK_DIAGONAL) -> Tensor:
         """Let every token attend to all frames of the clip inside its patch; returns (B, T, S, C)."""
         num_frames = x_BTSC.shape[1]
+        if num_frames == 1 and images is ImageAttention.IDENTITY:
+            _, _, values = self.project(x_BTSC.squeeze(1))
+            return self._output(values).unsqueeze(1)
         q, k, v = self.project(rearrange(x_BTSC, "b t s c -> (b t) s c"))
         times_F = torch.arange(num_frames, device=x_BTSC.device).repeat(x_BTSC.shape[0])
-        q, k = self.rotated(q, times_F), self.rotated(k, times_F)
+        angles = rearrange(rotary_angles(times_F, self.head_dim), "f d -> f 1 1 1 d")
+        q, k = rotate(q, angles, dtype=q.dtype), rotate(k, angles, dtype=k.dtype)
         q, k, v = (rearrange(t, "(b t) p n j d -> b p n (t j) d", t=num_frames) for t in (q, k, v))
         mixed = rearrange(attention(q, k, v, None), "b p n (t j) d -> (b t) p n j d", t=num_frames)
         return rearrange(self._output(mixed), "(b t) s c -> b t s c", t=num_frames)

@@ -6,6 +6,7 @@ Letters: `B` batch, `T` frames, `S` tokens per frame.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from enum import Enum
 
 import torch
@@ -73,6 +74,63 @@ def draw_mask(
     if kind in _WHOLE_SHARE:
         is_masked_BTS |= torch.rand(batch, frames, 1, generator=generator) < _WHOLE_SHARE[kind]
     return is_masked_BTS
+
+
+@dataclass(kw_only=True, slots=True)
+class ClipMaskConfig:
+    """Shares of what is hidden in the training clips of a model that sees all frames at once.
+
+    The paper has tubes only, which never show the model what most tasks ask for.
+    """
+
+    tube: float = 0.15  # the same tokens of all frames (the paper)
+    scattered: float = 0.35  # tokens anywhere in the clip: what decoding rounds leave behind
+    prefix: float = 0.3  # the first frames are given, of the others scattered tokens are hidden: prediction
+    box: float = 0.2  # a rectangle of all frames, and of it scattered tokens: inpainting
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are no shares."""
+        if not (min(self.shares()) >= 0 and abs(sum(self.shares()) - 1) <= 1e-6):
+            raise ValueError(f"shares of clip masks must be >= 0 and add up to 1, got {self.shares()}")
+
+    def shares(self) -> tuple[float, ...]:
+        """Return the shares in the order of the fields."""
+        return self.tube, self.scattered, self.prefix, self.box
+
+
+def draw_clip_mask(
+    config: ClipMaskConfig, batch: int, frames: int, grid: tuple[int, int], generator: torch.Generator | None
+) -> Tensor:
+    """Return ``is_masked_BTS`` for clips, or images where ``frames`` is 1; every clip hides one token at least."""
+    tokens = grid[0] * grid[1]
+    rate_B1 = _cosine_rates((batch, 1), generator)
+    kinds = torch.tensor(config.shares()).cumsum(0)
+    kind_B11 = torch.bucketize(torch.rand(batch, 1, 1, generator=generator), kinds[:-1], right=True)
+    tube_BTS = random_mask((batch, 1, tokens), rate_B1, generator).expand(-1, frames, -1)
+    scattered_BTS = random_mask((batch, frames * tokens), rate_B1[:, 0], generator).view(
+        batch, frames, tokens
+    )
+    # One frame is given most often: image to video.
+    given_B1 = (torch.rand(batch, 1, generator=generator) ** 3 * (frames - 1)).floor() + 1
+    is_later_BT1 = (torch.arange(frames) >= given_B1.clamp(max=max(frames - 1, 0))).unsqueeze(-1)
+    box_B1S = _random_boxes(batch, grid, generator)
+    parts = [tube_BTS, scattered_BTS, scattered_BTS & is_later_BT1, scattered_BTS & box_B1S]
+    masks = torch.stack([part.expand(-1, frames, -1) for part in parts])
+    is_masked_BTS = masks.gather(0, kind_B11.expand(-1, frames, tokens).unsqueeze(0)).squeeze(0)
+    is_empty_B11 = ~is_masked_BTS.flatten(1).any(-1)[:, None, None]
+    return torch.where(is_empty_B11, scattered_BTS, is_masked_BTS)
+
+
+def _random_boxes(batch: int, grid: tuple[int, int], generator: torch.Generator | None) -> Tensor:
+    """Return rectangles of a third to three quarters of each side, (B, 1, S)."""
+    inside = []
+    for size in grid:
+        length = (size * (0.33 + 0.42 * torch.rand(batch, 1, generator=generator))).round().clamp_min(1)
+        first = (torch.rand(batch, 1, generator=generator) * (size - length + 1)).floor()
+        cells = torch.arange(size)
+        inside.append((cells >= first) & (cells < first + length))
+    rows, columns = inside
+    return (rows.unsqueeze(-1) & columns.unsqueeze(1)).flatten(1).unsqueeze(1)
 
 
 def _cosine_rates(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:

@@ -59,13 +59,13 @@ def trainable_world_model(name_or_path: str | Path, config: WorldModelConfig) ->
 
 
 def load_tokenizer(name_or_path: str | Path = "drive-tiny", *, device: str = "cpu") -> VQGAN:
-    """Load a tokenizer, in float32, from a tokenizer's or a world model's checkpoint.
+    """Load a tokenizer, in float32, from a tokenizer's, a world model's or a video model's checkpoint.
 
     Raises:
         InputError: as :func:`load_world_model`.
     """
     checkpoint = read_checkpoint(resolve_weights(name_or_path))
-    if checkpoint.kind == "world-model":
+    if checkpoint.kind in ("world-model", "video-model"):
         checkpoint = _tokenizer_of(checkpoint)
     elif checkpoint.kind != "tokenizer":
         raise InputError(

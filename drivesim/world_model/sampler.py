@@ -5,6 +5,7 @@ Letters: `B` batch, `S` tokens to fill, `K` codebook size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -30,13 +31,18 @@ class SamplerConfig:
     temperature: float = 0.0  # 0 takes the most probable token
     temperature_rise: int = 0  # imagined frames over which the temperature rises from 0 to its value
     order: UnmaskOrder = UnmaskOrder.CONFIDENCE
+    choice_temperature: float = 0.0  # noise on which tokens are fixed by confidence, falling to 0 (MaskGIT)
 
     def __post_init__(self) -> None:
         """Refuse values without a meaning."""
         if self.num_decode_steps < 1:
             raise ValueError(f"sampler.num_decode_steps must be at least 1, got {self.num_decode_steps}")
-        if not self.temperature >= 0:
-            raise ValueError(f"sampler.temperature must be >= 0, got {self.temperature}")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError(f"sampler.temperature must be >= 0 and finite, got {self.temperature}")
+        if not 0 <= self.choice_temperature < math.inf:
+            raise ValueError(
+                f"sampler.choice_temperature must be >= 0 and finite, got {self.choice_temperature}"
+            )
         if self.temperature_rise < 0:
             raise ValueError(f"sampler.temperature_rise must be >= 0, got {self.temperature_rise}")
 
@@ -74,6 +80,8 @@ def fill_in(
     is_masked_BS: Tensor,
     config: SamplerConfig,
     generator: torch.Generator | None = None,
+    *,
+    on_round: Callable[[int], None] | None = None,
 ) -> Sampled:
     """Fill the hidden tokens in ``config.num_decode_steps`` rounds; the caller's tensors are not written.
 
@@ -83,6 +91,7 @@ def fill_in(
         is_masked_BS: the same number of hidden tokens in every row.
         config: rounds, temperature and order.
         generator: source of all randomness.
+        on_round: called with the number of finished rounds.
     """
     token_ids_BS, is_masked_BS = token_ids_BS.clone(), is_masked_BS.clone()
     counts = is_masked_BS.sum(-1)
@@ -96,32 +105,33 @@ def fill_in(
         drawn_BS = draw_tokens(logits_BSK, config.temperature, generator)
         chosen = logits_BSK.gather(-1, drawn_BS.unsqueeze(-1)).squeeze(-1)
         probability_BS = (chosen - logits_BSK.logsumexp(-1)).exp()
+        score_BS = _scores(probability_BS, config, generator, share_left=1 - (round_index + 1) / num_rounds)
         keep = num_masked_after(round_index, num_rounds, num_hidden)
-        is_fixed_BS = _fixed_now(
-            probability_BS, is_masked_BS, num_kept_hidden=keep, config=config, generator=generator
-        )
+        is_fixed_BS = _fixed_now(score_BS, is_masked_BS, num_kept_hidden=keep)
         token_ids_BS = torch.where(is_fixed_BS, drawn_BS, token_ids_BS)
         confidence_BS = torch.where(is_fixed_BS, probability_BS, confidence_BS)
         is_masked_BS = is_masked_BS & ~is_fixed_BS
+        if on_round is not None:
+            on_round(round_index + 1)
     return Sampled(token_ids_BS=token_ids_BS, confidence_BS=confidence_BS)
 
 
-def _fixed_now(
-    probability_BS: Tensor,
-    is_masked_BS: Tensor,
-    *,
-    num_kept_hidden: int,
-    config: SamplerConfig,
-    generator: torch.Generator | None,
+def _scores(
+    probability_BS: Tensor, config: SamplerConfig, generator: torch.Generator | None, *, share_left: float
 ) -> Tensor:
-    """Return which hidden tokens this round fixes: all but the ``num_kept_hidden`` of lowest score."""
+    """Return what decides who is fixed first: highest first; ``share_left`` of the rounds are still to come."""
+    if config.order is UnmaskOrder.CONFIDENCE and config.choice_temperature == 0:
+        return probability_BS
+    device = generator.device if generator else None
+    noise = torch.rand(probability_BS.shape, generator=generator, device=device).to(probability_BS.device)
     if config.order is UnmaskOrder.RANDOM:
-        noise = torch.rand(
-            probability_BS.shape, generator=generator, device=generator.device if generator else None
-        )
-        score_BS = noise.to(probability_BS.device)
-    else:
-        score_BS = probability_BS
+        return noise
+    gumbel = -torch.log(-torch.log(noise.clamp(1e-9, 1 - 1e-7)))
+    return probability_BS.clamp_min(1e-20).log() + config.choice_temperature * share_left * gumbel
+
+
+def _fixed_now(score_BS: Tensor, is_masked_BS: Tensor, *, num_kept_hidden: int) -> Tensor:
+    """Return which hidden tokens this round fixes: all but the ``num_kept_hidden`` of lowest score."""
     score_BS = score_BS.masked_fill(~is_masked_BS, float("inf"))
     rank_BS = score_BS.argsort(dim=-1, stable=True).argsort(dim=-1)
     return is_masked_BS & (rank_BS >= num_kept_hidden)

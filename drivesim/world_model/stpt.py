@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from drivesim.tokenizer.quantizer import Quantizer
-from drivesim.world_model.attention import PatchAttention, PromptAttention
+from drivesim.world_model.attention import ImageAttention, PatchAttention, PromptAttention
 from drivesim.world_model.token_embedding import TokenEmbedding, TokenHead
 
 NUM_CONV_PAST = 2  # earlier frames that the frame-causal 3D convolution sees
@@ -39,6 +39,10 @@ class STPTConfig:
     patch_stride: int = 2
     window: int = 6  # frames that attention sees in frame-causal mode, the newest included
     is_frame_causal: bool = True
+    has_frame_attention: bool = (
+        False  # attention within each frame as well, across its patches; the paper has none
+    )
+    image_attention: ImageAttention = ImageAttention.BLOCK_DIAGONAL
     guide_dim: int = 0  # numbers per token that tell what motion compensation expects; set by the world model
 
     def __post_init__(self) -> None:
@@ -102,6 +106,10 @@ class STPTLayer(nn.Module):
         self.conv_low = nn.Linear(dim, config.conv_dim, bias=False)
         self.conv = nn.Conv2d((NUM_CONV_PAST + 1) * config.conv_dim, dim, 3, padding=1)
         self.attention = PatchAttention(dim, config.num_heads, grid=grid, stride=config.patch_stride)
+        self.image_attention = config.image_attention
+        self.frame_attention: PatchAttention | None = None
+        if config.has_frame_attention:
+            self.frame_attention = PatchAttention(dim, config.num_heads, grid=grid, stride=1)
         self.prompt_attention = PromptAttention(dim, config.num_heads)
         hidden = int(dim * config.mlp_ratio)
         self.mlp = nn.Sequential(
@@ -128,20 +136,22 @@ class STPTLayer(nn.Module):
         )
 
     def finished(self, x_FSC: Tensor, prompt_FLC: Tensor, is_given_FL: Tensor | None) -> Tensor:
-        """Apply cross-attention to the prompt and the MLP."""
+        """Apply attention within the frame, where there is one, cross-attention to the prompt and the MLP."""
+        if self.frame_attention is not None:
+            x_FSC = x_FSC + self.frame_attention.within_frames(x_FSC)
         x_FSC = x_FSC + self.prompt_attention(x_FSC, prompt_FLC, is_given_FL)
         result: Tensor = x_FSC + self.mlp(x_FSC)
         return result
 
     def full(self, x_BTSC: Tensor, prompt_FLC: Tensor, is_given_FL: Tensor | None) -> Tensor:
-        """Both directions in time, over a clip (B, T, S, C)."""
+        """Both directions in time, over a clip (B, T, S, C); clips never mix, and an image is a clip of one frame."""
         batch, frames = x_BTSC.shape[:2]
         low = rearrange(self.low(rearrange(x_BTSC, "b t s c -> (b t) s c")), "(b t) r s -> b t r s", b=batch)
         padded = functional.pad(low, (0, 0, 0, 0, 1, 1))
         stacked = torch.stack([padded[:, k : k + frames] for k in range(3)], dim=2)
         conv = self.convolved(rearrange(stacked, "b t k r s -> (b t) k r s"))
         x_BTSC = x_BTSC + rearrange(conv, "(b t) s c -> b t s c", b=batch)
-        x_BTSC = x_BTSC + self.attention.over_clip(x_BTSC)
+        x_BTSC = x_BTSC + self.attention.over_clip(x_BTSC, images=self.image_attention)
         x_FSC = self.finished(rearrange(x_BTSC, "b t s c -> (b t) s c"), prompt_FLC, is_given_FL)
         return rearrange(x_FSC, "(b t) s c -> b t s c", b=batch)
 
@@ -257,14 +267,31 @@ class STPT(nn.Module):
         is_given_BTL: Tensor | None = None,
     ) -> Tensor:
         """Full mode: return logits (B, T, S, K); the ids of masked tokens are not read."""
+        features_BTSC = self.features(
+            token_ids_BTS, is_masked_BTS, prompt_BTLC, guide_BTSG=guide_BTSG, is_given_BTL=is_given_BTL
+        )
+        logits: Tensor = self.head(features_BTSC, guide_BTSG)
+        return logits
+
+    def features(
+        self,
+        token_ids_BTS: Tensor,
+        is_masked_BTS: Tensor,
+        prompt_BTLC: Tensor,
+        *,
+        guide_BTSG: Tensor | None = None,
+        is_given_BTL: Tensor | None = None,
+    ) -> Tensor:
+        """Full mode: return what :attr:`head` reads, (B, T, S, C)."""
         self._expect(is_causal=False)
         x_BTSC = self.embedding(token_ids_BTS, is_masked_BTS, guide_BTSG)
+        if torch.is_autocast_enabled(x_BTSC.device.type):
+            x_BTSC = x_BTSC.to(torch.get_autocast_dtype(x_BTSC.device.type))  # a fifth faster than float32
         prompt_FLC = prompt_BTLC.flatten(0, 1)
         is_given_FL = None if is_given_BTL is None else is_given_BTL.flatten(0, 1)
         for layer in self.layers:
             x_BTSC = layer.full(x_BTSC, prompt_FLC, is_given_FL)  # type: ignore[operator]
-        logits: Tensor = self.head(x_BTSC, guide_BTSG)
-        return logits
+        return x_BTSC
 
     def hidden_stream(
         self,

@@ -1,0 +1,173 @@
+"""All of the generation benchmark but its command line: how much is measured, on which cases, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from benchmarks.clip_speed import ClipSpeedConfig
+from benchmarks.generation_cases import (
+    CameraCase,
+    FlipCase,
+    InpaintingCase,
+    PromptCase,
+    camera_cases,
+    flip_cases,
+    inpainting_cases,
+    prompt_cases,
+)
+from benchmarks.generation_figures import (
+    Flip,
+    Sweep,
+    add_camera_rows,
+    add_ceiling_rows,
+    add_flip_rows,
+    add_prompt_rows,
+    add_sweep_rows,
+    make_flips,
+    make_prompts,
+    sweep,
+)
+from benchmarks.generation_inpainting import Inpainting, add_inpainting_rows, make_inpaintings
+from benchmarks.generation_studio import Made, Studio
+from benchmarks.report import Report
+from drivesim.errors import InputError
+from drivesim.general_world.sampling import Split
+
+ROUNDS = (1, 2, 4, 6, 10, 16, 30)
+GUIDANCE = (0.0, 1.0, 2.0, 4.0, 8.0)
+
+
+@dataclass(kw_only=True, slots=True)
+class Extent:
+    """How much is measured; 0 leaves a part out."""
+
+    num_prompts: int = 100  # half of them of held-out combinations
+    num_flips: int = 40  # clips from images: half as many images, each both ways
+    num_inpaintings: int = 8
+    num_camera_prompts: int = 8
+    num_table_prompts: int = 4  # of the tables of rounds and guidance
+    has_guidance_table: bool = True
+    speed: ClipSpeedConfig = field(default_factory=ClipSpeedConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number of clips."""
+        if self.num_prompts < 2 or self.num_prompts % 2:
+            raise InputError(
+                f"--num-prompts must be an even number from 2 on, half seen and half held out, got {self.num_prompts}"
+            )
+        if self.num_flips < 0 or self.num_flips % 2:
+            raise InputError(
+                f"--num-flips must be 0 or an even number, two clips per image, got {self.num_flips}"
+            )
+        if min(self.num_inpaintings, self.num_camera_prompts, self.num_table_prompts) < 0:
+            raise InputError(
+                "--num-inpaintings, --num-camera-prompts and --num-table-prompts must not be negative"
+            )
+        if self.num_table_prompts > self.num_prompts:
+            raise InputError(
+                f"--num-table-prompts {self.num_table_prompts} are taken from the prompts, of which there are "
+                f"{self.num_prompts}; ask for fewer or raise --num-prompts"
+            )
+
+    @property
+    def num_seeds(self) -> int:
+        """Return how many seeds the cases take."""
+        return self.num_prompts + self.num_flips // 2 + self.num_inpaintings + self.num_camera_prompts
+
+
+FULL = Extent()
+QUICK = Extent(
+    num_prompts=12,
+    num_flips=6,
+    num_inpaintings=2,
+    num_camera_prompts=0,
+    num_table_prompts=1,
+    has_guidance_table=False,
+    speed=ClipSpeedConfig(diffusion_steps=6, num_places=3),
+)
+
+
+@dataclass(kw_only=True, slots=True)
+class Measured:
+    """Figures, and the clips that they were read from."""
+
+    report: Report
+    cases: list[PromptCase]
+    made: list[Made]
+    flips: list[Flip]
+    inpaintings: list[Inpainting]
+    sweeps: list[Sweep]
+
+
+@dataclass(kw_only=True, slots=True)
+class Cases:
+    """What is asked for, each with a seed of its own."""
+
+    prompts: list[PromptCase]  # seen combinations, then as many held-out ones
+    flips: list[FlipCase]
+    inpaintings: list[InpaintingCase]
+    cameras: list[CameraCase]
+
+
+def draw_cases(extent: Extent, *, first_seed: int, height_px: int, width_px: int) -> Cases:
+    """Draw all cases for clips of one size."""
+    half, num_images = extent.num_prompts // 2, extent.num_flips // 2
+    counts = (half, half, num_images, extent.num_inpaintings)
+    seen, held_out, flips, inpaintings, cameras = accumulate(counts, initial=first_seed)
+    return Cases(
+        prompts=[
+            *prompt_cases(Split.SEEN, half, first_seed=seen),
+            *prompt_cases(Split.HELD_OUT, half, first_seed=held_out),
+        ],
+        flips=flip_cases(num_images, first_seed=flips),
+        inpaintings=inpainting_cases(
+            extent.num_inpaintings, first_seed=inpaintings, height_px=height_px, width_px=width_px
+        ),
+        cameras=camera_cases(extent.num_camera_prompts, first_seed=cameras),
+    )
+
+
+def measure(studio: Studio, extent: Extent, *, first_seed: int) -> Measured:
+    """Make and read everything but the times of other decoders."""
+    report = Report(title="generation")
+    cases = draw_cases(extent, first_seed=first_seed, height_px=studio.height_px, width_px=studio.width_px)
+    made = make_prompts(studio, cases.prompts)
+    add_prompt_rows(report, cases.prompts, made)
+    add_ceiling_rows(report, studio, cases.prompts)
+    flips = make_flips(studio, cases.flips)
+    if flips:
+        add_flip_rows(report, flips)
+    inpaintings = make_inpaintings(studio, cases.inpaintings)
+    if inpaintings:
+        add_inpainting_rows(report, inpaintings)
+    if cases.cameras:
+        add_camera_rows(report, studio, cases.cameras)
+    sweeps = measure_sweeps(studio, extent, cases.prompts, made)
+    for result in sweeps:
+        add_sweep_rows(report, result)
+    return Measured(
+        report=report, cases=cases.prompts, made=made, flips=flips, inpaintings=inpaintings, sweeps=sweeps
+    )
+
+
+def measure_sweeps(
+    studio: Studio, extent: Extent, cases: Sequence[PromptCase], made: Sequence[Made]
+) -> list[Sweep]:
+    """Make a few prompts of both splits with other rounds and other guidance; the studio's own are not made again."""
+    count = extent.num_table_prompts
+    if not count:
+        return []
+    half = len(cases) // 2
+    chosen = [*range((count + 1) // 2), *range(half, half + count // 2)]
+    subset, finished = [cases[i] for i in chosen], [made[i] for i in chosen]
+    sampler, guidance = studio.config.sampler, studio.config.guidance
+    assert sampler is not None
+    assert guidance is not None
+    by_rounds = {float(rounds): studio.with_rounds(rounds) for rounds in ROUNDS}
+    sweeps = [sweep("rounds", subset, by_rounds, {float(sampler.num_decode_steps): finished})]
+    if extent.has_guidance_table:
+        by_scale = {scale: studio.with_guidance(scale) for scale in GUIDANCE}
+        sweeps.append(sweep("guidance", subset, by_scale, {guidance.scale: finished}))
+    return sweeps

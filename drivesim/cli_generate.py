@@ -1,0 +1,214 @@
+"""The command line of generating: parse, call, print. Everything heavy is imported inside what needs it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from drivesim import console
+from drivesim.errors import InputError
+from drivesim.generate_flags import (
+    ActionFlags,
+    DrawFlags,
+    ImageFlags,
+    InpaintFlags,
+    PredictFlags,
+    PromptFlags,
+    StylizeFlags,
+    TextFlags,
+    with_flags,
+)
+
+if TYPE_CHECKING:
+    from drivesim.generate import GenerateConfig, Generated
+    from drivesim.generate_weights import WeightsFacts
+    from drivesim.scene.types import Camera
+    from drivesim.world_model.long_clips import Clip
+    from drivesim.world_model.video_model import VideoModel, VideoModelConfig
+    from drivesim.world_model.world_model import WorldModelConfig
+
+app = typer.Typer(
+    help="Make clips and pictures with a general world model, or drive on from a picture with a driving one.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+@with_flags
+def text(flags: TextFlags) -> None:
+    """Draw a clip, or with --frames 1 a picture, from a text alone."""
+    from drivesim.generate import num_rounds, text_to_video
+
+    model, run = _video_run("text", flags)
+    length = flags.frames or model.config.num_frames
+    run.draw(
+        lambda config: text_to_video(model, flags.prompt, config),
+        num_rounds(model, run.config, num_given=0, num_frames=length),
+    )
+
+
+@app.command()
+@with_flags
+def image(flags: ImageFlags) -> None:
+    """Go on from a picture, as a text says."""
+    model, run = _video_run("image", flags)
+    _predict(model, run, _frames(model.config, image=flags.image))
+
+
+@app.command()
+@with_flags
+def predict(flags: PredictFlags) -> None:
+    """Go on from a video, as a text says."""
+    model, run = _video_run("predict", flags)
+    _predict(model, run, _frames(model.config, video=flags.video, count=flags.given))
+
+
+@app.command()
+@with_flags
+def inpaint(flags: InpaintFlags) -> None:
+    """Draw a part of a picture or video anew, as a text says."""
+    from drivesim import generate
+    from drivesim.generate_files import read_mask
+
+    model, run = _video_run("inpaint", flags)
+    frames = _frames(model.config, image=flags.image, video=flags.video, count=flags.frames)
+    mask = read_mask(flags.mask, frames.shape[:3])
+    run.draw(
+        lambda config: generate.inpaint(model, frames, mask, flags.prompt, config),
+        generate.num_rounds(model, run.config, num_given=0, num_frames=len(frames)),
+    )
+
+
+@app.command()
+@with_flags
+def stylize(flags: StylizeFlags) -> None:
+    """Draw a share of a picture or video anew, in the style that a text names."""
+    from drivesim import generate
+
+    model, run = _video_run("stylize", flags)
+    frames = _frames(model.config, image=flags.image, video=flags.video, count=flags.frames)
+    run.draw(
+        lambda config: generate.stylize(model, frames, flags.prompt, strength=flags.strength, config=config),
+        generate.num_rounds(model, run.config, num_given=0, num_frames=len(frames)),
+    )
+
+
+@app.command()
+@with_flags
+def action(flags: ActionFlags) -> None:
+    """Drive on from a scene, picture or video with driving weights."""
+    from drivesim.generate import action_to_video
+    from drivesim.generate_actions import actions_of
+    from drivesim.generate_settings import check_ranges, config_of
+    from drivesim.generate_weights import open_drive_weights
+
+    started_s = _checked(flags)
+    actions = actions_of(flags.actions, flags.steering, flags.speed, flags.steps)
+    check_ranges({"steps": len(actions)})
+    if flags.actions is None:  # so that the record holds what was left out
+        steering, speed = actions[0].tolist()
+        flags = replace(flags, steering=steering, speed=speed, steps=len(actions))
+    model, weights = open_drive_weights(flags.weights, flags.device)
+    config = config_of(asdict(flags), model.config.sampler)
+    run = _Run(task="action", flags=flags, weights=weights, config=config, started_s=started_s)
+    frames, camera = _start_of(flags, model.config)
+    run.draw(
+        lambda config: action_to_video(model, frames, actions, camera=camera, config=config),
+        len(actions) * flags.samples,
+    )
+
+
+# ------------------------------------------------------------------------------------------ what they share
+
+
+@dataclass(kw_only=True, slots=True)
+class _Run:
+    """A command that may begin to draw."""
+
+    task: str
+    flags: DrawFlags
+    weights: WeightsFacts
+    config: GenerateConfig
+    started_s: float
+
+    def draw(self, draw: Callable[[GenerateConfig], Generated], num_rounds: int) -> None:
+        """Draw under a progress bar, write the files, and say where they are."""
+        from drivesim.generate_files import write_generated
+        from drivesim.generate_settings import record_of
+
+        with console.progress_bar("drawing", num_rounds) as bar:
+            result = draw(replace(self.config, on_round=bar.update))
+        seconds = time.monotonic() - self.started_s
+        record = record_of(self.task, asdict(self.flags), self.config, self.weights, seconds=seconds)
+        files = write_generated(result, self.flags.out, record)
+        console.say(f"{', '.join(map(str, files))}: drawn in {seconds:.1f} s")
+
+
+def _checked(flags: DrawFlags) -> float:
+    """Refuse what can be refused before anything is read; return the time."""
+    from drivesim.generate_files import check_out
+    from drivesim.generate_settings import check_ranges
+
+    started_s = time.monotonic()
+    check_ranges(asdict(flags))
+    check_out(flags.out)
+    return started_s
+
+
+def _video_run(task: str, flags: PromptFlags) -> tuple[VideoModel, _Run]:
+    from drivesim.generate_settings import config_of
+    from drivesim.generate_weights import open_video_weights
+
+    started_s = _checked(flags)
+    model, weights = open_video_weights(flags.weights, flags.device)
+    config = config_of(asdict(flags), model.config.sampler, model.config.guidance)
+    model.prompt_encoder.prepared([flags.prompt, flags.negative])  # refuses what it cannot read
+    return model, _Run(task=task, flags=flags, weights=weights, config=config, started_s=started_s)
+
+
+def _predict(model: VideoModel, run: _Run, frames: Clip) -> None:
+    from drivesim import generate
+
+    assert isinstance(run.flags, PromptFlags)
+    prompt, given = run.flags.prompt, len(frames)
+    length = generate.predicted_length(model, run.config, num_given=given)
+    run.draw(
+        lambda config: generate.predict(model, frames, prompt, config),
+        generate.num_rounds(model, run.config, num_given=given, num_frames=length),
+    )
+
+
+def _start_of(flags: ActionFlags, weights: WorldModelConfig) -> tuple[Clip, Camera | None]:
+    """Return the frames that a drive begins with, and their camera if it is known."""
+    from drivesim.generate_files import read_scene
+
+    if flags.scene is None:
+        return _frames(weights, image=flags.image, video=flags.video, count=flags.given), None
+    if flags.image is not None or flags.video is not None or flags.given is not None:
+        raise InputError(
+            f"--scene {flags.scene} says where the drive begins; leave out --image, --video and --given"
+        )
+    return read_scene(flags.scene, (weights.vqgan.height_px, weights.vqgan.width_px), rate_hz=weights.rate_hz)
+
+
+def _frames(
+    weights: VideoModelConfig | WorldModelConfig,
+    *,
+    image: Path | None = None,
+    video: Path | None = None,
+    count: int | None = None,
+) -> Clip:
+    from drivesim.generate_files import read_clip, read_still
+
+    size = weights.vqgan.height_px, weights.vqgan.width_px
+    if image is not None and video is None and (count or 1) == 1:
+        return read_still(image, size)
+    if video is None or image is not None:
+        raise InputError("give either --image, which is one frame, or --video")
+    return read_clip(video, size, rate_hz=weights.rate_hz, num_frames=count)

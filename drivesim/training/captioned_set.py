@@ -1,0 +1,161 @@
+"""Captioned clips and images of one size as memory-mapped arrays, made once and read by training.
+
+A set is a folder: ``clips.npy`` (N, T, H, W, 3), ``images.npy`` (M, H, W, 3), ``twist.npy`` (N, T, 2) with NaN where
+a clip has no actions, and ``set.json`` with facts and captions. Where its content comes from: see
+``captioned_makers.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivesim.errors import InputError
+from drivesim.files import atomic_folder, reserve_space
+
+Captions = list[list[str]]
+"""For every item the wordings there are of its caption."""
+
+
+@dataclass(kw_only=True, slots=True)
+class CaptionedItem:
+    """One clip or image with its captions."""
+
+    frames: NDArray[np.uint8]  # (T, H, W, 3); an image has T = 1
+    captions: list[str]
+    frame_captions: list[str]  # of a single frame of a clip: what can be said of it without its motion
+    twist: NDArray[np.float32] | None = None  # (T, 2) speed and yaw rate into each frame
+
+
+@dataclass(kw_only=True, slots=True)
+class CaptionedSet:
+    """Captioned clips and images; the arrays are memory-mapped and must not be written."""
+
+    clips: NDArray[np.uint8]  # (N, T, H, W, 3)
+    images: NDArray[np.uint8]  # (M, H, W, 3)
+    twist: NDArray[np.float32]  # (N, T, 2); NaN without actions
+    clip_captions: Captions
+    frame_captions: Captions
+    image_captions: Captions
+    facts: dict[str, Any]
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path) -> CaptionedSet:
+        """Open a set written by :func:`write_set`.
+
+        Raises:
+            InputError: the folder is missing or is not such a set.
+        """
+        try:
+            content = json.loads((path / "set.json").read_text(encoding="utf-8"))
+            return cls(
+                clips=_mapped(path / "clips.npy"),
+                images=_mapped(path / "images.npy"),
+                twist=np.load(path / "twist.npy"),
+                clip_captions=content["clip_captions"],
+                frame_captions=content["frame_captions"],
+                image_captions=content["image_captions"],
+                facts=content["facts"],
+                path=path,
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"{path} holds no captioned clips ({error}); remove it so that it is made anew"
+            ) from error
+
+    @property
+    def frames(self) -> NDArray[np.uint8]:
+        """Return the clips, as the tokenizer's training wants them."""
+        return self.clips
+
+    @property
+    def frames_per_clip(self) -> int:
+        """Return the frames of each clip."""
+        return int(self.clips.shape[1])
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.clips)
+
+    def per_step(self, *, start_step: int, seed: int, rank: int, world_size: int) -> Iterator[CaptionedSet]:
+        """Yield this set for every step."""
+        del start_step, seed, rank, world_size
+        return repeat(self)
+
+
+def write_set(
+    path: Path,
+    items: Iterator[CaptionedItem],
+    *,
+    num_clips: int,
+    num_images: int,
+    clip_shape: tuple[int, int, int],
+    facts: dict[str, Any],
+    on_progress: Callable[[int], None] | None = None,
+) -> CaptionedSet:
+    """Write items into the new folder ``path``, which appears under its name only when all are in it.
+
+    Args:
+        path: new folder.
+        items: as many clips and images as are announced, in any order.
+        num_clips: N.
+        num_images: M.
+        clip_shape: T, H, W.
+        facts: what the set is made of; compared when it is opened again.
+        on_progress: called with the number of finished items.
+
+    Raises:
+        OSError: the disk has no room.
+    """
+    with atomic_folder(path) as folder:
+        clips = _new_array(folder / "clips.npy", (num_clips, *clip_shape, 3))
+        images = _new_array(folder / "images.npy", (num_images, *clip_shape[1:], 3))
+        twist = np.full((num_clips, clip_shape[0], 2), np.nan, dtype=np.float32)
+        captions: dict[str, Captions] = {"clip_captions": [], "frame_captions": [], "image_captions": []}
+        for done, item in enumerate(items, start=1):
+            if len(item.frames) == 1:
+                images[len(captions["image_captions"])] = item.frames[0]
+                captions["image_captions"].append(item.captions)
+            else:
+                row = len(captions["clip_captions"])
+                clips[row] = item.frames
+                if item.twist is not None:
+                    twist[row] = item.twist
+                captions["clip_captions"].append(item.captions)
+                captions["frame_captions"].append(item.frame_captions)
+            if on_progress is not None:
+                on_progress(done)
+        counts = (len(captions["clip_captions"]), len(captions["image_captions"]))
+        assert counts == (num_clips, num_images), counts
+        for array in (clips, images):
+            if isinstance(array, np.memmap):
+                array.flush()
+        np.save(folder / "twist.npy", twist)
+        (folder / "set.json").write_text(json.dumps(captions | {"facts": facts}), encoding="utf-8")
+    return CaptionedSet.open(path)
+
+
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    """Return a file's array, memory-mapped unless it is empty."""
+    try:
+        return np.load(path, mmap_mode="r")
+    except ValueError:
+        return np.load(path)
+
+
+def _new_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    if 0 in shape:
+        np.save(path, np.empty(shape, dtype=np.uint8))
+        return np.empty(shape, dtype=np.uint8)
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    array.flush()
+    reserve_space(path)
+    return array

@@ -1,0 +1,229 @@
+"""Training of the general world model: clips and images together, as the paper does (WorldDreamer section 4.2).
+
+Images are clips of one frame. Batches of clips and batches of as many frames of images alternate in a stated ratio, so
+that the two never mix. Letters: see ``drivesim/world_model/__init__.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from drivesim.tokenizer.vqgan import to_uint8
+from drivesim.training.captioned_tokens import CaptionedTokens
+from drivesim.training.task import Evaluation
+from drivesim.video import contact_sheet
+from drivesim.world_model.masking import ClipMaskConfig, draw_clip_mask
+from drivesim.world_model.video_model import VideoModel, VideoModelConfig
+
+UNJUDGED = -100
+NUM_SHOWN = 4
+PROMPT_LENGTH_STEP = 8  # prompts of a batch are padded to a multiple: every new shape costs a CPU kernel
+
+
+@dataclass(kw_only=True, slots=True)
+class VideoTrainingConfig:
+    """What training of a video model needs besides the loop's own settings."""
+
+    model: VideoModelConfig = field(default_factory=VideoModelConfig)
+    init: str = "general-tiny"  # weights to begin with: a tokenizer, or a video model to go on with
+    image_share: float = 0.5  # of the batches
+    prompt_drop: float = 0.1  # prompts left out, for guidance (section 3.3)
+    label_smoothing: float = 0.0
+    masks: ClipMaskConfig = field(default_factory=ClipMaskConfig)
+    public_tokenizer: str | None = None  # folder of a public VQGAN that stands in for our own
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are no shares."""
+        if not 0 <= self.image_share < 1 or not 0 <= self.prompt_drop <= 1:
+            raise ValueError(
+                f"image_share must lie in [0, 1) and prompt_drop in [0, 1], got {self.image_share} and "
+                f"{self.prompt_drop}"
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
+
+
+class VideoModelModule(nn.Module):
+    """The video model with its loss; the tokenizer is frozen."""
+
+    def __init__(self, model: VideoModel, *, label_smoothing: float) -> None:
+        """Freeze the tokenizer."""
+        super().__init__()
+        self.video_model = model
+        self.label_smoothing = label_smoothing
+        tokenizer = model.tokenizer
+        assert isinstance(tokenizer, nn.Module)
+        tokenizer.requires_grad_(False)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return ``loss`` (cross-entropy of the hidden tokens, nats) and ``accuracy``."""
+        target_BTS, is_masked_BTS = batch["token_ids"].long(), batch["is_masked"]
+        prepared = {name: value for name, value in batch.items() if name not in _NO_PROMPT}
+        logits_BTSK = self.video_model(
+            target_BTS, is_masked_BTS, prepared, twist_BTA=batch.get("twist")
+        ).float()
+        targets_BTS = target_BTS.masked_fill(~is_masked_BTS, UNJUDGED)
+        loss = functional.cross_entropy(
+            logits_BTSK.flatten(0, 2),
+            targets_BTS.flatten(),
+            ignore_index=UNJUDGED,
+            label_smoothing=self.label_smoothing,
+        )
+        is_right = (logits_BTSK.detach().argmax(-1) == targets_BTS)[is_masked_BTS]
+        return {"loss": loss, "accuracy": is_right.float().mean()}
+
+
+_NO_PROMPT = ("token_ids", "is_masked", "twist")
+
+
+class VideoModelTask:
+    """Clips and images with one of their captions each; a share of the captions is left out."""
+
+    name = "video-model"
+
+    def __init__(
+        self,
+        config: VideoTrainingConfig,
+        train: CaptionedTokens,
+        validation: CaptionedTokens,
+        model: VideoModel,
+    ) -> None:
+        """Train all of ``model`` but its tokenizer."""
+        self.config, self.train, self.validation = config, train, validation
+        self.encoder, self.grid = model.prompt_encoder, model.tokenizer.grid
+        self.has_actions = model.action_encoder is not None
+        self.model: nn.Module = VideoModelModule(model, label_smoothing=config.label_smoothing)
+
+    def batches(
+        self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
+    ) -> Iterator[dict[str, Tensor]]:
+        """Yield batches of ``batch_size`` clips, or of as many frames of images; batch ``i`` depends on ``i`` alone."""
+        frames = self.train.clips.shape[1]
+        step = start_step
+        while True:
+            rng = np.random.default_rng([seed, step, rank, world_size])
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            if is_image_step(step, self.config.image_share):
+                batch, captions = self._images(batch_size * frames, rng)
+            else:
+                batch, captions = self._clips(batch_size, rng)
+            count, length = batch["token_ids"].shape[:2]
+            is_dropped = rng.random(count) < self.config.prompt_drop
+            texts = ["" if drop else text for text, drop in zip(captions, is_dropped, strict=True)]
+            if self.has_actions:
+                batch["twist"][torch.from_numpy(is_dropped)] = torch.nan
+            batch["is_masked"] = draw_clip_mask(self.config.masks, count, length, self.grid, generator)
+            yield batch | self._prepared(texts)
+            step += 1
+
+    def _prepared(self, texts: list[str]) -> dict[str, Tensor]:
+        prepared = self.encoder.prepared(texts)
+        return {name: _padded(value) for name, value in prepared.items()}
+
+    def _clips(self, count: int, rng: np.random.Generator) -> tuple[dict[str, Tensor], list[str]]:
+        content = self.train.content
+        rows = rng.integers(len(self.train.clips), size=count)
+        batch = {"token_ids": torch.from_numpy(np.array(self.train.clips[rows]))}
+        if self.has_actions:
+            batch["twist"] = torch.from_numpy(content.twist[rows])
+        return batch, [_one_of(content.clip_captions[row], rng) for row in rows]
+
+    def _images(self, count: int, rng: np.random.Generator) -> tuple[dict[str, Tensor], list[str]]:
+        """Draw images of the set and single frames of its clips, as many of the one as there are."""
+        train, content = self.train, self.train.content
+        num_images = len(train.images)
+        rows = rng.integers(num_images + len(train.clips), size=count)
+        times = rng.integers(train.clips.shape[1], size=count)
+        ids, captions = [], []
+        for row, t in zip(rows, times, strict=True):
+            is_image = row < num_images
+            ids.append(train.images[row] if is_image else train.clips[row - num_images, t])
+            wordings = content.image_captions[row] if is_image else content.frame_captions[row - num_images]
+            captions.append(_one_of(wordings, rng))
+        batch = {"token_ids": torch.from_numpy(np.stack(ids)).unsqueeze(1)}
+        if self.has_actions:
+            batch["twist"] = torch.full((count, 1, 2), torch.nan)
+        return batch, captions
+
+    def losses(
+        self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Return the named loss terms of one batch."""
+        del generator  # masks and captions come with the batch
+        terms: dict[str, Tensor] = model(batch)
+        return terms
+
+    def num_frames(self, batch: dict[str, Tensor]) -> int:
+        """Return the frames in a batch."""
+        return batch["token_ids"].shape[0] * batch["token_ids"].shape[1]
+
+    @torch.no_grad()
+    def evaluate(self, model: nn.Module) -> Evaluation:
+        """Return cross-entropies on the validation clips, all hidden, and what the prompt is worth; and a picture."""
+        video_model: VideoModel = model.video_model  # type: ignore[assignment]
+        captions = [wordings[0] for wordings in self.validation.content.clip_captions]
+        own = self._cross_entropy(model, captions)
+        others = self._cross_entropy(model, captions[1:] + captions[:1])
+        metrics = {"loss": own, "prompt_gain_nats": others - own}
+        return Evaluation(metrics=metrics, picture=_drawn(video_model, captions[:NUM_SHOWN], self.validation))
+
+    def _cross_entropy(self, model: nn.Module, captions: list[str], clips_per_batch: int = 8) -> float:
+        """Return the mean over validation clips of which every second token, or all, are hidden."""
+        device = next(model.parameters()).device
+        generator = torch.Generator().manual_seed(0)
+        losses = []
+        for start in range(0, len(captions), clips_per_batch):
+            ids = torch.from_numpy(np.array(self.validation.clips[start : start + clips_per_batch]))
+            share = torch.rand((len(ids), 1, 1), generator=generator).sqrt()
+            batch: dict[str, Any] = {
+                "token_ids": ids,
+                "is_masked": torch.rand(ids.shape, generator=generator) < share.clamp_min(0.5),
+                **self._prepared(captions[start : start + clips_per_batch]),
+            }
+            terms = model({name: value.to(device) for name, value in batch.items()})
+            losses.append(float(terms["loss"]))
+        return math.fsum(losses) / len(losses)
+
+
+def is_image_step(step: int, image_share: float) -> bool:
+    """Tell whether a step takes images: they are spread evenly over the steps."""
+    return math.floor((step + 1) * image_share) > math.floor(step * image_share)
+
+
+def _one_of(wordings: list[str], rng: np.random.Generator) -> str:
+    return wordings[int(rng.integers(len(wordings)))] if wordings else ""
+
+
+def _padded(prompt_BK: Tensor) -> Tensor:
+    """Pad the prompts' second axis with zeros to a multiple of a few."""
+    missing = -prompt_BK.shape[1] % PROMPT_LENGTH_STEP
+    padding = [0, 0] * (prompt_BK.ndim - 2) + [0, missing]
+    return functional.pad(prompt_BK, padding)
+
+
+def _drawn(model: VideoModel, captions: list[str], validation: CaptionedTokens) -> np.ndarray[Any, Any]:
+    """Return clips made from captions alone, every fifth frame, below the true ones."""
+    device = model.device
+    true_BTS = torch.from_numpy(np.array(validation.clips[: len(captions)])).long().to(device)
+    generator = torch.Generator().manual_seed(0)
+    sampled = model.complete(
+        true_BTS, torch.ones_like(true_BTS, dtype=torch.bool), captions, generator=generator
+    )
+    ids = rearrange(sampled.token_ids_BS, "b (t s) -> b t s", t=true_BTS.shape[1])
+    shown = slice(None, None, max(1, true_BTS.shape[1] // 3))
+    rows = []
+    for clip in (true_BTS, ids):
+        frames = model.decode(clip[:, shown])
+        rows.append(to_uint8(rearrange(frames, "b t c h w -> (b t) c h w")).cpu())
+    columns = rows[0].shape[0] // len(captions)
+    pairs = rearrange(torch.stack(rows), "k (b t) h w c -> (b k t) h w c", b=len(captions))
+    return contact_sheet(list(pairs.numpy()), columns)

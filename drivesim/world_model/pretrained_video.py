@@ -1,0 +1,123 @@
+"""Trained video models from checkpoints, and new ones around a tokenizer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from drivesim.checkpoint import (
+    Checkpoint,
+    config_from_json,
+    load_state,
+    read_checkpoint,
+    resolve_weights,
+    save_module,
+    tensor_hash,
+)
+from drivesim.errors import InputError
+from drivesim.world_model.pretrained import fast_dtype, load_tokenizer
+from drivesim.world_model.video_model import VideoModel, VideoModelConfig, with_tokenizer
+
+if TYPE_CHECKING:
+    from drivesim.tokenizer.public_vqgan import PublicVQGAN
+
+KIND = "video-model"
+TOKENIZER_PREFIX = "tokenizer."
+
+
+def load_video_model(
+    name_or_path: str | Path = "general-tiny",
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    public_tokenizer: str | Path | None = None,
+) -> VideoModel:
+    """Load a general world model for generating.
+
+    Args:
+        name_or_path: shipped weights by name, or a file.
+        device: where it runs.
+        dtype: of the weights; by default bfloat16 where the device multiplies it fast, else float32.
+        public_tokenizer: folder of the public VQGAN for weights that were trained on the tokens of one.
+
+    Raises:
+        InputError: unknown weights, damaged, of another kind, of shapes that do not fit their configuration, or trained
+            on another tokenizer.
+    """
+    checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=KIND)
+    model = _model_of(checkpoint, public_tokenizer)
+    return model.to(device=device, dtype=dtype or fast_dtype(device)).eval().requires_grad_(False)
+
+
+def trainable_video_model(
+    name_or_path: str | Path, config: VideoModelConfig, *, public_tokenizer: str | Path | None = None
+) -> VideoModel:
+    """Return a video model in float32 to train on: its own weights, or a new one around a tokenizer.
+
+    Args:
+        name_or_path: shipped weights by name, or a file, of a video model or of a model with a tokenizer; "" for a new
+            one around a public tokenizer.
+        config: sizes of a new model; those of a video model are its own.
+        public_tokenizer: folder of a public VQGAN.
+
+    Raises:
+        InputError: as :func:`load_video_model`.
+    """
+    if public_tokenizer is not None and not str(name_or_path):
+        tokenizer = _public(public_tokenizer, config)
+        return VideoModel(replace(config, public_tokenizer=_hash_of(tokenizer)), tokenizer=tokenizer)
+    checkpoint = read_checkpoint(resolve_weights(name_or_path))
+    if checkpoint.kind == KIND:
+        return _model_of(checkpoint, public_tokenizer)
+    own = load_tokenizer(name_or_path)
+    return VideoModel(with_tokenizer(config, own), tokenizer=own)
+
+
+def save_video_model(model: nn.Module, path: Path, *, facts: dict[str, Any] | None = None) -> None:
+    """Write the video model that a training module holds, with matrices as int8; a public tokenizer is not written."""
+    video_model: VideoModel = model.video_model  # type: ignore[assignment]
+    save_module(
+        video_model,
+        path,
+        kind=KIND,
+        config=video_model.config,
+        facts=facts,
+        dtype=torch.int8,
+        left_out=TOKENIZER_PREFIX if video_model.config.public_tokenizer else None,
+    )
+
+
+def _model_of(checkpoint: Checkpoint, public_tokenizer: str | Path | None) -> VideoModel:
+    config = config_from_json(VideoModelConfig, checkpoint.config)
+    if not config.public_tokenizer:
+        model = VideoModel(config)
+        load_state(model, checkpoint)
+        return model
+    if public_tokenizer is None:
+        raise InputError(
+            f"{checkpoint.path} was trained on the tokens of a public VQGAN; name its folder as public tokenizer"
+        )
+    tokenizer = _public(public_tokenizer, config)
+    if _hash_of(tokenizer) != config.public_tokenizer:
+        raise InputError(
+            f"{public_tokenizer} is not the VQGAN that {checkpoint.path} was trained with; name that one"
+        )
+    model = VideoModel(config, tokenizer=tokenizer)
+    own = {f"{TOKENIZER_PREFIX}{name}": value for name, value in tokenizer.state_dict().items()}
+    load_state(model, replace(checkpoint, tensors=checkpoint.tensors | own))
+    return model
+
+
+def _public(folder: str | Path, config: VideoModelConfig) -> PublicVQGAN:
+    from drivesim.tokenizer.public_vqgan import PublicVQGAN  # diffusers is optional
+
+    height_px, width_px = config.vqgan.height_px, config.vqgan.width_px
+    return PublicVQGAN.load(Path(folder), height_px=height_px, width_px=width_px)
+
+
+def _hash_of(tokenizer: PublicVQGAN) -> str:
+    return tensor_hash({name: value.cpu() for name, value in tokenizer.state_dict().items()})

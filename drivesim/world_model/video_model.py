@@ -1,0 +1,264 @@
+"""VideoModel: whole clips of tokens under text and action prompts, all frames at once (the paper's own mode).
+
+Every task is this one model; tasks differ in what is masked and which prompts are given. Letters: see
+``drivesim/world_model/__init__.py``; `K` prompt tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from drivesim.errors import InputError
+from drivesim.tokenizer.interface import Tokenizer
+from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig
+from drivesim.world_model.conditioning import ActionEncoder
+from drivesim.world_model.prompts import (
+    BytesEncoder,
+    BytesEncoderConfig,
+    PreparedPrompts,
+    PromptEmbedding,
+    PromptEncoder,
+    PromptKind,
+)
+from drivesim.world_model.sampler import Sampled, SamplerConfig, fill_in
+from drivesim.world_model.stpt import STPT, STPTConfig
+
+
+class GuidanceSchedule(Enum):
+    """How guidance goes over the rounds."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"  # from 0 in the first round to its scale in the last (Muse)
+
+
+@dataclass(kw_only=True, slots=True)
+class GuidanceConfig:
+    """Classifier-free guidance (WorldDreamer section 3.3): logits = (1 + scale) conditional - scale unconditional."""
+
+    scale: float = 2.0  # the paper's beta; 0 is no guidance, and costs half
+    schedule: GuidanceSchedule = GuidanceSchedule.CONSTANT
+
+    def __post_init__(self) -> None:
+        """Refuse what is no scale."""
+        if not 0 <= self.scale < 1000:
+            raise ValueError(f"guidance.scale must be a number from 0 on, got {self.scale}")
+
+    def at(self, round_index: int, num_rounds: int) -> float:
+        """Return the scale in a round, the first being 0."""
+        if self.schedule is GuidanceSchedule.CONSTANT or num_rounds == 1:
+            return self.scale
+        return self.scale * round_index / (num_rounds - 1)
+
+
+def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Return g = (1 + b) c - b u (WorldDreamer section 3.3)."""
+    return (1 + scale) * conditional - scale * unconditional
+
+
+@dataclass(kw_only=True, slots=True)
+class VideoModelConfig:
+    """A general world model: tokenizer, prompt encoder and transformer over whole clips."""
+
+    vqgan: VQGANConfig = field(
+        default_factory=lambda: VQGANConfig(channels=[32, 64, 128], fsq_levels=[8, 5, 5, 5])
+    )
+    stpt: STPTConfig = field(
+        default_factory=lambda: STPTConfig(
+            is_frame_causal=False, has_frame_attention=True, conv_dim=32, num_layers=5
+        )
+    )
+    sampler: SamplerConfig = field(
+        default_factory=lambda: SamplerConfig(num_decode_steps=10, temperature=1.0, choice_temperature=2.0)
+    )
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    prompt: PromptKind = PromptKind.BYTES
+    bytes_encoder: BytesEncoderConfig = field(default_factory=BytesEncoderConfig)
+    t5: str = ""  # name or folder of the T5 with prompt=t5; embeddings of t5_dim numbers
+    t5_dim: int = 512
+    t5_max_tokens: int = 64
+    num_action_tokens: int = 0  # prompt tokens per frame made of speed and yaw rate; 0 reads no actions
+    num_frames: int = 16
+    rate_hz: float = 8.0
+    public_tokenizer: str = (
+        ""  # hash of the public VQGAN that stands in for ``vqgan``, of which the size counts
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse models that cannot be built."""
+        if self.num_frames < 1 or self.num_action_tokens < 0 or not self.rate_hz > 0:
+            raise ValueError("a video model needs num_frames >= 1, num_action_tokens >= 0 and rate_hz > 0")
+        if self.stpt.is_frame_causal:
+            raise ValueError("a video model sees all frames at once: set model.stpt.is_frame_causal=false")
+
+
+class VideoModel(nn.Module):
+    """Masked-token model of clips of ``config.num_frames`` frames, or of fewer: an image is a clip of one."""
+
+    def __init__(self, config: VideoModelConfig, *, tokenizer: Tokenizer | None = None) -> None:
+        """Build the model; give a trained ``tokenizer`` to keep it."""
+        super().__init__()
+        self.config = config
+        self.tokenizer: Tokenizer = VQGAN(config.vqgan) if tokenizer is None else tokenizer
+        dim = config.stpt.dim
+        self.stpt = STPT(config.stpt, self.tokenizer.quantizer, self.tokenizer.grid)
+        self.prompt_encoder: PromptEncoder = _prompt_encoder(config)
+        self.action_encoder: ActionEncoder | None = None
+        if config.num_action_tokens:
+            self.action_encoder = ActionEncoder(dim, num_tokens=config.num_action_tokens)
+
+    @property
+    def device(self) -> torch.device:
+        """Return where the transformer is."""
+        return self.stpt.embedding.place_SC.device
+
+    def frame_prompts(
+        self, prepared: PreparedPrompts, num_frames: int, twist_BTA: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return each frame's prompt: tokens (B, T, K, C) and which of them are given (B, T, K).
+
+        Args:
+            prepared: texts, as ``prompt_encoder.prepared`` returns them.
+            num_frames: T.
+            twist_BTA: speed in m/s and yaw rate in rad/s that lead into each frame; NaN where there is no action.
+
+        Raises:
+            InputError: actions for a model that reads none.
+        """
+        text = self.prompt_encoder(prepared).repeated(num_frames)
+        tokens_FKC, is_given_FK = text.tokens_BKC, text.is_given_BK
+        if self.action_encoder is not None:
+            action = self._action_prompt(len(tokens_FKC), twist_BTA)
+            tokens_FKC = torch.cat([tokens_FKC, action.tokens_BKC.to(tokens_FKC.dtype)], dim=1)
+            is_given_FK = torch.cat([is_given_FK, action.is_given_BK], dim=1)
+        elif twist_BTA is not None and not bool(twist_BTA.isnan().all()):
+            raise InputError("these weights read no actions; leave them out or take weights that do")
+        return (
+            rearrange(tokens_FKC, "(b t) k c -> b t k c", t=num_frames),
+            rearrange(is_given_FK, "(b t) k -> b t k", t=num_frames),
+        )
+
+    def _action_prompt(self, count: int, twist_BTA: Tensor | None) -> PromptEmbedding:
+        assert self.action_encoder is not None
+        if twist_BTA is None:
+            twist_BTA = torch.full((count, 1, 2), torch.nan, device=self.device)
+        twist_FA = twist_BTA.flatten(0, 1)
+        tokens_FLC = self.action_encoder(twist_FA.nan_to_num().unsqueeze(1)).squeeze(1)
+        is_given_F = ~twist_FA.isnan().any(-1)
+        return PromptEmbedding(
+            tokens_BKC=tokens_FLC, is_given_BK=is_given_F.unsqueeze(-1).expand(-1, tokens_FLC.shape[1])
+        )
+
+    def forward(
+        self,
+        token_ids_BTS: Tensor,
+        is_masked_BTS: Tensor,
+        prepared: PreparedPrompts,
+        *,
+        twist_BTA: Tensor | None = None,
+    ) -> Tensor:
+        """Return logits (B, T, S, K) of every token; the ids of masked tokens are not read."""
+        tokens_BTKC, is_given_BTK = self.frame_prompts(prepared, token_ids_BTS.shape[1], twist_BTA)
+        logits: Tensor = self.stpt(token_ids_BTS, is_masked_BTS, tokens_BTKC, is_given_BTL=is_given_BTK)
+        return logits
+
+    @torch.no_grad()
+    def complete(  # noqa: PLR0913 one parameter per part of a request
+        self,
+        token_ids_BTS: Tensor,
+        is_masked_BTS: Tensor,
+        prompts: Sequence[str],
+        *,
+        negative_prompt: str = "",
+        twist_BTA: Tensor | None = None,
+        sampler: SamplerConfig | None = None,
+        guidance: GuidanceConfig | None = None,
+        generator: torch.Generator | None = None,
+        on_round: Callable[[int], None] | None = None,
+    ) -> Sampled:
+        """Fill in the hidden tokens of clips; given tokens come back as they are.
+
+        Args:
+            token_ids_BTS: given tokens; hidden entries are not read.
+            is_masked_BTS: which are hidden, as many in every clip.
+            prompts: one text per clip; empty texts are legal.
+            negative_prompt: what guidance leads away from.
+            twist_BTA: actions, see :meth:`frame_prompts`.
+            sampler: rounds, temperature and order; the weights' own if left out.
+            guidance: scale and schedule; the weights' own if left out.
+            generator: source of all randomness.
+            on_round: called with the number of finished rounds.
+
+        Returns:
+            tokens and confidences, (B, T * S) each.
+        """
+        sampler, guidance = sampler or self.config.sampler, guidance or self.config.guidance
+        frames = token_ids_BTS.shape[1]
+        is_one_prompt = twist_BTA is None and all(text == negative_prompt for text in prompts)
+        is_guided = guidance.scale > 0 and not is_one_prompt  # nothing leads away from the same prompt
+        texts = [*prompts, *([negative_prompt] * len(prompts) if is_guided else [])]
+        prepared = {
+            name: value.to(self.device) for name, value in self.prompt_encoder.prepared(texts).items()
+        }
+        actions = None
+        if twist_BTA is not None:
+            actions = (
+                torch.cat([twist_BTA, torch.full_like(twist_BTA, torch.nan)]) if is_guided else twist_BTA
+            )
+        tokens_BTKC, is_given_BTK = self.frame_prompts(prepared, frames, actions)
+        num_rounds = min(sampler.num_decode_steps, max(int(is_masked_BTS[0].sum()), 1))
+        scales = iter([guidance.at(index, num_rounds) for index in range(num_rounds)])
+
+        def logits_of(token_ids_BS: Tensor, is_masked_BS: Tensor) -> Tensor:
+            ids, is_masked = (
+                rearrange(x, "b (t s) -> b t s", t=frames) for x in (token_ids_BS, is_masked_BS)
+            )
+            if is_guided:
+                ids, is_masked = ids.repeat(2, 1, 1), is_masked.repeat(2, 1, 1)
+            logits = self.stpt(ids, is_masked, tokens_BTKC, is_given_BTL=is_given_BTK).float()
+            logits = rearrange(logits, "b t s k -> b (t s) k")
+            if not is_guided:
+                return logits
+            conditional, unconditional = logits.chunk(2)
+            return guided(conditional, unconditional, next(scales))
+
+        return fill_in(
+            logits_of,
+            rearrange(token_ids_BTS, "b t s -> b (t s)"),
+            rearrange(is_masked_BTS, "b t s -> b (t s)"),
+            sampler,
+            generator,
+            on_round=on_round,
+        )
+
+    @torch.no_grad()
+    def encode(self, frames_BTCHW: Tensor) -> Tensor:
+        """Return the tokens (B, T, S) of clips in [-1, 1]."""
+        flat = self.tokenizer.encode(rearrange(frames_BTCHW, "b t c h w -> (b t) c h w"))
+        return rearrange(flat, "(b t) s -> b t s", b=len(frames_BTCHW))
+
+    @torch.no_grad()
+    def decode(self, token_ids_BTS: Tensor) -> Tensor:
+        """Return the frames (B, T, 3, H, W) in [-1, 1] of tokens."""
+        flat = self.tokenizer.decode(rearrange(token_ids_BTS, "b t s -> (b t) s"))
+        return rearrange(flat, "(b t) c h w -> b t c h w", b=len(token_ids_BTS))
+
+
+def _prompt_encoder(config: VideoModelConfig) -> PromptEncoder:
+    if config.prompt is PromptKind.BYTES:
+        return BytesEncoder(config.bytes_encoder, config.stpt.dim)
+    from drivesim.world_model.t5_prompts import T5Prompts  # transformers is optional
+
+    return T5Prompts(
+        config.t5, embedding_dim=config.t5_dim, max_tokens=config.t5_max_tokens, dim=config.stpt.dim
+    )
+
+
+def with_tokenizer(config: VideoModelConfig, tokenizer: VQGAN) -> VideoModelConfig:
+    """Return the configuration of a model around this tokenizer."""
+    return replace(config, vqgan=tokenizer.config)

@@ -1,0 +1,112 @@
+"""The paper's own preset: its size, a forward pass and a training step in reduced depth, and its two stages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from drivesim.config import load_config
+from drivesim.presets import model_summaries
+from drivesim.training.captioned_makers import GeneralDataConfig
+from drivesim.training.video_model import VideoModelModule
+from drivesim.world_model.attention import ImageAttention
+from drivesim.world_model.masking import draw_clip_mask
+from drivesim.world_model.prompts import PromptKind
+from drivesim.world_model.video_model import VideoModel
+
+FRAMES = 2
+
+
+@pytest.fixture(scope="module")
+def stages():
+    return [load_config("train", [f"experiment=paper_stage{stage}"]) for stage in (1, 2)]
+
+
+def test_sizes_are_the_papers(stages):
+    first, second = stages
+    assert (first.training.num_train_steps, first.training.batch_size * first.training.devices) == (
+        2_000_000,
+        64,
+    )
+    assert (second.training.num_train_steps, second.training.batch_size * second.training.devices) == (
+        20_000,
+        32,
+    )
+    assert (first.video_model.model.num_frames, second.video_model.model.num_frames) == (16, 24)
+    for stage, size in ((first, (256, 256)), (second, (192, 320))):
+        model = stage.video_model.model
+        assert (model.vqgan.height_px, model.vqgan.width_px) == size
+        assert (stage.general.height_px, stage.general.width_px) == size
+        assert stage.general.frames_per_clip == model.num_frames
+        assert replace(stage.tokenizer.vqgan, fsq_levels=model.vqgan.fsq_levels) == model.vqgan
+        assert model.prompt is PromptKind.T5
+        assert stage.video_model.prompt_drop == 0.1
+        assert stage.video_model.masks.tube == 1.0
+        assert model.stpt.image_attention is ImageAttention.IDENTITY
+        assert (model.stpt.patch_stride, model.num_action_tokens, model.sampler.num_decode_steps) == (
+            2,
+            1,
+            10,
+        )
+
+
+def test_it_has_a_billion_parameters():
+    paper = next(summary for summary in model_summaries() if summary.name == "paper")
+    assert 0.9e9 < paper.num_parameters < 1.1e9
+    assert (paper.tokens_per_frame, paper.codes) == (240, 8192)
+
+
+@pytest.fixture(scope="module")
+def shallow(stages):
+    """The preset with one layer and a narrow tokenizer, which takes no part here."""
+    config = stages[1].video_model.model
+    vqgan = replace(config.vqgan, channels=[8, 8, 16], num_res_blocks=[1, 1, 1])
+    torch.manual_seed(0)
+    return VideoModel(replace(config, stpt=replace(config.stpt, num_layers=1), vqgan=vqgan))
+
+
+def test_a_training_step_in_reduced_depth(shallow, stages):
+    module = VideoModelModule(shallow, label_smoothing=0.0)
+    generator = torch.Generator().manual_seed(0)
+    masks = draw_clip_mask(stages[1].video_model.masks, 1, FRAMES, (12, 20), generator)
+    assert torch.equal(masks[:, 0], masks[:, 1])
+    batch = {
+        "token_ids": torch.randint(8192, (1, FRAMES, 240), generator=generator),
+        "is_masked": masks,
+        "twist": torch.tensor([[[8.0, 0.1], [8.0, 0.1]]]),
+        "tokens": torch.randn(1, 5, 768, generator=generator),
+        "is_given": torch.ones(1, 5, dtype=torch.bool),
+    }
+    optimizer = torch.optim.AdamW(
+        [parameter for parameter in module.parameters() if parameter.requires_grad], lr=1e-3
+    )
+    losses = []
+    for _ in range(2):
+        loss = module(batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[1] < losses[0]
+    assert losses[0] == pytest.approx(torch.log(torch.tensor(8192.0)).item(), abs=1.0)
+
+
+@torch.no_grad()
+def test_an_image_passes_time_attention_as_it_is(shallow):
+    """Each token of an image attends to itself only: what one token sees does not depend on another's."""
+    attention = shallow.stpt.layers[0].attention
+    torch.nn.init.normal_(attention.out.weight, std=0.02)
+    x_BTSC = torch.randn(1, 1, 240, attention.num_heads * attention.head_dim)
+    changed = x_BTSC.clone()
+    changed[:, :, 7] += 1
+    before, after = (attention.over_clip(x, images=ImageAttention.IDENTITY) for x in (x_BTSC, changed))
+    is_changed_S = (before != after).any(-1).squeeze()
+    assert is_changed_S.nonzero().flatten().tolist() == [7]
+    both = attention.over_clip(changed, images=ImageAttention.BLOCK_DIAGONAL)
+    assert not torch.allclose(both, after)
+
+
+def test_sets_of_the_papers_sizes_are_refused_with_drives():
+    assert GeneralDataConfig(height_px=192, width_px=320, num_drives=0).num_drives == 0

@@ -1,0 +1,289 @@
+"""Captioned sets, their tokens, and the training of a video model on clips and images together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_models import small_config, small_video_model
+
+from drivesim import cli
+from drivesim.checkpoint import read_checkpoint, save_module
+from drivesim.errors import InputError
+from drivesim.scene.captioned_source import CaptionedSourceConfig
+from drivesim.tokenizer.vqgan import normalized
+from drivesim.training.captioned_makers import CLIPS_PER_DRIVE, GeneralDataConfig, open_or_make
+from drivesim.training.captioned_media import open_or_read
+from drivesim.training.captioned_set import CaptionedItem, CaptionedSet, write_set
+from drivesim.training.captioned_tokens import CaptionedTokens, open_or_tokenize
+from drivesim.training.loop import TrainingConfig, fit
+from drivesim.training.video_model import VideoModelTask, VideoTrainingConfig, is_image_step
+from drivesim.video import write_image, write_video
+from drivesim.world_model.pretrained_video import load_video_model, trainable_video_model
+from drivesim.world_model.video_model import VideoModelConfig
+
+FRAMES = 4
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return GeneralDataConfig(
+        path=str(tmp_path_factory.mktemp("general")),
+        num_clips=3,
+        num_images=4,
+        num_drives=1,
+        num_validation_clips=2,
+        num_validation_images=1,
+        frames_per_clip=FRAMES,
+        num_workers=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def sets(config):
+    return open_or_make(config)
+
+
+def full_size_model(**changes):
+    """Return a small model for frames of the size in which drives are recorded."""
+    return small_video_model(vqgan=small_config().vqgan, **changes)
+
+
+@pytest.fixture
+def model():
+    return full_size_model()
+
+
+@pytest.fixture
+def tokens(sets, model):
+    return [open_or_tokenize(content, model.tokenizer) for content in sets]
+
+
+def test_a_set_holds_clips_images_and_drives_with_captions(sets):
+    train, validation = sets
+    assert train.clips.shape == (3 + CLIPS_PER_DRIVE, FRAMES, 128, 224, 3)
+    assert train.images.shape == (4, 128, 224, 3)
+    assert len(validation) == 2
+    captions = (train.clip_captions, train.frame_captions, train.image_captions)
+    assert [len(part) for part in captions] == [5, 5, 4]
+    assert all(wording for part in captions for wordings in part for wording in wordings)
+    assert np.isfinite(train.twist[:CLIPS_PER_DRIVE]).all()
+    assert np.isnan(train.twist[CLIPS_PER_DRIVE:]).all()
+    assert len({clip.tobytes() for clip in train.clips}) == 5
+
+
+def test_a_set_is_opened_again_and_another_one_is_refused(config, sets):
+    again, _ = open_or_make(config)
+    np.testing.assert_array_equal(again.clips, sets[0].clips)
+    other = GeneralDataConfig(**{name: getattr(config, name) for name in config.__slots__} | {"num_clips": 2})
+    with pytest.raises(InputError, match=r"num_clips.*general\.path"):
+        open_or_make(other)
+
+
+def test_seeds_kept_for_validation_are_refused():
+    with pytest.raises(ValueError, match="890000"):
+        GeneralDataConfig(first_seed=889_999)
+
+
+def test_drives_come_in_one_size(tmp_path):
+    with pytest.raises(InputError, match="num_drives=0"):
+        open_or_make(GeneralDataConfig(path=str(tmp_path), height_px=64, width_px=64))
+
+
+def test_half_a_set_is_never_left(tmp_path):
+    def items():
+        yield CaptionedItem(frames=np.zeros((1, 16, 16, 3), np.uint8), captions=["a"], frame_captions=["a"])
+        raise OSError("no room")
+
+    with pytest.raises(OSError, match="no room"):
+        write_set(tmp_path / "set", items(), num_clips=0, num_images=2, clip_shape=(2, 16, 16), facts={})
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="made anew"):
+        CaptionedSet.open(tmp_path / "set")
+
+
+def test_tokens_are_those_of_the_frames_and_are_kept(sets, model, tokens):
+    expected = model.tokenizer.encode(normalized(torch.from_numpy(np.array(sets[0].clips[1]))))
+    assert (tokens[0].clips[1] == expected.numpy()).mean() > 0.95  # bfloat16 moves a few over a border
+    assert tokens[0].images.shape == (4, 112)
+    folder = next(sets[0].path.parent.glob("tokens-train-*"))
+    (folder / "tokens.json").write_text("{}")
+    with pytest.raises(InputError, match="remove it"):
+        open_or_tokenize(sets[0], model.tokenizer)
+    (folder / "clips.npy").unlink()
+    with pytest.raises(InputError, match="no tokens"):
+        open_or_tokenize(sets[0], model.tokenizer)
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    open_or_tokenize(sets[0], model.tokenizer)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.25, 25), (0.5, 50), (0.9, 90)])
+def test_images_take_their_share_of_the_steps(share, expected):
+    assert sum(is_image_step(step, share) for step in range(100)) == expected
+
+
+def test_batches_hold_clips_or_as_many_frames_of_images(tokens, model):
+    task = VideoModelTask(VideoTrainingConfig(image_share=0.5, prompt_drop=0.0), *tokens, model)
+    batches = task.batches(start_step=0, batch_size=2, seed=0, rank=0, world_size=1)
+    shapes = [tuple(next(batches)["token_ids"].shape) for _ in range(4)]
+    assert shapes == [(2, FRAMES, 112), (2 * FRAMES, 1, 112)] * 2
+
+
+def test_a_batch_depends_on_its_step_alone(tokens, model):
+    task = VideoModelTask(VideoTrainingConfig(), *tokens, model)
+    arguments = {"batch_size": 2, "seed": 3, "rank": 0, "world_size": 1}
+    first = task.batches(start_step=0, **arguments)
+    for _ in range(2):
+        next(first)
+    third, again = next(first), next(task.batches(start_step=2, **arguments))
+    assert third.keys() == again.keys()
+    assert all(torch.equal(third[name], again[name]) for name in third)
+
+
+def test_dropped_prompts_are_empty(tokens, model):
+    task = VideoModelTask(VideoTrainingConfig(prompt_drop=1.0, image_share=0.0), *tokens, model)
+    batch = next(task.batches(start_step=0, batch_size=2, seed=0, rank=0, world_size=1))
+    assert not batch["byte_ids"].any()
+
+
+def test_actions_reach_a_model_that_reads_them(sets):
+    model = full_size_model(num_action_tokens=1)
+    tokens = [open_or_tokenize(content, model.tokenizer) for content in sets]
+    task = VideoModelTask(VideoTrainingConfig(prompt_drop=0.0, image_share=0.0), *tokens, model)
+    batch = next(task.batches(start_step=0, batch_size=16, seed=0, rank=0, world_size=1))
+    is_drive = batch["twist"].isfinite().all(-1).all(-1)
+    assert 0 < int(is_drive.sum()) < 16
+    terms = task.losses(task.model, batch, torch.Generator())
+    assert torch.isfinite(terms["loss"])
+    terms["loss"].backward()
+    assert model.action_encoder.mlp[0].weight.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in model.tokenizer.parameters())
+
+
+def test_training_lowers_the_loss_and_resumes(tokens, model, tmp_path):
+    settings = TrainingConfig(
+        num_train_steps=12,
+        batch_size=2,
+        learning_rate=3e-3,
+        warmup_steps=2,
+        accelerator="cpu",
+        precision="32-true",
+        ema_decay=0.5,
+        log_every=1,
+        evaluate_every=0,
+    )
+    task = VideoModelTask(VideoTrainingConfig(prompt_drop=0.0), *tokens, model)
+    before = task.evaluate(task.model.eval()).metrics["loss"]
+    result = fit(task, settings, tmp_path / "run")
+    assert result.metrics["loss"] < 0.8 * before
+    assert "prompt_gain_nats" in result.metrics
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert any("loss" in line for line in lines)
+
+
+def test_an_untrained_prompt_gains_nothing(tokens, model):
+    for parameter in model.prompt_encoder.parameters():
+        torch.nn.init.zeros_(parameter)
+    task = VideoModelTask(VideoTrainingConfig(), *tokens, model)
+    evaluation = task.evaluate(task.model.eval())
+    assert evaluation.metrics["prompt_gain_nats"] == pytest.approx(0.0, abs=1e-5)
+    assert evaluation.picture.ndim == 3
+
+
+def run(*arguments: object) -> int:
+    """Return the exit code of a command."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(argument) for argument in arguments])
+    return int(caught.value.code or 0)
+
+
+def test_the_command_trains_from_a_tokenizer_and_its_weights_generate(config, sets, tmp_path):
+    tokenizer = full_size_model().tokenizer
+    path = tmp_path / "tokenizer.safetensors"
+    save_module(tokenizer, path, kind="tokenizer", config=tokenizer.config)
+    sizes = [f"general.{name}={getattr(config, name)}" for name in config.__slots__ if name != "path"]
+    stpt = "video_model.model.stpt"
+    arguments = [
+        *("train", "video-model", f"video_model.init={path}", f"general.path={config.path}", *sizes),
+        *(f"{stpt}.dim=32", f"{stpt}.num_layers=1", f"{stpt}.num_heads=2", f"{stpt}.conv_dim=8"),
+        *("video_model.model.bytes_encoder.dim=32", "training.num_train_steps=2", "training.batch_size=1"),
+        *("training.accelerator=cpu", f"video_model.model.num_frames={FRAMES}"),
+    ]
+    assert run(*arguments, "--out", tmp_path / "run") == 0
+    weights = tmp_path / "run" / "video-model.safetensors"
+    facts = read_checkpoint(weights, kind="video-model").facts
+    assert facts["data"]["num_clips"] == 3
+    assert str(tmp_path) not in json.dumps(facts["data"])
+    model = load_video_model(weights)
+    ids = torch.zeros(1, FRAMES, 112, dtype=torch.int64)
+    sampled = model.complete(ids, torch.ones_like(ids, dtype=torch.bool), ["a red ball"])
+    assert sampled.token_ids_BS.shape == (1, FRAMES * 112)
+    assert trainable_video_model(weights, VideoModelConfig()).config == model.config
+
+
+def test_drive_tasks_refuse_clips_without_motion(tmp_path, capsys):
+    assert run("train", "motion-field", "data.source=general", "--out", tmp_path / "run") == 2
+    assert "without ego motion" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    """Two captioned videos and one captioned picture."""
+    folder = tmp_path_factory.mktemp("media")
+    rng = np.random.default_rng(0)
+    for name in ("first", "second", "third"):
+        write_video(folder / f"{name}.mp4", list(rng.integers(0, 255, (16, 48, 64, 3), dtype=np.uint8)), 8.0)
+        (folder / f"{name}.txt").write_text(f"the {name} video")
+    for name in ("one", "two"):
+        write_image(folder / f"{name}.png", rng.integers(0, 255, (48, 64, 3), dtype=np.uint8))
+        (folder / f"{name}.txt").write_text(f"picture {name}")
+    return folder
+
+
+def test_sets_are_made_of_captioned_files(media, tmp_path):
+    captions = CaptionedSourceConfig(path=str(media), cache="")
+    config = GeneralDataConfig(
+        path=str(tmp_path / "set"),
+        num_clips=5,
+        num_images=9,
+        num_validation_clips=1,
+        num_validation_images=1,
+        frames_per_clip=FRAMES,
+        height_px=32,
+        width_px=48,
+    )
+    train, validation = open_or_read(captions, config, rate_hz=8.0)
+    assert train.clips.shape == (5, FRAMES, 32, 48, 3)
+    assert len(train.images) == 1
+    seen = {caption for wordings in train.clip_captions for caption in wordings}
+    held_out = {caption for wordings in validation.clip_captions for caption in wordings}
+    assert len(seen) == 2
+    assert not seen & held_out
+    again, _ = open_or_read(captions, config, rate_hz=8.0)
+    np.testing.assert_array_equal(again.clips, train.clips)
+    with pytest.raises(InputError, match=r"general\.path"):
+        open_or_read(captions, config, rate_hz=4.0)
+
+
+def test_files_without_videos_are_refused(media, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for path in media.glob("*.png"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    config = GeneralDataConfig(path=str(tmp_path / "set"))
+    with pytest.raises(InputError, match="0 videos"):
+        open_or_read(CaptionedSourceConfig(path=str(folder), cache=""), config, rate_hz=8.0)
+    assert not Path(config.path).exists()
+
+
+def test_tokens_without_images_give_images_from_clips(tokens, model):
+    train = tokens[0]
+    bare = CaptionedTokens(clips=train.clips, images=train.images[:0], content=train.content)
+    task = VideoModelTask(VideoTrainingConfig(image_share=0.5), bare, tokens[1], model)
+    batches = task.batches(start_step=1, batch_size=1, seed=0, rank=0, world_size=1)
+    assert next(batches)["token_ids"].shape == (FRAMES, 1, 112)
