@@ -197,16 +197,22 @@ def write_generated(result: Generated, out: Path, record: dict[str, Any]) -> lis
 
     Returns:
         the files, the record last.
+
+    Raises:
+        OSError: the disk is full, or the place cannot be written to after all; nothing is left behind.
     """
     targets = _targets(result, out)
     shape = dict(zip(("samples", "frames", "height_px", "width_px"), result.frames.shape, strict=False))
     content = record | {"files": [path.name for path in targets]} | shape | {"rate_hz": result.rate_hz}
     text = json.dumps(content, indent=1) + "\n"
     record_path = out.with_name(f"{out.name}.json")
-    with ExitStack() as stack:
-        stack.enter_context(atomic_path(record_path)).write_text(text, encoding="utf-8")
-        for path, write in targets.items():
-            write(stack.enter_context(atomic_path(path)))
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(atomic_path(record_path)).write_text(text, encoding="utf-8")
+            for path, write in targets.items():
+                write(stack.enter_context(atomic_path(path)))
+    except OSError as error:  # names a file of which the user knows nothing
+        raise OSError(error.errno, error.strerror or str(error), str(out)) from error
     return [*targets, record_path]
 
 

@@ -23,6 +23,7 @@ PROMPT_FLAGS = DRAW_FLAGS | {"--prompt", "--negative", "--guidance", "--guidance
 FROZEN_FLAGS = {
     "rollout": {"--scene", "--dataroot", "--version", "--policy", "--steps", "--seed", "--out", "--debug"},
     "scenes": {"--dataroot", "--version", "--debug"},
+    "models": {"--debug"},
     "data synth": {"--out", "--scenes", "--seed", "--debug"},
     "train": {"--out", "--resume", "--debug"},
     "generate text": PROMPT_FLAGS | {"--frames"},

@@ -147,7 +147,7 @@ class BytesEncoder(nn.Module):
 
     def forward(self, prepared: PreparedPrompts) -> PromptEmbedding:
         """Return one token per word after a first one that stands for the text as a whole."""
-        ids_BKM = prepared["byte_ids"]
+        ids_BKM = prepared["byte_ids"][:, : self.config.max_pieces]  # beyond there is padding only
         words_BKC = self.word(rearrange(self.embed(ids_BKM), "b k m c -> b k (m c)"))
         start_B1C = self.start_C.to(words_BKC.dtype).expand(len(ids_BKM), 1, -1)
         x_BKC = torch.cat([start_B1C, words_BKC], dim=1)
