@@ -75,7 +75,8 @@ TRAIN = $(BIN)/drivesim train $(2) experiment=$(3) --out out/weights/$(1) \
 FROM = $(1).init=out/weights/$(2).safetensors
 
 general-weights: .venv/.installed  ## train the general weights anew, in out/weights; goes on where it stopped
-	$(call TRAIN,general-tokenizer,tokenizer,general_tiny_tokenizer)
+	$(call TRAIN,general-tokenizer,tokenizer,general_tiny,training.max_minutes=23 training.batch_size=16 \
+		training.learning_rate=1.5e-3 training.optimizer=adamw training.ema_decay=0.995)
 	$(call TRAIN,general,video-model,general_tiny,$(call FROM,video_model,general-tokenizer/tokenizer))
 
 weights: .venv/.installed  ## train the shipped weights anew, part after part, in out/weights; goes on where it stopped

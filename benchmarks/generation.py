@@ -1,9 +1,9 @@
 """Does the video show what the text says? `python -m benchmarks.generation --out F.json` asks a video model.
 
 Sentences of the general world become clips, and image analysis reads colour, shape and direction back from them, for
-combinations that training has seen and for held-out ones; beside it, the same readings of true clips. Then: one image
-carried on under opposite prompts, rectangles filled in, the time of a clip against other ways of decoding, and what
-rounds and guidance are worth. Every case has a seed that training never uses.
+combinations that training has seen and for held-out ones; beside it, the same readings of true clips, as rendered and
+after the tokenizer. Then: one image carried on under opposite prompts, rectangles filled in, the time of a clip against
+other ways of decoding, and what rounds and guidance are worth. Every case has a seed that training never uses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 import torch
 
 from benchmarks.clip_speed import add_speed_rows, measure_clip_speed
-from benchmarks.generation_measure import FULL, QUICK, Extent, Measured, measure
+from benchmarks.generation_measure import FULL, QUICK, Extent, GenerationResults, measure, only_prompts
+from benchmarks.generation_pipeline import GenerationPipeline, VideoModelGenerator
 from benchmarks.generation_sheets import (
     PLOTS,
     flip_sheet,
@@ -27,7 +28,6 @@ from benchmarks.generation_sheets import (
     prompt_sheet,
     sweep_sheet,
 )
-from benchmarks.generation_studio import ModelMaker, Studio
 from benchmarks.held_out import check_seeds
 from benchmarks.page import Picture, write_page
 from benchmarks.report import Report, check_out, machine_facts, run_command, write_sheet
@@ -42,27 +42,30 @@ from drivesim.world_model.video_model import VideoModel
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse, make, read, print, write."""
+    """Parse, generate, read, print, write."""
     options = parse(arguments)
     check_out(options.out)
     extent = extent_of(options)
     check_seeds(options.seed, extent.num_seeds)
     torch.set_num_threads(options.threads)
     model = load_video_model(options.weights)
-    studio = studio_of(model, rounds=options.rounds, guidance=options.guidance, weights=options.weights)
+    pipeline = pipeline_of(model, rounds=options.rounds, guidance=options.guidance, weights=options.weights)
     started_s = time.perf_counter()
-    measured = measure(studio, extent, first_seed=options.seed)
-    speed = measure_clip_speed(model, studio.config, extent.speed)
-    add_speed_rows(measured.report, speed, extent.speed)
+    results = measure(pipeline, extent, first_seed=options.seed)
+    if extent.speed is not None:
+        speed = measure_clip_speed(model, pipeline.config, extent.speed)
+        add_speed_rows(results.report, speed, extent.speed)
     took_s = round(time.perf_counter() - started_s)
-    facts = facts_of(options, extent, studio, model)
-    measured.report.facts = facts | measured.report.facts | {"took_s": took_s}
-    show(measured.report)
-    write(options.out, measured, rate_hz=model.config.rate_hz)
+    facts = facts_of(options, extent, pipeline, model)
+    results.report.facts = facts | results.report.facts | {"took_s": took_s}
+    show(results.report)
+    write(options.out, results, rate_hz=model.config.rate_hz)
 
 
-def studio_of(model: VideoModel, *, rounds: int | None, guidance: float | None, weights: str) -> Studio:
-    """Return a studio with the model's own settings, or those named.
+def pipeline_of(
+    model: VideoModel, *, rounds: int | None, guidance: float | None, weights: str
+) -> GenerationPipeline:
+    """Return a model with its own settings, or those named.
 
     Raises:
         InputError: settings without a meaning, or a model of single frames.
@@ -77,8 +80,8 @@ def studio_of(model: VideoModel, *, rounds: int | None, guidance: float | None, 
         chosen = config.guidance if guidance is None else replace(config.guidance, scale=guidance)
     except ValueError as error:
         raise InputError(f"--rounds and --guidance: {error}") from error
-    return Studio(
-        maker=ModelMaker(model),
+    return GenerationPipeline(
+        generator=VideoModelGenerator(model),
         config=GenerateConfig(sampler=sampler, guidance=chosen, num_frames=config.num_frames),
         num_frames=config.num_frames,
         height_px=config.vqgan.height_px,
@@ -103,34 +106,35 @@ def show(report: Report) -> None:
         console.print_table("seconds per clip by way of decoding", ["decoder", "s", "how"], rows)
 
 
-def write(out: Path, measured: Measured, *, rate_hz: float) -> None:
-    """Write numbers, the page, the sheet of prompts and a film."""
-    cases, made = measured.cases, measured.made
-    seen = prompt_sheet(cases, made, Split.SEEN)
-    held_out = prompt_sheet(cases, made, Split.HELD_OUT)
+def write(out: Path, results: GenerationResults, *, rate_hz: float) -> None:
+    """Write numbers, the page, the sheet of prompts and a moving picture."""
+    cases, clips = results.cases, results.clips
+    seen = prompt_sheet(cases, clips, Split.SEEN)
+    held_out = prompt_sheet(cases, clips, Split.HELD_OUT)
     pictures = [
         Picture(title="Text to video: combinations seen in training", rows=seen),
         Picture(title="Text to video: held-out combinations", rows=held_out),
     ]
-    if measured.flips:
-        pictures.append(Picture(title="One image, opposite prompts", rows=flip_sheet(measured.flips)))
-    if measured.inpaintings:
-        rows = inpainting_sheet(measured.inpaintings)
-        pictures.append(Picture(title="Inpainting: true, given, drawn", rows=rows))
-    pictures += [Picture(title=f"By {one.name}", rows=sweep_sheet(one)) for one in measured.sweeps]
-    measured.report.write(out)
-    write_page(out.with_suffix(".html"), measured.report, plots=PLOTS, pictures=pictures)
+    if results.flips:
+        pictures.append(Picture(title="One image, opposite prompts", rows=flip_sheet(results.flips)))
+    if results.inpaintings:
+        rows = inpainting_sheet(results.inpaintings)
+        pictures.append(Picture(title="Inpainting: true, given, generated", rows=rows))
+    pictures += [Picture(title=f"By {one.name}", rows=sweep_sheet(one)) for one in results.sweeps]
+    results.report.write(out)
+    write_page(out.with_suffix(".html"), results.report, plots=PLOTS, pictures=pictures)
     write_sheet(out.with_suffix(".png"), [*seen[:4], *held_out[:4]])
-    write_video(out.with_suffix(".gif"), moving_pictures(cases, made), rate_hz)
+    write_video(out.with_suffix(".gif"), moving_pictures(cases, clips), rate_hz)
 
 
 def facts_of(
-    options: argparse.Namespace, extent: Extent, studio: Studio, model: VideoModel
+    options: argparse.Namespace, extent: Extent, pipeline: GenerationPipeline, model: VideoModel
 ) -> dict[str, Any]:
     """Return without what the figures mean nothing."""
-    sampler, guidance = studio.config.sampler, studio.config.guidance
+    sampler, guidance = pipeline.config.sampler, pipeline.config.guidance
     assert sampler is not None
     assert guidance is not None
+    size = f"{pipeline.height_px}x{pipeline.width_px}"
     is_published = options.seed >= FIRST_HELD_OUT_SEED
     return {
         "weights": options.weights,
@@ -138,7 +142,7 @@ def facts_of(
         "first_seed": options.seed,
         "extent": "full" if extent == FULL else "quick" if extent == QUICK else "chosen on the command line",
         "num_prompts": extent.num_prompts,
-        "clip": f"{studio.num_frames} frames of {studio.height_px}x{studio.width_px} at {model.config.rate_hz:g} Hz",
+        "clip": f"{pipeline.num_frames} frames of {size} at {model.config.rate_hz:g} Hz",
         "rounds": sampler.num_decode_steps,
         "temperature": sampler.temperature,
         "choice_temperature": sampler.choice_temperature,
@@ -160,7 +164,8 @@ def extent_of(options: argparse.Namespace) -> Extent:
         raise InputError(f"--threads must be at least 1, got {options.threads}")
     names = ("num_prompts", "num_flips", "num_inpaintings", "num_camera_prompts", "num_table_prompts")
     named = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    return replace(QUICK if options.quick else FULL, **named)
+    extent = QUICK if options.quick else FULL
+    return replace(only_prompts(extent) if options.only_prompts else extent, **named)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -185,11 +190,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"of the first case: {FIRST_HELD_OUT_SEED} or above, below it for validation",
     )
     parser.add_argument("--quick", action="store_true", help="few clips: a first look in under 2 minutes")
+    parser.add_argument("--only-prompts", action="store_true", help="text to video alone")
     parser.add_argument("--rounds", type=int, help="decoding rounds; the weights' own if left out")
     parser.add_argument("--guidance", type=float, help="scale of guidance; the weights' own if left out")
     parser.add_argument("--threads", type=int, default=2, help="processor threads (2)")
     parser.add_argument(
-        "--out", type=Path, required=True, help="json file; a page, a sheet and a film lie beside it"
+        "--out", type=Path, required=True, help="json file; a page, a sheet and a gif lie beside it"
     )
     return parser.parse_args(arguments)
 

@@ -28,7 +28,7 @@ from drivesim.general_world.sampling import Combination, Split, combinations, dr
 from drivesim.general_world.trajectory import pose
 
 Mask = NDArray[np.bool_]
-"""(H, W); True is drawn anew."""
+"""(H, W); True is generated anew."""
 
 OPPOSITES = ((Motion.LEFT, Motion.RIGHT), (Motion.UP, Motion.DOWN))
 FLIP_EXTENT = 0.29  # of the frame's height at most: from the middle there is room on both sides

@@ -1,4 +1,4 @@
-"""Inpainting against the truth, and against what a rectangle can be filled with without a model."""
+"""Inpainting against the truth, and against ways of filling a rectangle without a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.generation_cases import InpaintingCase, Mask
-from benchmarks.generation_studio import Studio, tracked
+from benchmarks.generation_pipeline import GenerationPipeline, tracked
 from benchmarks.pictures import EXACT_PSNR_DB
 from benchmarks.report import Report
 from benchmarks.statistics import bootstrap_mean
@@ -18,13 +18,11 @@ from drivesim.metrics.image import psnr_from_mse
 
 @dataclass(kw_only=True, slots=True)
 class Inpainting:
-    """One clip with a rectangle drawn anew."""
+    """One clip with a rectangle generated anew."""
 
     case: InpaintingCase
     true: Image  # (T, H, W, 3)
-    given: (
-        Image  # what the model was given: the rectangle holds the mean colour, so that nothing shows through
-    )
+    given: Image  # to the model: the rectangle holds the mean colour, so that nothing shows through
     result: Image
     psnr_db: dict[str, float]  # inside the rectangle, by way of filling
 
@@ -35,32 +33,32 @@ class Inpainting:
         return bool((self.result[:, is_kept] == self.true[:, is_kept]).all())
 
 
-def make_inpaintings(studio: Studio, cases: Sequence[InpaintingCase]) -> list[Inpainting]:
+def generate_inpaintings(pipeline: GenerationPipeline, cases: Sequence[InpaintingCase]) -> list[Inpainting]:
     """Fill in every rectangle, under the true caption."""
-    return [_inpainting(studio, case) for case in tracked("inpainting", cases)]
+    return [_inpainting(pipeline, case) for case in tracked("inpainting", cases)]
 
 
-def _inpainting(studio: Studio, case: InpaintingCase) -> Inpainting:
-    true = studio.true_clip(case.scene)
+def _inpainting(pipeline: GenerationPipeline, case: InpaintingCase) -> Inpainting:
+    true = pipeline.true_clip(case.scene)
     given = filled_with_mean(true, case.mask)
-    result = studio.inpainted(given, case.mask, case.prompt, case.seed)
+    result = pipeline.inpaint(given, case.mask, case.prompt, case.seed)
     fillings = {
         "model": result,
         "mean": given,
         "repeat": filled_from_border(true, case.mask),
-        "ceiling": studio.maker.tokenized(true),
+        "tokenizer": pipeline.reconstruct(true),
     }
     psnr_db = {name: masked_psnr_db(frames, true, case.mask) for name, frames in fillings.items()}
     return Inpainting(case=case, true=true, given=given, result=result, psnr_db=psnr_db)
 
 
-def add_inpainting_rows(report: Report, made: Sequence[Inpainting]) -> None:
+def add_inpainting_rows(report: Report, inpaintings: Sequence[Inpainting]) -> None:
     """Add the PSNR inside the rectangles, the gains over fillings without a model, and whether all else was kept."""
-    psnr_db = {name: np.array([one.psnr_db[name] for one in made]) for name in made[0].psnr_db}
-    groups = list(range(len(made)))
+    psnr_db = {name: np.array([one.psnr_db[name] for one in inpaintings]) for name in inpaintings[0].psnr_db}
+    groups = list(range(len(inpaintings)))
     rows = [
         ("inpainting_psnr_db", psnr_db["model"], "inside the rectangle, the true caption as the prompt"),
-        ("inpainting_psnr_db_ceiling", psnr_db["ceiling"], "the true clip after the tokenizer"),
+        ("inpainting_psnr_db_tokenizer", psnr_db["tokenizer"], "the true clip after the tokenizer"),
         (
             "inpainting_gain_over_mean_db",
             psnr_db["model"] - psnr_db["mean"],
@@ -74,7 +72,7 @@ def add_inpainting_rows(report: Report, made: Sequence[Inpainting]) -> None:
     ]
     for name, values, note in rows:
         report.add_estimate(name, bootstrap_mean(values, groups), note=note)
-    report.facts["inpainting_outside_identical"] = all(one.is_outside_identical for one in made)
+    report.facts["inpainting_outside_identical"] = all(one.is_outside_identical for one in inpaintings)
 
 
 # ----------------------------------------------------------------------------------------------- arithmetic

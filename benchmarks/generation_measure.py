@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from benchmarks.clip_speed import ClipSpeedConfig
@@ -25,16 +25,17 @@ from benchmarks.generation_figures import (
     add_flip_rows,
     add_prompt_rows,
     add_sweep_rows,
-    make_flips,
-    make_prompts,
+    generate_flips,
+    generate_prompts,
     sweep,
 )
-from benchmarks.generation_inpainting import Inpainting, add_inpainting_rows, make_inpaintings
-from benchmarks.generation_studio import Made, Studio
+from benchmarks.generation_inpainting import Inpainting, add_inpainting_rows, generate_inpaintings
+from benchmarks.generation_pipeline import GeneratedClip, GenerationPipeline
 from benchmarks.report import Report
 from drivesim.errors import InputError
 from drivesim.general_world.sampling import Split
 
+NUM_PROMPTS = 100
 ROUNDS = (1, 2, 4, 6, 10, 16, 30)
 GUIDANCE = (0.0, 1.0, 2.0, 4.0, 8.0)
 
@@ -43,13 +44,13 @@ GUIDANCE = (0.0, 1.0, 2.0, 4.0, 8.0)
 class Extent:
     """How much is measured; 0 leaves a part out."""
 
-    num_prompts: int = 100  # half of them of held-out combinations
+    num_prompts: int = NUM_PROMPTS  # half of them of held-out combinations
     num_flips: int = 40  # clips from images: half as many images, each both ways
     num_inpaintings: int = 8
     num_camera_prompts: int = 8
     num_table_prompts: int = 4  # of the tables of rounds and guidance
     has_guidance_table: bool = True
-    speed: ClipSpeedConfig = field(default_factory=ClipSpeedConfig)
+    speed: ClipSpeedConfig | None = field(default_factory=ClipSpeedConfig)  # None times nothing
 
     def __post_init__(self) -> None:
         """Refuse what is no number of clips."""
@@ -89,13 +90,20 @@ QUICK = Extent(
 )
 
 
+def only_prompts(extent: Extent) -> Extent:
+    """Return an extent with nothing but text to video."""
+    return replace(
+        extent, num_flips=0, num_inpaintings=0, num_camera_prompts=0, num_table_prompts=0, speed=None
+    )
+
+
 @dataclass(kw_only=True, slots=True)
-class Measured:
+class GenerationResults:
     """Figures, and the clips that they were read from."""
 
     report: Report
     cases: list[PromptCase]
-    made: list[Made]
+    clips: list[GeneratedClip]
     flips: list[Flip]
     inpaintings: list[Inpainting]
     sweeps: list[Sweep]
@@ -129,45 +137,47 @@ def draw_cases(extent: Extent, *, first_seed: int, height_px: int, width_px: int
     )
 
 
-def measure(studio: Studio, extent: Extent, *, first_seed: int) -> Measured:
-    """Make and read everything but the times of other decoders."""
+def measure(pipeline: GenerationPipeline, extent: Extent, *, first_seed: int) -> GenerationResults:
+    """Generate and read everything but the times of other decoders."""
     report = Report(title="generation")
-    cases = draw_cases(extent, first_seed=first_seed, height_px=studio.height_px, width_px=studio.width_px)
-    made = make_prompts(studio, cases.prompts)
-    add_prompt_rows(report, cases.prompts, made)
-    add_ceiling_rows(report, studio, cases.prompts)
-    flips = make_flips(studio, cases.flips)
+    cases = draw_cases(
+        extent, first_seed=first_seed, height_px=pipeline.height_px, width_px=pipeline.width_px
+    )
+    clips = generate_prompts(pipeline, cases.prompts)
+    add_prompt_rows(report, cases.prompts, clips)
+    add_ceiling_rows(report, pipeline, cases.prompts)
+    flips = generate_flips(pipeline, cases.flips)
     if flips:
         add_flip_rows(report, flips)
-    inpaintings = make_inpaintings(studio, cases.inpaintings)
+    inpaintings = generate_inpaintings(pipeline, cases.inpaintings)
     if inpaintings:
         add_inpainting_rows(report, inpaintings)
     if cases.cameras:
-        add_camera_rows(report, studio, cases.cameras)
-    sweeps = measure_sweeps(studio, extent, cases.prompts, made)
+        add_camera_rows(report, pipeline, cases.cameras)
+    sweeps = measure_sweeps(pipeline, extent, cases.prompts, clips)
     for result in sweeps:
         add_sweep_rows(report, result)
-    return Measured(
-        report=report, cases=cases.prompts, made=made, flips=flips, inpaintings=inpaintings, sweeps=sweeps
+    return GenerationResults(
+        report=report, cases=cases.prompts, clips=clips, flips=flips, inpaintings=inpaintings, sweeps=sweeps
     )
 
 
 def measure_sweeps(
-    studio: Studio, extent: Extent, cases: Sequence[PromptCase], made: Sequence[Made]
+    pipeline: GenerationPipeline, extent: Extent, cases: Sequence[PromptCase], clips: Sequence[GeneratedClip]
 ) -> list[Sweep]:
-    """Make a few prompts of both splits with other rounds and other guidance; the studio's own are not made again."""
+    """Generate a few prompts of both splits with other rounds and guidance; clips of the own settings are reused."""
     count = extent.num_table_prompts
     if not count:
         return []
     half = len(cases) // 2
     chosen = [*range((count + 1) // 2), *range(half, half + count // 2)]
-    subset, finished = [cases[i] for i in chosen], [made[i] for i in chosen]
-    sampler, guidance = studio.config.sampler, studio.config.guidance
+    subset, finished = [cases[i] for i in chosen], [clips[i] for i in chosen]
+    sampler, guidance = pipeline.config.sampler, pipeline.config.guidance
     assert sampler is not None
     assert guidance is not None
-    by_rounds = {float(rounds): studio.with_rounds(rounds) for rounds in ROUNDS}
+    by_rounds = {float(rounds): pipeline.with_rounds(rounds) for rounds in ROUNDS}
     sweeps = [sweep("rounds", subset, by_rounds, {float(sampler.num_decode_steps): finished})]
     if extent.has_guidance_table:
-        by_scale = {scale: studio.with_guidance(scale) for scale in GUIDANCE}
+        by_scale = {scale: pipeline.with_guidance(scale) for scale in GUIDANCE}
         sweeps.append(sweep("guidance", subset, by_scale, {guidance.scale: finished}))
     return sweeps

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.generation_cases import PromptCase
 from benchmarks.generation_figures import ATTRIBUTES, Flip, Sweep, hits_of
 from benchmarks.generation_inpainting import Inpainting
-from benchmarks.generation_studio import Made
+from benchmarks.generation_pipeline import GeneratedClip
 from benchmarks.page import Plot
 from benchmarks.report import Sheet
 from drivesim.general_world.content import Image
@@ -39,18 +39,18 @@ PLOTS = (
 Cell = tuple[str, Image]
 
 
-def prompt_sheet(cases: Sequence[PromptCase], made: Sequence[Made], split: Split) -> Sheet:
+def prompt_sheet(cases: Sequence[PromptCase], clips: Sequence[GeneratedClip], split: Split) -> Sheet:
     """Return the first prompts of a split, four frames each; the last three carry what was read."""
-    pairs = [(case, one) for case, one in zip(cases, made, strict=True) if case.split is split]
+    pairs = [(case, one) for case, one in zip(cases, clips, strict=True) if case.split is split]
     return [_prompt_row(case, one) for case, one in pairs[:MAX_ROWS]]
 
 
-def _prompt_row(case: PromptCase, made: Made) -> list[Cell]:
-    first, *others = _spread(made.frames)
-    hits = hits_of([made.reading], [case.combination])
+def _prompt_row(case: PromptCase, clip: GeneratedClip) -> list[Cell]:
+    first, *others = _spread(clip.frames)
+    hits = hits_of([clip.reading], [case.combination])
     cells: list[Cell] = [(case.prompt, first)]
     for name, frame in zip(ATTRIBUTES, others, strict=True):
-        cells.append(marked(name, getattr(made.reading, name), frame, is_right=bool(hits[name][0])))
+        cells.append(marked(name, getattr(clip.reading, name), frame, is_right=bool(hits[name][0])))
     return cells
 
 
@@ -59,25 +59,25 @@ def flip_sheet(flips: Sequence[Flip]) -> Sheet:
     rows = []
     for flip in flips[:MAX_ROWS]:
         cells: list[Cell] = [("given", flip.image)]
-        for motion, made in flip.made.items():
-            *between, last = _spread(made.frames)[1:]
+        for motion, clip in flip.clips.items():
+            *between, last = _spread(clip.frames)[1:]
             cells += [(motion.value, frame) for frame in between]
-            read = made.reading.direction
+            read = clip.reading.direction
             cells.append(marked("reads", read, last, is_right=read is motion))
         rows.append(cells)
     return rows
 
 
-def inpainting_sheet(made: Sequence[Inpainting]) -> Sheet:
-    """Return two frames per clip: the true one, what was given, what was drawn."""
+def inpainting_sheet(inpaintings: Sequence[Inpainting]) -> Sheet:
+    """Return two frames per clip: the true one, what was given, what was generated."""
     rows = []
-    for one in made[:MAX_ROWS]:
+    for one in inpaintings[:MAX_ROWS]:
         cells: list[Cell] = []
         for index in (len(one.true) // 4, 3 * len(one.true) // 4):
             cells += [
                 (one.case.prompt, one.true[index]),
                 ("given", one.given[index]),
-                (f"drawn: {one.psnr_db['model']:.1f} dB", one.result[index]),
+                (f"generated: {one.psnr_db['model']:.1f} dB", one.result[index]),
             ]
         rows.append(cells)
     return rows
@@ -89,24 +89,24 @@ def sweep_sheet(result: Sweep) -> Sheet:
     for index, case in enumerate(result.cases[: MAX_ROWS // 2]):
         for at in (0.5, 1.0):
             cells: list[Cell] = []
-            for column, (value, made) in enumerate(result.made.items()):
-                frame = made[index].frames[round(at * (len(made[index].frames) - 1))]
+            for column, (value, clips) in enumerate(result.clips.items()):
+                frame = clips[index].frames[round(at * (len(clips[index].frames) - 1))]
                 is_title = column == 0 and at < 1
                 cells.append((case.prompt if is_title else f"{result.name} {value:g}", frame))
             rows.append(cells)
     return rows
 
 
-def moving_pictures(cases: Sequence[PromptCase], made: Sequence[Made]) -> Iterator[Image]:
-    """Yield the frames of a film: prompts of both splits side by side, each under its sentence."""
+def moving_pictures(cases: Sequence[PromptCase], clips: Sequence[GeneratedClip]) -> Iterator[Image]:
+    """Yield the frames of a video: prompts of both splits side by side, each under its sentence."""
     chosen = [
         index
         for split in Split
         for index in [i for i, case in enumerate(cases) if case.split is split][:MOVING_COLUMNS]
     ]
     columns = min(MOVING_COLUMNS, len(chosen))
-    for t in range(len(made[0].frames)):
-        yield contact_sheet([with_label(made[i].frames[t], cases[i].prompt) for i in chosen], columns)
+    for t in range(len(clips[0].frames)):
+        yield contact_sheet([with_label(clips[i].frames[t], cases[i].prompt) for i in chosen], columns)
 
 
 def marked(name: str, read: object, frame: Image, *, is_right: bool) -> Cell:

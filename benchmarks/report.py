@@ -216,19 +216,19 @@ def write_sheet(path: Path, rows: Sheet) -> None:
     console.say(f"wrote {path}")
 
 
-def check_out(path: Path) -> None:
+def check_out(path: Path, *, suffixes: Sequence[str] = (".json",), flag: str = "--out") -> None:
     """Refuse, before anything is measured, a file that could not be written in the end.
 
     Raises:
-        InputError: not a .json file, a folder, or inside something that is not a writable folder.
+        InputError: a file of another suffix, a folder, or inside something that is not a writable folder.
     """
-    if path.suffix != ".json":
-        raise InputError(f"--out must name a .json file, got {path}")
+    if path.suffix not in suffixes:
+        raise InputError(f"{flag} must name a {' or '.join(suffixes)} file, got {path}")
     if path.is_dir():
-        raise InputError(f"--out {path} is a folder; name a file in it")
+        raise InputError(f"{flag} {path} is a folder; name a file in it")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise InputError(f"--out {path} cannot be written: {folder} is not a writable folder")
+        raise InputError(f"{flag} {path} cannot be written: {folder} is not a writable folder")
 
 
 def run_command(main: Callable[[], None]) -> None:

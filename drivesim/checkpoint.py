@@ -103,6 +103,8 @@ def _stored(name: str, value: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     """Return a tensor as it is stored: one entry, or two where its rows have scales."""
     if not value.is_floating_point():
         return {name: value.contiguous()}
+    if not bool(value.isfinite().all()):
+        raise InputError(f"{name} holds numbers that are not finite; weights that diverged are not written")
     if dtype is not torch.int8:
         return {name: value.to(dtype).contiguous()}
     if value.ndim < 2 or value.numel() < MIN_INT8_NUMBERS:

@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from drivesim import cli_generate, console
+from drivesim import console
+from drivesim.cli_generate.commands import app as generate_app
 from drivesim.errors import InputError
 
 app = typer.Typer(
@@ -24,7 +25,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Make data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
-app.add_typer(cli_generate.app, name="generate")
+app.add_typer(generate_app, name="generate")
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Configuration overrides.")]

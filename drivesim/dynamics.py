@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from drivesim.errors import InputError
 from drivesim.scene.geometry import FloatArray, wrap_angle
 from drivesim.scene.types import Control, EgoState
 
@@ -42,6 +43,48 @@ def control_from_action(
     wanted = (target_speed_mps - state.speed_mps) / dt_s
     accel = float(np.clip(wanted, -config.max_braking_mps2, config.max_accel_mps2))
     return Control(steering_rad=float(steering_rad), accel_mps2=accel)
+
+
+def checked_actions(actions: object) -> FloatArray:
+    """Return actions as an array (N, 2): road-wheel steering in rad, left positive, and target speed in m/s.
+
+    Raises:
+        InputError: another shape, no row, or a row that is not finite or beyond what the car can do.
+    """
+    try:
+        checked = np.asarray(actions, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError("actions are rows of two numbers: steering (rad) and speed (m/s)") from error
+    if checked.ndim != 2 or checked.shape[1] != 2 or len(checked) == 0:
+        raise InputError(
+            f"actions are rows of steering (rad) and speed (m/s), at least one, got an array {checked.shape}"
+        )
+    config = VehicleConfig()
+    low, high = (-config.max_steering_rad, 0.0), (config.max_steering_rad, config.max_speed_mps)
+    is_good = ((checked >= low) & (checked <= high)).all(axis=1)
+    if not is_good.all():
+        row = int(np.argmin(is_good))
+        raise InputError(
+            f"action {row} is {checked[row].tolist()}; steering must be within {high[0]:g} rad to either side and the "
+            f"speed from 0 to {high[1]:g} m/s"
+        )
+    return checked
+
+
+def twists(actions: FloatArray, dt_s: float) -> FloatArray:
+    """Return (N, 2) mean speed in m/s and yaw rate in rad/s over the steps that actions (N, 2) lead to.
+
+    The car begins straight ahead at the first action's speed.
+    """
+    config = VehicleConfig()
+    state = EgoState(x_m=0.0, y_m=0.0, yaw_rad=0.0, speed_mps=float(actions[0, 1]))
+    rows = []
+    for steering_rad, speed_mps in actions:
+        control = control_from_action(float(steering_rad), float(speed_mps), state, config, dt_s)
+        after = step(state, control, config, dt_s)
+        rows.append((0.5 * (state.speed_mps + after.speed_mps), after.yaw_rate_radps))
+        state = after
+    return np.array(rows)
 
 
 def curvature_from_steering(steering_rad: float, speed_mps: float, config: VehicleConfig) -> float:

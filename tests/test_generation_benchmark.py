@@ -1,4 +1,4 @@
-"""The generation benchmark: a world that shows what it is told gets full marks, one that mixes all up gets none."""
+"""The generation benchmark: a generator of true clips gets full marks, one of wrong clips gets none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from benchmarks.generation_cases import (
     inpainting_cases,
     prompt_cases,
 )
-from benchmarks.generation_figures import add_flip_rows, hits_of, make_flips
+from benchmarks.generation_figures import add_flip_rows, generate_flips, hits_of
 from benchmarks.generation_inpainting import (
     Inpainting,
     add_inpainting_rows,
@@ -31,8 +31,8 @@ from benchmarks.generation_inpainting import (
     masked_psnr_db,
 )
 from benchmarks.generation_measure import Extent, draw_cases, measure
+from benchmarks.generation_pipeline import GenerationPipeline
 from benchmarks.generation_sheets import RIGHT_RGB, WRONG_RGB, flip_sheet, marked, prompt_sheet
-from benchmarks.generation_studio import Studio
 from benchmarks.readers import Reading
 from benchmarks.report import Report, run_command
 from drivesim.checkpoint import save_module
@@ -70,73 +70,84 @@ def after(value, step=1):
     return members[(members.index(value) + step) % len(members)]
 
 
-class TrueWorld:
-    """Draws what it is told; knows the cases by their seeds."""
+class OracleGenerator:
+    """Renders the truth; knows the cases by their seeds."""
 
     def __init__(self, extent):
         cases = draw_cases(extent, first_seed=SEED, height_px=128, width_px=224)
         self.by_seed = {case.seed: case for case in [*cases.flips, *cases.inpaintings]}
 
-    def understood(self, what: Combination) -> Combination:
+    def shown(self, what: Combination) -> Combination:
         return what
 
-    def from_text(self, prompt, config):
+    def text_to_video(self, prompt, config):
         sentence, _, camera = prompt.partition(", ")
-        what = self.understood(MEANING[sentence])
+        what = self.shown(MEANING[sentence])
         if not camera:
             return render(draw_prompt_scene(np.random.default_rng(config.seed), Split.SEEN, what))
         thing = ObjectSpec(color=what.color, shape=what.shape, motion=what.motion)
         [motion] = [motion for motion, words in CAMERA_WORDS.items() if camera in words]
         return render(SceneSpec(setting=Setting.HILLS, objects=[thing], camera=motion, seed=config.seed))
 
-    def from_image(self, image, prompt, config):
-        clip = render(self.by_seed[config.seed].scene_of(self.understood(MEANING[prompt]).motion))
+    def image_to_video(self, image, prompt, config):
+        clip = render(self.by_seed[config.seed].scene_of(self.shown(MEANING[prompt]).motion))
         assert (clip[0] == image).all()
         return clip
 
-    def inpainted(self, frames, mask, prompt, config):
+    def inpaint(self, frames, mask, prompt, config):
         true = render(self.by_seed[config.seed].scene)
         assert (frames[:, ~mask] == true[:, ~mask]).all()
         assert (frames[:, mask] == frames[0, mask][0]).all()  # nothing shows through
         return true ^ mask[None, ..., None]
 
-    def tokenized(self, frames):
+    def reconstruct(self, frames):
         return frames ^ 2
 
 
-class MixedUpWorld(TrueWorld):
-    def understood(self, what):
+class WrongGenerator(OracleGenerator):
+    """Shows another colour, another shape and the opposite direction."""
+
+    def shown(self, what):
         return Combination(
             color=after(what.color), shape=after(what.shape), motion=OPPOSITE.get(what.motion, what.motion)
         )
 
 
-class DeafWorld(TrueWorld):
-    """Does the same whatever it is told."""
+class PromptBlindGenerator(OracleGenerator):
+    """Goes the same way whatever the prompt says."""
 
-    def from_image(self, image, prompt, config):
+    def image_to_video(self, image, prompt, config):
         return render(self.by_seed[config.seed].scene)
 
 
-def studio_with(maker, **size) -> Studio:
+def pipeline_with(generator, **size) -> GenerationPipeline:
     config = GenerateConfig(sampler=SamplerConfig(num_decode_steps=4), guidance=GuidanceConfig(scale=2.0))
-    return Studio(maker=maker, config=config, **{"num_frames": 16, "height_px": 128, "width_px": 224} | size)
+    return GenerationPipeline(
+        generator=generator, config=config, **{"num_frames": 16, "height_px": 128, "width_px": 224} | size
+    )
 
 
 @pytest.fixture(scope="module")
 def right():
-    return measure(studio_with(TrueWorld(EXTENT)), EXTENT, first_seed=SEED)
+    return measure(pipeline_with(OracleGenerator(EXTENT)), EXTENT, first_seed=SEED)
 
 
 @pytest.fixture(scope="module")
-def mixed_up():
+def wrong():
     extent = Extent(num_prompts=8, num_flips=4, num_inpaintings=0, num_camera_prompts=0, num_table_prompts=0)
-    return measure(studio_with(MixedUpWorld(extent)), extent, first_seed=SEED)
+    return measure(pipeline_with(WrongGenerator(extent)), extent, first_seed=SEED)
 
 
-def test_a_world_that_shows_what_it_is_told_gets_full_marks(right):
+class LossyGenerator(OracleGenerator):
+    """A tokenizer that keeps nothing."""
+
+    def reconstruct(self, frames):
+        return np.full_like(frames, 128)
+
+
+def test_true_clips_get_full_marks(right):
     result = right.report.as_dict()
-    for suffix in ("seen", "held_out", "ceiling", "true_clips"):
+    for suffix in ("seen", "held_out", "ceiling", "tokenizer"):
         assert result[f"color_accuracy_{suffix}"] == 1.0
         assert result[f"shape_accuracy_{suffix}"] >= 0.85
         assert result[f"direction_accuracy_{suffix}"] == 1.0
@@ -155,8 +166,8 @@ def test_shares_carry_wilsons_interval(right):
     assert high == 1.0
 
 
-def test_a_world_that_mixes_everything_up_gets_none(mixed_up):
-    result = mixed_up.report.as_dict()
+def test_wrong_clips_get_none(wrong):
+    result = wrong.report.as_dict()
     for split in ("seen", "held_out"):
         assert result[f"color_accuracy_{split}"] == 0.0
         assert result[f"shape_accuracy_{split}"] <= 0.25
@@ -166,13 +177,30 @@ def test_a_world_that_mixes_everything_up_gets_none(mixed_up):
     assert result["direction_accuracy_ceiling"] == 1.0  # the instruments are not to blame
 
 
-def test_parts_with_nothing_to_do_are_left_out(mixed_up):
-    result = mixed_up.report.as_dict()
+def test_ceiling_is_true_clips_as_rendered_and_tokenizer_after_it():
+    extent = Extent(num_prompts=2, num_flips=2, num_inpaintings=1, num_camera_prompts=1, num_table_prompts=0)
+    result = measure(pipeline_with(LossyGenerator(extent)), extent, first_seed=SEED).report.as_dict()
+    for name in ("color_accuracy", "direction_accuracy", "image_prompt_flip_accuracy", "camera_accuracy"):
+        assert (result[f"{name}_ceiling"], result[f"{name}_tokenizer"]) == (1.0, 0.0), name
+    assert result["camera_still_share_tokenizer"] == 0.0
+    assert result["inpainting_psnr_db_tokenizer"] < 25
+
+
+def test_only_prompts_leaves_the_rest_out():
+    options = generation.parse(["--only-prompts", "--num-prompts=6", "--out=o.json"])
+    extent = generation.extent_of(options)
+    assert (extent.num_seeds, extent.num_table_prompts, extent.speed) == (6, 0, None)
+
+
+def test_parts_with_nothing_to_do_are_left_out(wrong):
+    result = wrong.report.as_dict()
     assert not any(name.startswith(("inpainting", "camera_accuracy", "accuracy_by")) for name in result)
 
 
-def test_a_world_deaf_to_the_prompt_goes_one_way_from_every_image():
-    flips = make_flips(studio_with(DeafWorld(EXTENT)), flip_cases(2, first_seed=SEED + EXTENT.num_prompts))
+def test_a_generator_blind_to_the_prompt_goes_one_way_from_every_image():
+    flips = generate_flips(
+        pipeline_with(PromptBlindGenerator(EXTENT)), flip_cases(2, first_seed=SEED + EXTENT.num_prompts)
+    )
     report = Report(title="flips")
     add_flip_rows(report, flips)
     result = report.as_dict()
@@ -182,11 +210,11 @@ def test_a_world_deaf_to_the_prompt_goes_one_way_from_every_image():
     assert all(len(row) == 7 for row in flip_sheet(flips))
 
 
-def test_tables_take_the_studios_own_clips_as_they_are(right):
+def test_tables_reuse_the_clips_of_the_pipelines_own_settings(right):
     rounds, guidance = right.sweeps
-    assert list(rounds.made) == [1, 2, 4, 6, 10, 16, 30]
-    assert rounds.made[4.0][0] is right.made[0]
-    assert guidance.made[2.0][1] is right.made[6]
+    assert list(rounds.clips) == [1, 2, 4, 6, 10, 16, 30]
+    assert rounds.clips[4.0][0] is right.clips[0]
+    assert guidance.clips[2.0][1] is right.clips[6]
     assert [case.split for case in rounds.cases] == [Split.SEEN, Split.HELD_OUT]
     result = right.report.as_dict()
     assert result["color_accuracy_by_rounds"]["30"] == result["color_accuracy_by_guidance"]["0"] == 1.0
@@ -309,7 +337,7 @@ def test_pixels_changed_outside_the_mask_are_noticed(rng):
         true=true,
         given=true,
         result=result,
-        psnr_db={"model": 20.0, "mean": 15.0, "repeat": 18.0, "ceiling": 25.0},
+        psnr_db={"model": 20.0, "mean": 15.0, "repeat": 18.0, "tokenizer": 25.0},
     )
     report = Report(title="inpainting")
     add_inpainting_rows(report, [one])
@@ -327,7 +355,7 @@ def test_readings_are_marked_right_and_wrong(right):
     assert (label, tuple(shown[-1, 0])) == ("color red: right", RIGHT_RGB)
     label, shown = marked("shape", None, frame, is_right=False)
     assert (label, tuple(shown[-1, 0])) == ("shape nothing: wrong", WRONG_RGB)
-    rows = prompt_sheet(right.cases, right.made, Split.HELD_OUT)
+    rows = prompt_sheet(right.cases, right.clips, Split.HELD_OUT)
     assert len(rows) == 6
     assert [label.split()[0] for label, _ in rows[0][1:]] == ["color", "shape", "direction"]
 
@@ -344,8 +372,14 @@ KEYS = {
     *[
         f"{what}_accuracy_{suffix}"
         for what in ("color", "shape", "direction")
-        for suffix in ("seen", "held_out", "ceiling", "true_clips")
+        for suffix in ("seen", "held_out", "ceiling", "tokenizer")
     ],
+    *[
+        f"{what}_{suffix}"
+        for what in ("image_prompt_flip_accuracy", "camera_accuracy", "camera_still_share")
+        for suffix in ("ceiling", "tokenizer")
+    ],
+    "inpainting_psnr_db_tokenizer",
     *("image_prompt_flip_accuracy", "first_frame_psnr_gap_db", "camera_accuracy"),
     *("inpainting_gain_over_mean_db", "inpainting_gain_over_repeat_db", "inpainting_outside_identical"),
     *("seconds_per_clip", "speedup_vs_diffusion30", "speedup_vs_token_by_token", "clip_seconds"),
@@ -363,6 +397,7 @@ def test_a_run_writes_all_figures_and_pictures(tmp_path, monkeypatch):
     generation.main(["--weights", weights, *counts, *ways, "--out", str(out)])
     result = json.loads(out.read_text())
     assert set(result) >= KEYS
+    assert not any(name.endswith("true_clips") for name in result)
     assert (result["rounds"], result["guidance"], result["first_seed"]) == (2, 1.0, SEED)
     assert (result["scenes"], result["extent"]) == ("held out", "chosen on the command line")
     assert set(result["clip_seconds"]) == {OURS, DIFFUSION, AUTOREGRESSIVE}
@@ -402,7 +437,7 @@ def test_what_has_no_meaning_ends_with_a_sentence(tmp_path, capsys, arguments, m
 
 def test_a_model_of_single_pictures_is_refused():
     with pytest.raises(InputError, match="single pictures"):
-        generation.studio_of(small_video_model(num_frames=1), rounds=None, guidance=None, weights="tiny")
+        generation.pipeline_of(small_video_model(num_frames=1), rounds=None, guidance=None, weights="tiny")
 
 
 # --------------------------------------------------------------------------------------- ways of decoding

@@ -9,7 +9,7 @@ import torch
 
 from drivesim.config import load_config
 from drivesim.presets import model_summaries
-from drivesim.training.captioned_makers import GeneralDataConfig
+from drivesim.training.captioned_makers import GeneralDataConfig, open_or_make
 from drivesim.training.video_model import VideoModelModule
 from drivesim.world_model.attention import ImageAttention
 from drivesim.world_model.masking import draw_clip_mask
@@ -43,6 +43,8 @@ def test_sizes_are_the_papers(stages):
         assert replace(stage.tokenizer.vqgan, fsq_levels=model.vqgan.fsq_levels) == model.vqgan
         assert model.prompt is PromptKind.T5
         assert stage.video_model.prompt_drop == 0.1
+        assert stage.video_model.init == ""
+        assert stage.captions.detect_cuts
         assert stage.video_model.masks.tube == 1.0
         assert model.stpt.image_attention is ImageAttention.IDENTITY
         assert (model.stpt.patch_stride, model.num_action_tokens, model.sampler.num_decode_steps) == (
@@ -108,5 +110,19 @@ def test_an_image_passes_time_attention_as_it_is(shallow):
     assert not torch.allclose(both, after)
 
 
-def test_sets_of_the_papers_sizes_are_refused_with_drives():
-    assert GeneralDataConfig(height_px=192, width_px=320, num_drives=0).num_drives == 0
+def test_drives_are_recorded_in_the_papers_size(tmp_path):
+    config = GeneralDataConfig(
+        path=str(tmp_path),
+        num_clips=1,
+        num_images=1,
+        num_drives=1,
+        num_validation_clips=1,
+        num_validation_images=1,
+        frames_per_clip=2,
+        height_px=192,
+        width_px=320,
+        num_workers=1,
+    )
+    train, _ = open_or_make(config)
+    assert train.clips.shape == (3, 2, 192, 320, 3)
+    assert train.clips[0].std() > 10

@@ -10,7 +10,7 @@ import torch
 from drivesim.errors import InputError
 from drivesim.torchvision_guard import ensure_torchvision
 from drivesim.world_model.prompts import PromptEmbedding
-from drivesim.world_model.t5 import T5PromptEncoder
+from drivesim.world_model.t5 import T5Embeddings
 
 DIM = 16
 TEXTS = ["a car stops", "", "the road turns left in the rain at night"]
@@ -70,7 +70,7 @@ def assert_same(embedding: PromptEmbedding, other: PromptEmbedding):
 
 
 def test_embeddings_are_those_of_transformers(folder):
-    encoder = T5PromptEncoder(folder)
+    encoder = T5Embeddings(folder)
     embedding = encoder.encode(TEXTS)
     assert encoder.dim == DIM
     assert embedding.tokens_BKC.dtype == torch.float32
@@ -85,27 +85,27 @@ def test_embeddings_are_those_of_transformers(folder):
 
 
 def test_an_empty_text_is_the_end_of_text_token(folder):
-    embedding = T5PromptEncoder(folder).encode([""])
+    embedding = T5Embeddings(folder).encode([""])
     assert embedding.tokens_BKC.shape == (1, 1, DIM)
     assert embedding.is_given_BK.tolist() == [[True]]
 
 
 def test_no_texts_give_no_rows(folder):
-    embedding = T5PromptEncoder(folder, is_lazy=True).encode([])
+    embedding = T5Embeddings(folder, is_lazy=True).encode([])
     assert embedding.tokens_BKC.shape == (0, 0, DIM)
     assert embedding.is_given_BK.shape == (0, 0)
 
 
 def test_one_text_instead_of_a_list_is_refused(folder):
     with pytest.raises(ValueError, match="must be a list of texts"):
-        T5PromptEncoder(folder, is_lazy=True).encode("a car")
+        T5Embeddings(folder, is_lazy=True).encode("a car")
 
 
 def test_longer_texts_are_cut_with_one_warning(folder, tmp_path, capsys):
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    encoder = T5PromptEncoder(folder, max_tokens=6, cache_folder=tmp_path)
+    encoder = T5Embeddings(folder, max_tokens=6, cache_folder=tmp_path)
     embedding = encoder.encode(TEXTS)
     encoder.encode([TEXTS[2] + " again"])
     num_tokens = len(tokenizer(TEXTS[2]).input_ids)
@@ -118,15 +118,15 @@ def test_longer_texts_are_cut_with_one_warning(folder, tmp_path, capsys):
         wanted = encoder._tokenizer_and_model()[1](ids).last_hidden_state
     torch.testing.assert_close(embedding.tokens_BKC[2:], wanted, atol=1e-5, rtol=1e-5)
 
-    T5PromptEncoder(folder, max_tokens=6, cache_folder=tmp_path, is_lazy=True).encode(TEXTS[2:])
+    T5Embeddings(folder, max_tokens=6, cache_folder=tmp_path, is_lazy=True).encode(TEXTS[2:])
     assert f"has {num_tokens}" in capsys.readouterr().err  # from the cache as well
 
 
 def test_a_cached_set_needs_no_model(folder, tmp_path, monkeypatch):
-    first = T5PromptEncoder(folder, cache_folder=tmp_path / "cache").encode(TEXTS)
+    first = T5Embeddings(folder, cache_folder=tmp_path / "cache").encode(TEXTS)
     assert len(list((tmp_path / "cache").iterdir())) == len(TEXTS)
     monkeypatch.setitem(sys.modules, "transformers", None)
-    lazy = T5PromptEncoder(folder, cache_folder=tmp_path / "cache", is_lazy=True)
+    lazy = T5Embeddings(folder, cache_folder=tmp_path / "cache", is_lazy=True)
     again = lazy.encode(TEXTS[::-1] + TEXTS)
     assert not lazy.is_loaded
     assert torch.equal(again.tokens_BKC[3:], first.tokens_BKC)
@@ -140,21 +140,21 @@ def test_the_cache_knows_model_and_length(copied, tmp_path):
         return len(list((tmp_path / "cache").iterdir()))
 
     options = {"cache_folder": tmp_path / "cache", "is_lazy": True}
-    T5PromptEncoder(copied, **options).encode(["a car"])
-    T5PromptEncoder(copied, **options).encode(["a car"])
+    T5Embeddings(copied, **options).encode(["a car"])
+    T5Embeddings(copied, **options).encode(["a car"])
     assert files() == 1
-    T5PromptEncoder(copied, max_tokens=9, **options).encode(["a car"])
+    T5Embeddings(copied, max_tokens=9, **options).encode(["a car"])
     assert files() == 2
     weights = copied / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-4] + b"\0\0\0\0")  # the same size, later
-    T5PromptEncoder(copied, **options).encode(["a car"])
+    T5Embeddings(copied, **options).encode(["a car"])
     assert files() == 3
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "other"])
 def test_damaged_entries_are_computed_again(folder, tmp_path, damage):
-    encoder = T5PromptEncoder(folder, cache_folder=tmp_path)
+    encoder = T5Embeddings(folder, cache_folder=tmp_path)
     first = encoder.encode(TEXTS)
     for path in tmp_path.iterdir():
         content = path.read_bytes()
@@ -165,14 +165,14 @@ def test_damaged_entries_are_computed_again(folder, tmp_path, damage):
         else:
             path.write_bytes(b"not safetensors at all")
     assert_same(encoder.encode(TEXTS), first)
-    fresh = T5PromptEncoder(folder, cache_folder=tmp_path, is_lazy=True)
+    fresh = T5Embeddings(folder, cache_folder=tmp_path, is_lazy=True)
     assert_same(fresh.encode(TEXTS), first)
     assert not fresh.is_loaded
 
 
 def test_more_texts_than_a_batch_keep_their_order(folder):
     texts = [" ".join(WORDS[: 1 + i % 7]) + f" {i}" for i in range(35)]
-    encoder = T5PromptEncoder(folder)
+    encoder = T5Embeddings(folder)
     embedding = encoder.encode(texts)
     for index in (0, 17, 34):
         alone = encoder.encode([texts[index]])
@@ -182,7 +182,7 @@ def test_more_texts_than_a_batch_keep_their_order(folder):
 
 
 def test_autocast_changes_nothing(folder):
-    encoder = T5PromptEncoder(folder)
+    encoder = T5Embeddings(folder)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = encoder.encode(TEXTS)
     assert_same(inside, encoder.encode(TEXTS))
@@ -193,8 +193,8 @@ def test_weights_kept_in_float16_compute_in_float32(folder, tmp_path):
 
     half = shutil.copytree(folder, tmp_path / "half")
     T5EncoderModel.from_pretrained(folder).half().save_pretrained(half)
-    embedding = T5PromptEncoder(half).encode(TEXTS)
-    wanted = T5PromptEncoder(folder).encode(TEXTS)
+    embedding = T5Embeddings(half).encode(TEXTS)
+    wanted = T5Embeddings(folder).encode(TEXTS)
     torch.testing.assert_close(embedding.tokens_BKC, wanted.tokens_BKC, atol=2e-2, rtol=2e-2)
 
 
@@ -204,18 +204,18 @@ def test_a_name_is_found_in_the_local_cache(folder, tmp_path, monkeypatch):
     (kept / "refs").mkdir()
     (kept / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    encoder = T5PromptEncoder("tiny/t5")
+    encoder = T5Embeddings("tiny/t5")
     assert encoder.folder == kept / "snapshots" / "abc"
-    assert_same(encoder.encode(TEXTS), T5PromptEncoder(folder).encode(TEXTS))
+    assert_same(encoder.encode(TEXTS), T5Embeddings(folder).encode(TEXTS))
     with pytest.raises(
         InputError, match=r"there is no T5 'tiny/other' on this machine.*hf download tiny/other"
     ):
-        T5PromptEncoder("tiny/other")
+        T5Embeddings("tiny/other")
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match=f"there is no T5 '{tmp_path}/none' .*name a folder"):
-        T5PromptEncoder(tmp_path / "none")
+        T5Embeddings(tmp_path / "none")
 
 
 @pytest.mark.parametrize(
@@ -230,24 +230,24 @@ def test_missing_files_are_named(copied, names, lacks):
     for name in names:
         (copied / name).unlink(missing_ok=True)
     with pytest.raises(InputError, match=f"lacks {lacks} in {copied}; fetch it"):
-        T5PromptEncoder(copied)
+        T5Embeddings(copied)
 
 
 def test_other_models_and_damaged_files_are_refused(copied):
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
     with pytest.raises(InputError, match="of type 'bert', but 't5' is needed"):
-        T5PromptEncoder(copied)
+        T5Embeddings(copied)
     (copied / "config.json").write_text(json.dumps(config | {"num_layers": 3}))
     with pytest.raises(InputError, match="lacks 8 tensors of its encoder"):
-        T5PromptEncoder(copied)
+        T5Embeddings(copied)
     (copied / "config.json").write_text("{")
     with pytest.raises(InputError, match="no configuration of a T5"):
-        T5PromptEncoder(copied)
+        T5Embeddings(copied)
     (copied / "config.json").write_text(json.dumps(config))
     (copied / "model.safetensors").write_bytes(b"too short")
     with pytest.raises(InputError, match=r"cannot be loaded .*; fetch it again"):
-        T5PromptEncoder(copied)
+        T5Embeddings(copied)
 
 
 def test_a_tokenizer_of_another_model_is_refused(copied):
@@ -256,23 +256,23 @@ def test_a_tokenizer_of_another_model_is_refused(copied):
     config = T5Config(**json.loads((copied / "config.json").read_text()) | {"vocab_size": 40})
     T5EncoderModel(config).save_pretrained(copied)
     with pytest.raises(InputError, match="is not that of its T5"):
-        T5PromptEncoder(copied)
+        T5Embeddings(copied)
 
 
 def test_a_cache_that_cannot_be_written_is_named(folder, tmp_path):
     (tmp_path / "file").write_text("")
-    encoder = T5PromptEncoder(folder, cache_folder=tmp_path / "file")
+    encoder = T5Embeddings(folder, cache_folder=tmp_path / "file")
     with pytest.raises(InputError, match=r"prompts cannot be kept in .*choose another cache_folder"):
         encoder.encode(["a car"])
 
 
 def test_what_cannot_be_a_prompt_is_refused(folder):
     with pytest.raises(InputError, match="max_tokens must be >= 1, got 0"):
-        T5PromptEncoder(folder, max_tokens=0)
+        T5Embeddings(folder, max_tokens=0)
     with pytest.raises(InputError, match="which is no character"):
-        T5PromptEncoder(folder, is_lazy=True).encode(["\ud800"])
+        T5Embeddings(folder, is_lazy=True).encode(["\ud800"])
 
 
 def test_loading_prints_nothing(folder, capfd):
-    T5PromptEncoder(folder).encode(["a car"])
+    T5Embeddings(folder).encode(["a car"])
     assert capfd.readouterr() == ("", "")

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from small_models import small_config, small_video_model
+from small_models import small_config, small_video_config, small_video_model
 
 from drivesim import cli
 from drivesim.checkpoint import read_checkpoint, save_module
 from drivesim.errors import InputError
 from drivesim.scene.captioned_source import CaptionedSourceConfig
-from drivesim.tokenizer.vqgan import normalized
+from drivesim.tokenizer.vqgan import VQGANConfig, normalized
 from drivesim.training.captioned_makers import CLIPS_PER_DRIVE, GeneralDataConfig, open_or_make
 from drivesim.training.captioned_media import open_or_read
 from drivesim.training.captioned_set import CaptionedItem, CaptionedSet, write_set
 from drivesim.training.captioned_tokens import CaptionedTokens, open_or_tokenize
+from drivesim.training.initial_weights import initialize_from
 from drivesim.training.loop import TrainingConfig, fit
-from drivesim.training.video_model import VideoModelTask, VideoTrainingConfig, is_image_step
+from drivesim.training.video_model import (
+    VideoModelModule,
+    VideoModelTask,
+    VideoTrainingConfig,
+    code_weights,
+    is_image_step,
+)
 from drivesim.video import write_image, write_video
-from drivesim.world_model.pretrained_video import load_video_model, trainable_video_model
+from drivesim.world_model.pretrained_video import (
+    load_video_model,
+    save_video_model,
+    trainable_video_model,
+)
 from drivesim.world_model.video_model import VideoModelConfig
 
 FRAMES = 4
@@ -88,9 +100,56 @@ def test_seeds_kept_for_validation_are_refused():
         GeneralDataConfig(first_seed=889_999)
 
 
-def test_drives_come_in_one_size(tmp_path):
-    with pytest.raises(InputError, match="num_drives=0"):
-        open_or_make(GeneralDataConfig(path=str(tmp_path), height_px=64, width_px=64))
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"first_seed": 889_990, "num_clips": 1, "num_images": 1, "num_drives": 50},
+        {"num_validation_clips": 9_000, "num_validation_images": 9_000},
+    ],
+)
+def test_no_count_reaches_seeds_that_are_kept(counts):
+    with pytest.raises(ValueError, match="general"):
+        GeneralDataConfig(**counts)
+
+
+def test_tokens_of_a_set_made_anew_are_not_taken_for_its_own(sets, model, tmp_path):
+    def item():
+        return CaptionedItem(frames=np.array(sets[0].images[:1]), captions=["a"], frame_captions=["a"])
+
+    folder, sizes = tmp_path / "set", {"num_clips": 0, "num_images": 1, "clip_shape": (FRAMES, 128, 224)}
+    first = write_set(folder, iter([item()]), facts={}, **sizes)
+    open_or_tokenize(first, model.tokenizer)
+    for path in folder.iterdir():
+        path.unlink()
+    again = write_set(folder, iter([item()]), facts={}, **sizes)
+    with pytest.raises(InputError, match="something else"):
+        open_or_tokenize(again, model.tokenizer)
+
+
+def test_rare_codes_weigh_more_and_drawing_takes_it_off(tokens, model):
+    weight_K = code_weights(tokens[0], 48, 0.5)
+    counts = np.bincount(tokens[0].images.ravel(), minlength=48) + np.bincount(
+        tokens[0].clips[::7].ravel(), minlength=48
+    )
+    assert weight_K[counts.argmin()] > 1 > weight_K[counts.argmax()]
+    assert float((weight_K * torch.from_numpy(counts + 1.0)).sum() / (counts + 1).sum()) == pytest.approx(1)
+    assert torch.equal(code_weights(tokens[0], 48, 0.0), torch.ones(48))
+    VideoModelTask(VideoTrainingConfig(code_balance=0.5), *tokens, model)
+    torch.testing.assert_close(model.code_bias_K, weight_K.log())
+    ids = torch.zeros(1, FRAMES, 112, dtype=torch.int64)
+    model.code_bias_K[:] = 1e4
+    model.code_bias_K[7] = 0.0
+    drawn = model.complete(ids, torch.ones_like(ids, dtype=torch.bool), [""])
+    assert (drawn.token_ids_BS == 7).all()
+
+
+def test_captions_of_the_wild_are_cut(tokens, model):
+    wild = [["word " * 500 + "\ud800"]] * len(tokens[0].clips)
+    train = replace(tokens[0], content=replace(tokens[0].content, clip_captions=wild))
+    task = VideoModelTask(VideoTrainingConfig(prompt_drop=0.0, image_share=0.0), train, tokens[1], model)
+    batch = next(task.batches(start_step=0, batch_size=1, seed=0, rank=0, world_size=1))
+    assert batch["byte_ids"].shape[1] == model.config.bytes_encoder.max_pieces
+    assert torch.isfinite(task.losses(task.model, batch, torch.Generator())["loss"])
 
 
 def test_half_a_set_is_never_left(tmp_path):
@@ -224,6 +283,48 @@ def test_the_command_trains_from_a_tokenizer_and_its_weights_generate(config, se
     sampled = model.complete(ids, torch.ones_like(ids, dtype=torch.bool), ["a red ball"])
     assert sampled.token_ids_BS.shape == (1, FRAMES * 112)
     assert trainable_video_model(weights, VideoModelConfig()).config == model.config
+
+
+def test_clips_of_another_length_or_rate_are_refused(tmp_path, capsys):
+    run("train", "video-model", "general.frames_per_clip=8", "--out", tmp_path / "run")
+    assert "clips of 8 frames" in capsys.readouterr().err
+    assert run("train", "video-model", "video_model.model.rate_hz=12", "--out", tmp_path / "run") == 2
+    assert "8 frames per second" in capsys.readouterr().err
+
+
+def test_a_run_without_a_beginning_is_refused(config, sets):
+    with pytest.raises(InputError, match=r"video_model\.init"):
+        trainable_video_model("", VideoModelConfig())
+
+
+def test_sizes_that_the_weights_do_not_have_are_refused(tmp_path, model):
+    path = tmp_path / "model.safetensors"
+    save_module(model, path, kind="video-model", config=model.config)
+    asked = VideoModelConfig(num_frames=24)
+    with pytest.raises(InputError, match="other sizes"):
+        trainable_video_model(path, asked)
+
+
+def test_a_tokenizer_takes_frames_of_another_size(tmp_path, model):
+    path = tmp_path / "tokenizer.safetensors"
+    save_module(model.tokenizer, path, kind="tokenizer", config=model.tokenizer.config)
+    asked = small_video_config(vqgan=VQGANConfig(height_px=64, width_px=96))
+    begun = trainable_video_model(path, asked)
+    assert begun.tokenizer.grid == (4, 6)
+    assert begun.tokenizer.codebook_size == model.tokenizer.codebook_size
+
+
+def test_stage_two_begins_with_int8_weights_of_stage_one(tmp_path, model):
+    module = VideoModelModule(model)
+    path = tmp_path / "stage-1.safetensors"
+    save_video_model(module, path)
+    stored = load_video_model(path, dtype=torch.float32).tokenizer.state_dict()
+    assert any(not torch.equal(stored[name], value) for name, value in model.tokenizer.state_dict().items())
+    initialize_from(module, path)
+    with torch.no_grad():
+        model.tokenizer.encoder[1].weight += 0.1
+    with pytest.raises(InputError, match="another tokenizer"):
+        initialize_from(module, path)
 
 
 def test_drive_tasks_refuse_clips_without_motion(tmp_path, capsys):

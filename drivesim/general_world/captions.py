@@ -96,23 +96,35 @@ def canonical_caption(color: Color, shape: Shape, motion: Motion) -> str:
 
 
 def caption_of(scene: SceneSpec, rng: np.random.Generator, *, is_image: bool = False) -> str:
-    """Describe a scene, leaving out what people leave out; of an image nothing is said of motion."""
+    """Describe a scene, leaving out what people leave out; of an image, its first frame, nothing is said of motion."""
     camera = "" if is_image else _camera_phrase(scene, rng)
     if scene.main is None:
         return _joined(_empty_phrase(scene, rng), camera)
     second = _second_phrase(scene, rng, is_image=is_image) if len(scene.objects) > 1 else ""
     setting = _one_of(SETTING_WORDS[scene.setting], rng) if rng.random() < (0.5 if second else 0.75) else ""
-    main = _main_phrase(scene.main, rng, is_image=is_image)
+    has_size = is_image or not scene.main.motion.changes_size
+    main = _main_phrase(scene.main, rng, is_image=is_image, has_size=has_size)
     if setting and not second and rng.random() < 0.15:
         return _joined(setting, main, camera)
     return _joined(" ".join(filter(None, [main, second, setting])), camera)
 
 
-def _main_phrase(thing: ObjectSpec, rng: np.random.Generator, *, is_image: bool) -> str:
+def frame_caption_of(scene: SceneSpec, rng: np.random.Generator) -> str:
+    """Describe what every single frame of a clip shows: nothing that changes while it goes on."""
+    if scene.main is None:
+        return _empty_phrase(scene, rng)
+    is_zoomed = scene.camera in (CameraMotion.ZOOM_IN, CameraMotion.ZOOM_OUT)
+    has_size = not is_zoomed and not scene.main.motion.changes_size
+    main = _main_phrase(scene.main, rng, is_image=True, has_size=has_size)
+    second = f"and {_named(scene.objects[1], rng, has_size=not is_zoomed)}" if len(scene.objects) > 1 else ""
+    setting = _one_of(SETTING_WORDS[scene.setting], rng) if rng.random() < (0.5 if second else 0.75) else ""
+    return " ".join(filter(None, [main, second, setting]))
+
+
+def _main_phrase(thing: ObjectSpec, rng: np.random.Generator, *, is_image: bool, has_size: bool) -> str:
     is_said = [True, True, True]
     if rng.random() > _ALL_SAID_SHARE:
         is_said[int(rng.integers(2 if is_image else 3))] = False
-    has_size = is_image or thing.motion not in (Motion.GROWS, Motion.SHRINKS)
     name = _named(thing, rng, has_color=is_said[0], has_shape=is_said[1], has_size=has_size)
     if is_image or not is_said[2]:
         return name

@@ -93,6 +93,11 @@ class Motion(Enum):
         """Whether the object travels across the frame."""
         return self in DIRECTIONS
 
+    @property
+    def changes_size(self) -> bool:
+        """Whether the object is of another size at the end."""
+        return self in (Motion.GROWS, Motion.SHRINKS)
+
 
 DIRECTIONS: dict[Motion, tuple[float, float]] = {  # unit step right, down
     Motion.LEFT: (-1.0, 0.0),

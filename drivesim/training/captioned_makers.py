@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from drivesim.errors import InputError
-from drivesim.reference.seeds import FIRST_VALIDATION_SEED
+from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, FIRST_VALIDATION_SEED
+from drivesim.scene.types import front_camera
 from drivesim.training.captioned_set import CaptionedItem, CaptionedSet, write_set
 
-DRIVE_SIZE = (128, 224)
+WORLD_VERSION = 2  # raised when the same seeds give other clips or captions
 NUM_WORDINGS = 4  # captions drawn per item
 CLIPS_PER_DRIVE = 2
 
@@ -48,7 +49,13 @@ class GeneralDataConfig:
                 "general needs clips, images, validation clips and images, num_workers >= 1, num_drives >= 0 and "
                 f"frames_per_clip >= 2, got {asdict(self)}"
             )
-        last = self.first_seed + self.num_clips + self.num_images
+        last = self.first_seed + max(self.num_clips + self.num_images, self.num_drives)
+        most = FIRST_HELD_OUT_SEED - FIRST_VALIDATION_SEED
+        if self.num_validation_clips + self.num_validation_images > most:
+            raise ValueError(
+                f"general.num_validation_clips and num_validation_images must be {most} at most together, got "
+                f"{self.num_validation_clips} and {self.num_validation_images}"
+            )
         if self.first_seed < 0 or last > FIRST_VALIDATION_SEED:
             raise ValueError(
                 f"general.first_seed and the clips and images after it must stay in 0..{FIRST_VALIDATION_SEED}, "
@@ -75,11 +82,6 @@ def open_or_make(
 def _facts(
     clips: int, images: int, drives: int, first_seed: int, config: GeneralDataConfig
 ) -> dict[str, int]:
-    if drives and (config.height_px, config.width_px) != DRIVE_SIZE:
-        raise InputError(
-            f"drives of the reference world are {DRIVE_SIZE[0]}x{DRIVE_SIZE[1]} and the clips {config.height_px}x"
-            f"{config.width_px}; set general.num_drives=0 or that size"
-        )
     return {
         "num_clips": clips,
         "num_images": images,
@@ -88,6 +90,7 @@ def _facts(
         "frames_per_clip": config.frames_per_clip,
         "height_px": config.height_px,
         "width_px": config.width_px,
+        "world": WORLD_VERSION,
     }
 
 
@@ -103,7 +106,7 @@ def _set_of(
         return found
     frames, first = facts["frames_per_clip"], facts["first_seed"]
     size = (facts["height_px"], facts["width_px"])
-    drives = [partial(_drive, first + i, frames) for i in range(facts["num_drives"])]
+    drives = [partial(_drive, first + i, frames, size) for i in range(facts["num_drives"])]
     scenes = [partial(_scene, first + i, frames, size) for i in range(facts["num_clips"])]
     images = [partial(_scene, first + facts["num_clips"] + i, 1, size) for i in range(facts["num_images"])]
     return write_set(
@@ -144,7 +147,7 @@ def _call(maker: Maker) -> list[CaptionedItem]:
 
 def _scene(seed: int, num_frames: int, size: tuple[int, int]) -> list[CaptionedItem]:
     """Render a scene of the general world, of the combinations that training may see."""
-    from drivesim.general_world.captions import caption_of
+    from drivesim.general_world.captions import caption_of, frame_caption_of
     from drivesim.general_world.renderer import render
     from drivesim.general_world.sampling import Split, draw_scene
     from drivesim.reference.camera import draw_in_one_thread
@@ -153,25 +156,31 @@ def _scene(seed: int, num_frames: int, size: tuple[int, int]) -> list[CaptionedI
     rng = np.random.default_rng([seed, num_frames])
     scene = draw_scene(rng, Split.SEEN)
     height_px, width_px = size
-    stills = [caption_of(scene, rng, is_image=True) for _ in range(NUM_WORDINGS)]
+    captions = [caption_of(scene, rng, is_image=num_frames == 1) for _ in range(NUM_WORDINGS)]
     return [
         CaptionedItem(
             frames=render(scene, num_frames=num_frames, height_px=height_px, width_px=width_px),
-            captions=stills if num_frames == 1 else [caption_of(scene, rng) for _ in range(NUM_WORDINGS)],
-            frame_captions=stills,
+            captions=captions,
+            frame_captions=[frame_caption_of(scene, rng) for _ in range(NUM_WORDINGS)],
         )
     ]
 
 
-def _drive(seed: int, num_frames: int) -> list[CaptionedItem]:
-    """Record a drive through the reference world, at its six frames per second."""
+def _drive(seed: int, num_frames: int, size: tuple[int, int]) -> list[CaptionedItem]:
+    """Record a drive through the reference world, at the general world's frames per second."""
+    from drivesim.general_world.content import RATE_HZ
     from drivesim.reference.behavior import record
     from drivesim.reference.camera import draw_in_one_thread
     from drivesim.reference.simulator import draw_spec
 
     draw_in_one_thread()
     recording = record(
-        draw_spec(seed), driver=None, num_frames=CLIPS_PER_DRIVE * num_frames, driver_seed=seed
+        draw_spec(seed),
+        driver=None,
+        num_frames=CLIPS_PER_DRIVE * num_frames,
+        driver_seed=seed,
+        rate_hz=RATE_HZ,
+        camera=front_camera().resized(width_px=size[1], height_px=size[0]),
     )
     scene = recording.scene
     twist = np.stack([scene.speed_mps, scene.yaw_rate_radps], axis=-1).astype(np.float32)

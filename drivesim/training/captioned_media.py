@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -57,7 +57,12 @@ def open_or_read(
         raise InputError(
             f"{captions.path} holds {len(videos)} videos: one to train on and one to validate on are needed"
         )
-    facts = {"captions": config_to_json(replace(captions, cache="")), "rate_hz": rate_hz}
+    facts: dict[str, object] = {
+        "captions": config_to_json(replace(captions, cache="")),
+        "items": _digest(items),
+        "first_seed": config.first_seed,
+        "rate_hz": rate_hz,
+    }
     sets = []
     for name, num_clips, num_images in (
         ("validation", config.num_validation_clips, config.num_validation_images),
@@ -67,6 +72,17 @@ def open_or_read(
         counts = (num_clips, min(num_images, len(parts[1])))
         sets.append(_set_of(Path(config.path) / name, source, parts, counts, captions, config, facts))
     return sets[1], sets[0]
+
+
+def _digest(items: dict[int, CaptionedMedia]) -> str:
+    """Return a hash of names, captions, sizes and times of the files, by which a changed source is noticed."""
+    digest = hashlib.sha256()
+    for item in items.values():
+        stat = item.media.path.stat()
+        digest.update(
+            f"{item.key} {item.caption} {stat.st_size} {stat.st_mtime_ns}\n".encode("utf-8", "replace")
+        )
+    return digest.hexdigest()
 
 
 def _readable(source: CaptionedSource) -> dict[int, CaptionedMedia]:
@@ -128,12 +144,8 @@ def _set_of(
             num_images=counts[1],
             clip_shape=(config.frames_per_clip, *size),
             facts=made_of,
-            on_progress=_advance(bar),
+            on_progress=bar.update,
         )
-
-
-def _advance(bar: console.ProgressBar) -> Callable[[int], None]:
-    return lambda done: bar.update(done)
 
 
 def _items(streams: list[CaptionedClips], counts: tuple[int, int]) -> Iterator[CaptionedItem]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ class CaptionedItem:
     frames: NDArray[np.uint8]  # (T, H, W, 3); an image has T = 1
     captions: list[str]
     frame_captions: list[str]  # of a single frame of a clip: what can be said of it without its motion
-    twist: NDArray[np.float32] | None = None  # (T, 2) speed and yaw rate into each frame
+    twist: NDArray[np.float32] | None = None  # (T, 2) speed (m/s) and yaw rate (rad/s) into each frame
 
 
 @dataclass(kw_only=True, slots=True)
@@ -40,11 +41,12 @@ class CaptionedSet:
 
     clips: NDArray[np.uint8]  # (N, T, H, W, 3)
     images: NDArray[np.uint8]  # (M, H, W, 3)
-    twist: NDArray[np.float32]  # (N, T, 2); NaN without actions
+    twist: NDArray[np.float32]  # (N, T, 2) speed (m/s) and yaw rate (rad/s); NaN without actions
     clip_captions: Captions
     frame_captions: Captions
     image_captions: Captions
     facts: dict[str, Any]
+    set_id: str  # drawn anew whenever a set is made, so that what was derived from another one is noticed
     path: Path
 
     @classmethod
@@ -64,6 +66,7 @@ class CaptionedSet:
                 frame_captions=content["frame_captions"],
                 image_captions=content["image_captions"],
                 facts=content["facts"],
+                set_id=content["set_id"],
                 path=path,
             )
         except (OSError, ValueError, KeyError) as error:
@@ -139,7 +142,9 @@ def write_set(
             if isinstance(array, np.memmap):
                 array.flush()
         np.save(folder / "twist.npy", twist)
-        (folder / "set.json").write_text(json.dumps(captions | {"facts": facts}), encoding="utf-8")
+        (folder / "set.json").write_text(
+            json.dumps(captions | {"facts": facts, "set_id": uuid4().hex}), encoding="utf-8"
+        )
     return CaptionedSet.open(path)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from drivesim.checkpoint import tensor_hash
 from drivesim.errors import InputError
-from drivesim.files import atomic_folder
+from drivesim.files import atomic_folder, remove_abandoned
 from drivesim.tokenizer.interface import Tokenizer
 from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.captioned_set import CaptionedSet
@@ -46,8 +46,9 @@ def open_or_tokenize(
     assert isinstance(tokenizer, nn.Module)
     tensors = {name: value.cpu() for name, value in tokenizer.state_dict().items()}
     digest = tensor_hash(tensors)
-    made_of = {"tokenizer": digest, "content": content.facts}
+    made_of = {"tokenizer": digest, "content": content.set_id}
     path = content.path.parent / f"tokens-{content.path.name}-{digest[:8]}"
+    remove_abandoned(path)
     if not path.exists():
         with atomic_folder(path) as folder:
             _tokenize(content, tokenizer, folder, frames_per_batch, on_progress)

@@ -14,6 +14,7 @@ from torch import nn
 
 from drivesim.checkpoint import config_to_json, save_module
 from drivesim.errors import InputError
+from drivesim.general_world.content import RATE_HZ as GENERAL_RATE_HZ
 from drivesim.training import imagination, inverse_dynamics, motion_field, tokenizer, video_model, world_model
 from drivesim.training.config import TrainConfig
 from drivesim.training.data import DataSource, FrameClips, FrameSource
@@ -130,7 +131,9 @@ def train_video_model(
 
     Arguments as in :func:`train_tokenizer`.
     """
-    settings, (train, validation) = config.video_model, open_general(config)
+    settings = config.video_model
+    _check_clips(config)
+    train, validation = open_general(config)
     torch.manual_seed(config.training.seed)  # of the initial weights
     model = trainable_video_model(settings.init, settings.model, public_tokenizer=settings.public_tokenizer)
     task = video_model.VideoModelTask(
@@ -138,6 +141,21 @@ def train_video_model(
     )
     result = fit(task, config.training, out, resume=resume, on_start=on_start)
     return _save(task, config, settings, result, out, save_fn=save_video_model)
+
+
+def _check_clips(config: TrainConfig) -> None:
+    """Refuse clips of another length or rate than the model's."""
+    model, general = config.video_model.model, config.general
+    if general.frames_per_clip != model.num_frames:
+        raise InputError(
+            f"clips of {general.frames_per_clip} frames are to train a model of {model.num_frames}; set "
+            "general.frames_per_clip and video_model.model.num_frames to the same"
+        )
+    if not config.captions.path and model.rate_hz != GENERAL_RATE_HZ:
+        raise InputError(
+            f"the built-in clips have {GENERAL_RATE_HZ:g} frames per second and the model {model.rate_hz:g}; set "
+            f"video_model.model.rate_hz={GENERAL_RATE_HZ:g}, or name clips of your own in captions.path"
+        )
 
 
 def train_inverse_dynamics(

@@ -128,11 +128,13 @@ def facts_of(config: TrainConfig) -> dict[str, object]:
 
 
 def general_facts_of(config: TrainConfig) -> dict[str, object]:
-    """Return which captioned sets a run used as plain JSON; files are named by their kind only."""
-    facts: dict[str, object] = {"source": DataSource.GENERAL.value} | general_facts(config.general)
-    if config.captions.path:
-        facts["captions"] = config.captions.kind.value
-    return facts
+    """Return which captioned sets a run used as plain JSON; where files lie is left out."""
+    facts = general_facts(config.general)
+    if not config.captions.path:
+        return {"source": DataSource.GENERAL.value} | facts
+    media = config_to_json(config.captions)
+    kept = {name: value for name, value in media.items() if name not in ("path", "csv", "cache")}
+    return {"source": "captions"} | {name: facts[name] for name in facts if name != "num_drives"} | kept
 
 
 def _scenes(config: TrainConfig) -> Sources:

@@ -26,6 +26,7 @@ from drivesim.world_model.video_model import VideoModel, VideoModelConfig
 
 UNJUDGED = -100
 NUM_SHOWN = 4
+MAX_CODE_WEIGHT = 5.0
 PROMPT_LENGTH_STEP = 8  # prompts of a batch are padded to a multiple: every new shape costs a CPU kernel
 
 
@@ -38,6 +39,9 @@ class VideoTrainingConfig:
     image_share: float = 0.5  # of the batches
     prompt_drop: float = 0.1  # prompts left out, for guidance (section 3.3)
     label_smoothing: float = 0.0
+    code_balance: float = (
+        0.0  # codes weigh in the loss as their frequency to minus this: rare ones are things
+    )
     masks: ClipMaskConfig = field(default_factory=ClipMaskConfig)
     public_tokenizer: str | None = None  # folder of a public VQGAN that stands in for our own
 
@@ -48,16 +52,26 @@ class VideoTrainingConfig:
                 f"image_share must lie in [0, 1) and prompt_drop in [0, 1], got {self.image_share} and "
                 f"{self.prompt_drop}"
             )
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}")
+        if not 0 <= self.label_smoothing < 1 or not 0 <= self.code_balance <= 1:
+            raise ValueError(
+                f"label_smoothing must lie in [0, 1) and code_balance in [0, 1], got {self.label_smoothing} and "
+                f"{self.code_balance}"
+            )
 
 
 class VideoModelModule(nn.Module):
     """The video model with its loss; the tokenizer is frozen."""
 
-    def __init__(self, model: VideoModel, *, label_smoothing: float) -> None:
-        """Freeze the tokenizer."""
+    weight_K: Tensor
+
+    def __init__(
+        self, model: VideoModel, *, label_smoothing: float = 0.0, weight_K: Tensor | None = None
+    ) -> None:
+        """Freeze the tokenizer; ``weight_K`` is what each code weighs in the loss."""
         super().__init__()
+        if weight_K is None:
+            weight_K = torch.ones(model.tokenizer.codebook_size)
+        self.register_buffer("weight_K", weight_K, persistent=False)
         self.video_model = model
         self.label_smoothing = label_smoothing
         tokenizer = model.tokenizer
@@ -75,6 +89,7 @@ class VideoModelModule(nn.Module):
         loss = functional.cross_entropy(
             logits_BTSK.flatten(0, 2),
             targets_BTS.flatten(),
+            weight=self.weight_K,
             ignore_index=UNJUDGED,
             label_smoothing=self.label_smoothing,
         )
@@ -101,7 +116,11 @@ class VideoModelTask:
         self.config, self.train, self.validation = config, train, validation
         self.encoder, self.grid = model.prompt_encoder, model.tokenizer.grid
         self.has_actions = model.action_encoder is not None
-        self.model: nn.Module = VideoModelModule(model, label_smoothing=config.label_smoothing)
+        weight_K = code_weights(train, model.tokenizer.codebook_size, config.code_balance)
+        model.code_bias_K.copy_(weight_K.log())
+        self.model: nn.Module = VideoModelModule(
+            model, label_smoothing=config.label_smoothing, weight_K=weight_K
+        )
 
     def batches(
         self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
@@ -126,7 +145,7 @@ class VideoModelTask:
             step += 1
 
     def _prepared(self, texts: list[str]) -> dict[str, Tensor]:
-        prepared = self.encoder.prepared(texts)
+        prepared = self.encoder.prepared(texts, is_cut=True)
         return {name: _padded(value) for name, value in prepared.items()}
 
     def _clips(self, count: int, rng: np.random.Generator) -> tuple[dict[str, Tensor], list[str]]:
@@ -168,16 +187,16 @@ class VideoModelTask:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> Evaluation:
-        """Return cross-entropies on the validation clips, all hidden, and what the prompt is worth; and a picture."""
+        """Return the loss on validation clips, half hidden or more, what the prompt is worth, and a picture."""
         video_model: VideoModel = model.video_model  # type: ignore[assignment]
-        captions = [wordings[0] for wordings in self.validation.content.clip_captions]
+        captions = [wordings[0] if wordings else "" for wordings in self.validation.content.clip_captions]
         own = self._cross_entropy(model, captions)
         others = self._cross_entropy(model, captions[1:] + captions[:1])
         metrics = {"loss": own, "prompt_gain_nats": others - own}
         return Evaluation(metrics=metrics, picture=_drawn(video_model, captions[:NUM_SHOWN], self.validation))
 
     def _cross_entropy(self, model: nn.Module, captions: list[str], clips_per_batch: int = 8) -> float:
-        """Return the mean over validation clips of which every second token, or all, are hidden."""
+        """Return the mean over validation clips of which a random half to all tokens are hidden."""
         device = next(model.parameters()).device
         generator = torch.Generator().manual_seed(0)
         losses = []
@@ -192,6 +211,22 @@ class VideoModelTask:
             terms = model({name: value.to(device) for name, value in batch.items()})
             losses.append(float(terms["loss"]))
         return math.fsum(losses) / len(losses)
+
+
+def code_weights(train: CaptionedTokens, codebook_size: int, balance: float) -> Tensor:
+    """Return what each code weighs in the loss (K,): frequency to the power of ``-balance``, 1 in the mean over tokens.
+
+    Skies are made of few codes, things of many rare ones; as in colourisation (Zhang et al., 2016), a model that is to
+    draw things must not mind their share of the picture. A model trained so gives code ``k`` too much by
+    ``log weight_k``, which :meth:`VideoModel.complete` takes off (logit adjustment, Menon et al., 2021).
+    """
+    parts = (train.clips[::7], train.images)
+    counts_K = np.ones(codebook_size)
+    for part in parts:
+        counts_K += np.bincount(part.ravel(), minlength=codebook_size)
+    share_K = counts_K / counts_K.sum()
+    weight_K = np.minimum(share_K**-balance / (share_K ** (1 - balance)).sum(), MAX_CODE_WEIGHT)
+    return torch.from_numpy(weight_K / (weight_K * share_K).sum()).float()
 
 
 def is_image_step(step: int, image_share: float) -> bool:

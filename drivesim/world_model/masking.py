@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 
@@ -107,9 +108,8 @@ def draw_clip_mask(
     kinds = torch.tensor(config.shares()).cumsum(0)
     kind_B11 = torch.bucketize(torch.rand(batch, 1, 1, generator=generator), kinds[:-1], right=True)
     tube_BTS = random_mask((batch, 1, tokens), rate_B1, generator).expand(-1, frames, -1)
-    scattered_BTS = random_mask((batch, frames * tokens), rate_B1[:, 0], generator).view(
-        batch, frames, tokens
-    )
+    scattered_BS = random_mask((batch, frames * tokens), rate_B1[:, 0], generator)
+    scattered_BTS = rearrange(scattered_BS, "b (t s) -> b t s", t=frames)
     # One frame is given most often: image to video.
     given_B1 = (torch.rand(batch, 1, generator=generator) ** 3 * (frames - 1)).floor() + 1
     is_later_BT1 = (torch.arange(frames) >= given_B1.clamp(max=max(frames - 1, 0))).unsqueeze(-1)

@@ -19,8 +19,10 @@ from drivesim.checkpoint import (
     tensor_hash,
 )
 from drivesim.errors import InputError
+from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.world_model.pretrained import fast_dtype, load_tokenizer
-from drivesim.world_model.video_model import VideoModel, VideoModelConfig, with_tokenizer
+from drivesim.world_model.prompts import PromptKind
+from drivesim.world_model.video_model import VideoModel, VideoModelConfig
 
 if TYPE_CHECKING:
     from drivesim.tokenizer.public_vqgan import PublicVQGAN
@@ -35,6 +37,7 @@ def load_video_model(
     device: str = "cpu",
     dtype: torch.dtype | None = None,
     public_tokenizer: str | Path | None = None,
+    t5: str | Path | None = None,
 ) -> VideoModel:
     """Load a general world model for generating.
 
@@ -43,13 +46,14 @@ def load_video_model(
         device: where it runs.
         dtype: of the weights; by default bfloat16 where the device multiplies it fast, else float32.
         public_tokenizer: folder of the public VQGAN for weights that were trained on the tokens of one.
+        t5: name or folder of the T5 for weights whose prompts are read by one; the one of the training if left out.
 
     Raises:
         InputError: unknown weights, damaged, of another kind, of shapes that do not fit their configuration, or trained
             on another tokenizer.
     """
     checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=KIND)
-    model = _model_of(checkpoint, public_tokenizer)
+    model = _model_of(checkpoint, public_tokenizer, t5=t5)
     return model.to(device=device, dtype=dtype or fast_dtype(device)).eval().requires_grad_(False)
 
 
@@ -61,20 +65,38 @@ def trainable_video_model(
     Args:
         name_or_path: shipped weights by name, or a file, of a video model or of a model with a tokenizer; "" for a new
             one around a public tokenizer.
-        config: sizes of a new model; those of a video model are its own.
+        config: sizes of a new model, whose tokenizer keeps all but its frames' size; a video model's own must be the
+            same, or ``config`` the default.
         public_tokenizer: folder of a public VQGAN.
 
     Raises:
-        InputError: as :func:`load_video_model`.
+        InputError: as :func:`load_video_model`, or the weights are of other sizes.
     """
     if public_tokenizer is not None and not str(name_or_path):
         tokenizer = _public(public_tokenizer, config)
         return VideoModel(replace(config, public_tokenizer=_hash_of(tokenizer)), tokenizer=tokenizer)
+    if not str(name_or_path):
+        raise InputError(
+            "the run does not say what it begins with: name a tokenizer or a video model in video_model.init, or a "
+            "public VQGAN's folder in video_model.public_tokenizer"
+        )
     checkpoint = read_checkpoint(resolve_weights(name_or_path))
     if checkpoint.kind == KIND:
-        return _model_of(checkpoint, public_tokenizer)
+        model = _model_of(checkpoint, public_tokenizer)
+        kept = model.config
+        asked = replace(config, vqgan=kept.vqgan, sampler=kept.sampler, guidance=kept.guidance)
+        if config != VideoModelConfig() and asked != kept:
+            raise InputError(
+                f"{checkpoint.path} holds a video model of other sizes than were asked for; leave video_model.model "
+                "out to go on with it, or begin with a tokenizer"
+            )
+        return model
     own = load_tokenizer(name_or_path)
-    return VideoModel(with_tokenizer(config, own), tokenizer=own)
+    vqgan = replace(own.config, height_px=config.vqgan.height_px, width_px=config.vqgan.width_px)
+    resized = VQGAN(vqgan)  # its convolutions take frames of any size
+    resized.load_state_dict(own.state_dict())
+    resized.eval().requires_grad_(False)
+    return VideoModel(replace(config, vqgan=vqgan), tokenizer=resized)
 
 
 def save_video_model(model: nn.Module, path: Path, *, facts: dict[str, Any] | None = None) -> None:
@@ -91,8 +113,14 @@ def save_video_model(model: nn.Module, path: Path, *, facts: dict[str, Any] | No
     )
 
 
-def _model_of(checkpoint: Checkpoint, public_tokenizer: str | Path | None) -> VideoModel:
+def _model_of(
+    checkpoint: Checkpoint, public_tokenizer: str | Path | None, *, t5: str | Path | None = None
+) -> VideoModel:
     config = config_from_json(VideoModelConfig, checkpoint.config)
+    if t5 is not None:
+        if config.prompt is not PromptKind.T5:
+            raise InputError(f"{checkpoint.path} reads prompts without a T5; leave it out")
+        config = replace(config, t5=str(t5))
     if not config.public_tokenizer:
         model = VideoModel(config)
         load_state(model, checkpoint)
@@ -116,7 +144,9 @@ def _public(folder: str | Path, config: VideoModelConfig) -> PublicVQGAN:
     from drivesim.tokenizer.public_vqgan import PublicVQGAN  # diffusers is optional
 
     height_px, width_px = config.vqgan.height_px, config.vqgan.width_px
-    return PublicVQGAN.load(Path(folder), height_px=height_px, width_px=width_px)
+    return PublicVQGAN.load(
+        Path(folder), height_px=height_px, width_px=width_px, pixel_range=config.public_pixel_range
+    )
 
 
 def _hash_of(tokenizer: PublicVQGAN) -> str:

@@ -52,8 +52,8 @@ class PromptEmbedding:
 class PromptEncoder(Protocol):
     """What the video model asks of an encoder."""
 
-    def prepared(self, texts: Sequence[str]) -> PreparedPrompts:
-        """Return the texts as tensors on the CPU, batch first."""
+    def prepared(self, texts: Sequence[str], *, is_cut: bool = False) -> PreparedPrompts:
+        """Return the texts as tensors on the CPU, batch first; with ``is_cut`` too long ones lose their end."""
         ...
 
     def __call__(self, prepared: PreparedPrompts) -> PromptEmbedding:
@@ -79,19 +79,23 @@ class BytesEncoderConfig:
             )
 
 
-def pieces_of(text: str, max_pieces: int) -> list[bytes]:
+def pieces_of(text: str, max_pieces: int, *, is_cut: bool = False) -> list[bytes]:
     """Cut a text into words and punctuation marks, and longer words into parts of twelve UTF-8 bytes.
+
+    With ``is_cut``, as for captions of the wild, there are ``max_pieces`` at most and what is no character is "?".
 
     Raises:
         InputError: the text is not Unicode, or gives more than ``max_pieces``.
     """
     try:
-        words = _WORD.findall(text.lower().encode("utf-8"))
+        words = _WORD.findall(text.lower().encode("utf-8", errors="replace" if is_cut else "strict"))
     except UnicodeEncodeError as error:
         raise InputError(
             f"the prompt holds {error.object[error.start]!r}, which is no character; leave it out"
         ) from error
     pieces = [word[i : i + BYTES_PER_PIECE] for word in words for i in range(0, len(word), BYTES_PER_PIECE)]
+    if is_cut:
+        return pieces[:max_pieces]
     if len(pieces) > max_pieces:
         raise InputError(
             f"the prompt has {len(text)} characters in {len(pieces)} words or parts of twelve bytes, these weights "
@@ -100,9 +104,9 @@ def pieces_of(text: str, max_pieces: int) -> list[bytes]:
     return pieces
 
 
-def byte_ids(texts: Sequence[str], max_pieces: int) -> Tensor:
+def byte_ids(texts: Sequence[str], max_pieces: int, *, is_cut: bool = False) -> Tensor:
     """Return the bytes of texts plus one, int64 (B, K, M); 0 pads. K is the longest of these texts."""
-    cut = [pieces_of(text, max_pieces) for text in texts]
+    cut = [pieces_of(text, max_pieces, is_cut=is_cut) for text in texts]
     ids_BKM = torch.zeros(len(texts), max(map(len, cut), default=0), BYTES_PER_PIECE, dtype=torch.int64)
     for row, pieces in enumerate(cut):
         for column, piece in enumerate(pieces):
@@ -141,9 +145,9 @@ class BytesEncoder(nn.Module):
         self.layers = nn.TransformerEncoder(layer, config.num_layers, enable_nested_tensor=False)
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
 
-    def prepared(self, texts: Sequence[str]) -> PreparedPrompts:
-        """Return ``byte_ids`` (B, K, M) of texts."""
-        return {"byte_ids": byte_ids(texts, self.config.max_pieces)}
+    def prepared(self, texts: Sequence[str], *, is_cut: bool = False) -> PreparedPrompts:
+        """Return ``byte_ids`` (B, K, M) of texts; with ``is_cut`` too long ones lose their end."""
+        return {"byte_ids": byte_ids(texts, self.config.max_pieces, is_cut=is_cut)}
 
     def forward(self, prepared: PreparedPrompts) -> PromptEmbedding:
         """Return one token per word after a first one that stands for the text as a whole."""

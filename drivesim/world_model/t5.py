@@ -42,7 +42,7 @@ class _Embedded:
     num_tokens: int  # of the whole text, before it was cut
 
 
-class T5PromptEncoder:
+class T5Embeddings:
     """Turns texts into the last hidden states of a pretrained T5 encoder.
 
     Args:

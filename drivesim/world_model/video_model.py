@@ -7,7 +7,7 @@ Every task is this one model; tasks differ in what is masked and which prompts a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from drivesim.errors import InputError
 from drivesim.tokenizer.interface import Tokenizer
+from drivesim.tokenizer.public_vqgan import PixelRange
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig
 from drivesim.world_model.conditioning import ActionEncoder
 from drivesim.world_model.prompts import (
@@ -42,7 +43,7 @@ class GuidanceConfig:
     """Classifier-free guidance (WorldDreamer section 3.3): logits = (1 + scale) conditional - scale unconditional."""
 
     scale: float = 2.0  # the paper's beta; 0 is no guidance, and costs half
-    schedule: GuidanceSchedule = GuidanceSchedule.CONSTANT
+    schedule: GuidanceSchedule = GuidanceSchedule.LINEAR
 
     def __post_init__(self) -> None:
         """Refuse what is no scale."""
@@ -82,12 +83,12 @@ class VideoModelConfig:
     t5: str = ""  # name or folder of the T5 with prompt=t5; embeddings of t5_dim numbers
     t5_dim: int = 512
     t5_max_tokens: int = 64
+    t5_cache: str = "out/t5-prompts"  # folder in which its embeddings are kept; "" keeps none
     num_action_tokens: int = 0  # prompt tokens per frame made of speed and yaw rate; 0 reads no actions
     num_frames: int = 16
     rate_hz: float = 8.0
-    public_tokenizer: str = (
-        ""  # hash of the public VQGAN that stands in for ``vqgan``, of which the size counts
-    )
+    public_tokenizer: str = ""  # hash of a public VQGAN in place of ``vqgan``, whose size is its frames'
+    public_pixel_range: PixelRange = PixelRange.ZERO_TO_ONE  # of that VQGAN
 
     def __post_init__(self) -> None:
         """Refuse models that cannot be built."""
@@ -100,6 +101,8 @@ class VideoModelConfig:
 class VideoModel(nn.Module):
     """Masked-token model of clips of ``config.num_frames`` frames, or of fewer: an image is a clip of one."""
 
+    code_bias_K: Tensor
+
     def __init__(self, config: VideoModelConfig, *, tokenizer: Tokenizer | None = None) -> None:
         """Build the model; give a trained ``tokenizer`` to keep it."""
         super().__init__()
@@ -107,6 +110,8 @@ class VideoModel(nn.Module):
         self.tokenizer: Tokenizer = VQGAN(config.vqgan) if tokenizer is None else tokenizer
         dim = config.stpt.dim
         self.stpt = STPT(config.stpt, self.tokenizer.quantizer, self.tokenizer.grid)
+        # What training adds to the logits of codes by weighing them in the loss; drawing takes it off again.
+        self.register_buffer("code_bias_K", torch.zeros(self.tokenizer.codebook_size))
         self.prompt_encoder: PromptEncoder = _prompt_encoder(config)
         self.action_encoder: ActionEncoder | None = None
         if config.num_action_tokens:
@@ -221,7 +226,7 @@ class VideoModel(nn.Module):
             if is_guided:
                 ids, is_masked = ids.repeat(2, 1, 1), is_masked.repeat(2, 1, 1)
             logits = self.stpt(ids, is_masked, tokens_BTKC, is_given_BTL=is_given_BTK).float()
-            logits = rearrange(logits, "b t s k -> b (t s) k")
+            logits = rearrange(logits - self.code_bias_K, "b t s k -> b (t s) k")
             if not is_guided:
                 return logits
             conditional, unconditional = logits.chunk(2)
@@ -252,13 +257,12 @@ class VideoModel(nn.Module):
 def _prompt_encoder(config: VideoModelConfig) -> PromptEncoder:
     if config.prompt is PromptKind.BYTES:
         return BytesEncoder(config.bytes_encoder, config.stpt.dim)
-    from drivesim.world_model.t5_prompts import T5Prompts  # transformers is optional
+    from drivesim.world_model.t5_prompts import T5Encoder  # transformers is optional
 
-    return T5Prompts(
-        config.t5, embedding_dim=config.t5_dim, max_tokens=config.t5_max_tokens, dim=config.stpt.dim
+    return T5Encoder(
+        config.t5,
+        embedding_dim=config.t5_dim,
+        max_tokens=config.t5_max_tokens,
+        dim=config.stpt.dim,
+        cache=config.t5_cache,
     )
-
-
-def with_tokenizer(config: VideoModelConfig, tokenizer: VQGAN) -> VideoModelConfig:
-    """Return the configuration of a model around this tokenizer."""
-    return replace(config, vqgan=tokenizer.config)

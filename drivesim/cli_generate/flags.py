@@ -36,19 +36,36 @@ class DrawFlags:
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False
 
 
+TokenizerFolder = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the public VQGAN, for weights that were trained around one."),
+]
+T5Name = Annotated[
+    str | None,
+    typer.Option(
+        "--t5", help="Name or folder of the T5, for weights that read prompts by one; theirs if left out."
+    ),
+]
+
+
 @dataclass(kw_only=True, slots=True)
 class PromptFlags(DrawFlags):
     """Flags of what a text guides."""
 
     prompt: Annotated[str, typer.Option(help="What the clip shows.")] = ""
-    negative: Annotated[str, typer.Option(help="What guidance leads away from.")] = ""
-    guidance: Annotated[float | None, typer.Option(help="How strongly the text leads; 0 is not at all.")] = (
-        None
-    )
+    negative_prompt: Annotated[str, typer.Option(help="What guidance leads away from.")] = ""
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="Classifier-free guidance b: logits = (1 + b) conditional - b unconditional; 0 is none."
+        ),
+    ] = None
     guidance_schedule: Annotated[
         str | None, typer.Option(help="Over the rounds: constant, or linear from 0 on.")
     ] = None
     weights: Annotated[str, typer.Option(help="Shipped weights by name, or a file.")] = "general-tiny"
+    tokenizer: TokenizerFolder = None
+    t5: T5Name = None
 
 
 NumFrames = Annotated[int | None, typer.Option(help="Of the result.")]
@@ -124,11 +141,18 @@ class ActionFlags(DrawFlags):
         float | None, typer.Option(help="Road-wheel angle in rad, left positive; 0 if left out.")
     ] = None
     speed: Annotated[float | None, typer.Option(help="In m/s; 8 if left out.")] = None
-    steps: Annotated[int | None, typer.Option(help="Frames to drive; 24 if left out.")] = None
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames to drive; if left out 24, or what general weights see at once after those given."
+        ),
+    ] = None
     actions: Annotated[
         Path | None,
         typer.Option(help="CSV with the columns steering_rad,speed_mps, in place of these three."),
     ] = None
+    tokenizer: TokenizerFolder = None
+    t5: T5Name = None
 
 
 def with_flags(command: Callable[[Any], None]) -> Callable[..., None]:

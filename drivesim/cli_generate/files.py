@@ -1,15 +1,16 @@
-"""What generating reads and writes: pictures, videos and masks in any shape; clips, sheets and a record of how.
+"""What generating reads and writes: videos, scenes, masks and actions; clips, sheets and a record of how.
 
 Everything is read at the size and rate of the weights. Letters: see ``drivesim/world_model/__init__.py``.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import numpy as np
 from einops import rearrange
 from numpy.typing import NDArray
 
+from drivesim.dynamics import checked_actions
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.generate import Generated
-from drivesim.scene.media import IMAGE_SUFFIXES, MediaFile, cover, frames_at, read_span
+from drivesim.scene.geometry import FloatArray
+from drivesim.scene.media import IMAGE_SUFFIXES, MediaFile, frames_at, read_span
 from drivesim.scene.nuscenes import embedded_dataset
 from drivesim.scene.types import Camera
 from drivesim.video import contact_sheet, read_image, write_image, write_video
@@ -31,20 +34,14 @@ SUFFIXES = (".mp4", ".gif", ".png")
 MAX_FRAMES = 512  # of a clip that is read or made
 MAX_NAME_BYTES = 200  # of 255 that file systems allow: numbers and endings are added
 SHEET_COLUMNS = 16  # most frames of a clip in a contact sheet
-_CLOCK_SLACK_S = 0.01  # GIF rounds times to hundredths of a second
+ACTION_COLUMNS = ("steering_rad", "speed_mps")
+# GIF rounds times to hundredths of a second. The slack that ``frames_at`` has for all is a millisecond: at 100 Hz a
+# hundredth is the next frame.
+_GIF_SLACK_S = 0.01
 _RECTANGLE = re.compile(r"[-+.\d\s]+(,[-+.\d\s]+)+")
 
 
 # ------------------------------------------------------------------------------------------------ inputs
-
-
-def read_still(path: Path, size: tuple[int, int]) -> Clip:
-    """Read a picture as a clip of one frame (1, H, W, 3), scaled and centre-cropped to ``size`` (height, width).
-
-    Raises:
-        InputError: it is missing, truncated or not a picture.
-    """
-    return cover(read_image(path), size)[None]
 
 
 def read_clip(path: Path, size: tuple[int, int], *, rate_hz: float, num_frames: int | None = None) -> Clip:
@@ -70,8 +67,8 @@ def read_clip(path: Path, size: tuple[int, int], *, rate_hz: float, num_frames: 
         raise InputError(
             f"{path} has {has} frames at {rate_hz:g} Hz, at most {MAX_FRAMES} are read; ask for fewer"
         )
-    times_s = [span.start_s + _CLOCK_SLACK_S + index / rate_hz for index in range(num_frames or has)]
-    return frames_at(media, times_s, size)
+    start_s = span.start_s + (_GIF_SLACK_S if path.suffix.lower() == ".gif" else 0.0)
+    return frames_at(media, [start_s + index / rate_hz for index in range(num_frames or has)], size)
 
 
 def read_scene(name: str, size: tuple[int, int], *, rate_hz: float) -> tuple[Clip, Camera]:
@@ -145,6 +142,38 @@ def _by_number(path: Path) -> list[tuple[int, str]]:
     """Order names as one counts: frame-2 before frame-10."""
     parts = re.split(r"(\d+)", path.name)
     return [(int(part), "") if index % 2 else (0, part) for index, part in enumerate(parts)]
+
+
+def read_actions(path: Path) -> FloatArray:
+    """Read a CSV file with the columns ``steering_rad`` and ``speed_mps``, (N, 2): one row per frame to come.
+
+    Raises:
+        InputError: it is missing, lacks a column or a row, or a row is no pair of numbers a car can follow.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(_action_rows(csv.DictReader(file), path))
+    except OSError as error:
+        raise InputError(f"cannot read actions {path} ({error.strerror}); check the path") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read actions {path} ({error}); save it as CSV in UTF-8") from error
+    if not rows:
+        raise InputError(f"actions {path} hold no row; write one per frame to come")
+    return checked_actions(rows)
+
+
+def _action_rows(reader: csv.DictReader[str], path: Path) -> Iterator[list[float]]:
+    missing = [name for name in ACTION_COLUMNS if name not in (reader.fieldnames or [])]
+    if missing:
+        raise InputError(
+            f"actions {path} lack the column {missing[0]}; name the columns {','.join(ACTION_COLUMNS)}"
+        )
+    for number, row in enumerate(reader):
+        try:
+            yield [float(row[name] or "") for name in ACTION_COLUMNS]
+        except ValueError as error:
+            values = [row[name] for name in ACTION_COLUMNS]
+            raise InputError(f"row {number} of actions {path} is {values}; write two numbers") from error
 
 
 def fingerprint(path: Path) -> str:

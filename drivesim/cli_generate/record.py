@@ -1,29 +1,34 @@
-"""From the flags of a command to settings over those of the weights, and from settings to a record of what was done."""
+"""What the flags of a command come to: weights and settings, and a record of both that makes the clip again."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError, safe_open
 
-from drivesim.checkpoint import config_to_json
+from drivesim.checkpoint import config_to_json, resolve_weights
+from drivesim.cli_generate.files import MAX_FRAMES, fingerprint
 from drivesim.errors import InputError, nearest
 from drivesim.generate import GenerateConfig
-from drivesim.generate_files import MAX_FRAMES, fingerprint
-from drivesim.generate_weights import WeightsFacts
+from drivesim.world_model.pretrained import load_world_model
+from drivesim.world_model.pretrained_video import KIND as VIDEO_KIND
+from drivesim.world_model.pretrained_video import load_video_model
 from drivesim.world_model.sampler import SamplerConfig, UnmaskOrder
-from drivesim.world_model.video_model import GuidanceConfig, GuidanceSchedule
+from drivesim.world_model.video_model import GuidanceConfig, GuidanceSchedule, VideoModel
+from drivesim.world_model.world_model import WorldModel
 
 Flags = Mapping[str, Any]
 """Flags by their Python names; those left out are None or not there."""
 
 EnumT = TypeVar("EnumT", bound=Enum)
+DRIVE_KIND = "world-model"
 RANGES: dict[str, tuple[float, float]] = {
     "samples": (1, 64),
     "seed": (0, 2**63 - 1),
@@ -35,6 +40,94 @@ RANGES: dict[str, tuple[float, float]] = {
     "steps": (1, MAX_FRAMES),
 }
 _INPUTS = ("image", "video", "mask", "actions")
+
+
+# ----------------------------------------------------------------------------------------------- weights
+
+
+@dataclass(kw_only=True, slots=True)
+class WeightsFacts:
+    """Which weights they are, and in what numbers they run."""
+
+    name: str
+    kind: str
+    sha256: str  # of the tensors
+    device: str
+    dtype: str
+
+
+def open_video_weights(flags: Flags) -> tuple[VideoModel, WeightsFacts]:
+    """Load the general world model that the flags name.
+
+    Raises:
+        InputError: unknown, damaged or driving weights, a tokenizer or T5 that they do not take, or no such device.
+    """
+    name = flags["weights"]
+    kind, sha256 = _header(resolve_weights(name))
+    if kind == DRIVE_KIND:
+        raise InputError(
+            f"{name} holds a {kind}, which drives and reads no text: take a {VIDEO_KIND} such as general-tiny, or "
+            "drive with `drivesim generate action`"
+        )
+    _check_device(flags["device"])
+    model = load_video_model(
+        name, device=flags["device"], public_tokenizer=flags["tokenizer"], t5=flags["t5"]
+    )
+    if flags["tokenizer"] is not None and not model.config.public_tokenizer:
+        raise InputError(f"{name} holds its own tokenizer; leave out --tokenizer {flags['tokenizer']}")
+    return model, _facts(name, kind, sha256, model)
+
+
+def open_action_weights(flags: Flags) -> tuple[WorldModel | VideoModel, WeightsFacts]:
+    """Load the driving world model that the flags name, or the general one if it reads actions.
+
+    Raises:
+        InputError: unknown or damaged weights, those of a general world model that reads none, or no such device.
+    """
+    name = flags["weights"]
+    kind, sha256 = _header(resolve_weights(name))
+    if kind == VIDEO_KIND:
+        video_model, facts = open_video_weights(flags)
+        if video_model.action_encoder is None:
+            raise InputError(
+                f"{name} holds a {kind} without action tokens, which reads no actions; take a {DRIVE_KIND} such as "
+                "drive-tiny, or go on from a picture with `drivesim generate image`"
+            )
+        return video_model, facts
+    if kind == DRIVE_KIND and (flags["tokenizer"] is not None or flags["t5"] is not None):
+        raise InputError(
+            f"{name} holds a {kind}, which has its own tokenizer and reads no text; leave out --tokenizer and --t5"
+        )
+    _check_device(flags["device"])
+    model = load_world_model(name, device=flags["device"])
+    return model, _facts(name, kind, sha256, model)
+
+
+def _header(path: Path) -> tuple[str, str]:
+    """Return kind and hash; empty where the file does not say, which loading it will find out."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (OSError, SafetensorError):
+        return "", ""
+    return header.get("kind", ""), header.get("sha256", "")
+
+
+def _facts(name: str, kind: str, sha256: str, model: VideoModel | WorldModel) -> WeightsFacts:
+    weight = next(model.parameters())
+    dtype = str(weight.dtype).removeprefix("torch.")
+    return WeightsFacts(name=name, kind=kind, sha256=sha256, device=str(weight.device), dtype=dtype)
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"device {name!r} cannot be used ({reason}); name another, such as cpu") from error
+
+
+# ---------------------------------------------------------------------------------------------- settings
 
 
 def check_ranges(flags: Flags) -> None:
@@ -67,7 +160,7 @@ def config_of(flags: Flags, sampler: SamplerConfig, guidance: GuidanceConfig | N
         seed=flags["seed"],
         num_samples=flags["samples"],
         num_frames=flags.get("frames"),
-        negative_prompt=flags.get("negative") or "",
+        negative_prompt=flags.get("negative_prompt") or "",
         sampler=replace(
             sampler,
             **_given(
@@ -102,7 +195,7 @@ def record_of(
         "sampler": config_to_json(config.sampler),
         "guidance": config_to_json(config.guidance),
         "inputs_sha256": {name: fingerprint(path) for name, path in files.items() if path.exists()},
-        "weights": weights.to_json(),
+        "weights": asdict(weights),
         "drivesim": version("drivesim"),
         "torch": str(torch.__version__),
         "seconds": round(seconds, 2),

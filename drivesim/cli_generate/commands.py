@@ -12,7 +12,7 @@ import typer
 
 from drivesim import console
 from drivesim.errors import InputError
-from drivesim.generate_flags import (
+from drivesim.cli_generate.flags import (
     ActionFlags,
     DrawFlags,
     ImageFlags,
@@ -26,7 +26,7 @@ from drivesim.generate_flags import (
 
 if TYPE_CHECKING:
     from drivesim.generate import GenerateConfig, Generated
-    from drivesim.generate_weights import WeightsFacts
+    from drivesim.cli_generate.record import WeightsFacts
     from drivesim.scene.types import Camera
     from drivesim.world_model.long_clips import Clip
     from drivesim.world_model.video_model import VideoModel, VideoModelConfig
@@ -74,7 +74,7 @@ def predict(flags: PredictFlags) -> None:
 def inpaint(flags: InpaintFlags) -> None:
     """Draw a part of a picture or video anew, as a text says."""
     from drivesim import generate
-    from drivesim.generate_files import read_mask
+    from drivesim.cli_generate.files import read_mask
 
     model, run = _video_run("inpaint", flags)
     frames = _frames(model.config, image=flags.image, video=flags.video, count=flags.frames)
@@ -105,8 +105,8 @@ def action(flags: ActionFlags) -> None:
     """Drive on from a scene, picture or video with driving weights."""
     from drivesim.generate import action_to_video
     from drivesim.generate_actions import actions_of
-    from drivesim.generate_settings import check_ranges, config_of
-    from drivesim.generate_weights import open_drive_weights
+    from drivesim.cli_generate.record import check_ranges, config_of
+    from drivesim.cli_generate.record import open_drive_weights
 
     started_s = _checked(flags)
     actions = actions_of(flags.actions, flags.steering, flags.speed, flags.steps)
@@ -139,8 +139,8 @@ class _Run:
 
     def draw(self, draw: Callable[[GenerateConfig], Generated], num_rounds: int) -> None:
         """Draw under a progress bar, write the files, and say where they are."""
-        from drivesim.generate_files import write_generated
-        from drivesim.generate_settings import record_of
+        from drivesim.cli_generate.files import write_generated
+        from drivesim.cli_generate.record import record_of
 
         with console.progress_bar("drawing", num_rounds) as bar:
             result = draw(replace(self.config, on_round=bar.update))
@@ -152,8 +152,8 @@ class _Run:
 
 def _checked(flags: DrawFlags) -> float:
     """Refuse what can be refused before anything is read; return the time."""
-    from drivesim.generate_files import check_out
-    from drivesim.generate_settings import check_ranges
+    from drivesim.cli_generate.files import check_out
+    from drivesim.cli_generate.record import check_ranges
 
     started_s = time.monotonic()
     check_ranges(asdict(flags))
@@ -162,8 +162,8 @@ def _checked(flags: DrawFlags) -> float:
 
 
 def _video_run(task: str, flags: PromptFlags) -> tuple[VideoModel, _Run]:
-    from drivesim.generate_settings import config_of
-    from drivesim.generate_weights import open_video_weights
+    from drivesim.cli_generate.record import config_of
+    from drivesim.cli_generate.record import open_video_weights
 
     started_s = _checked(flags)
     model, weights = open_video_weights(flags.weights, flags.device)
@@ -186,7 +186,7 @@ def _predict(model: VideoModel, run: _Run, frames: Clip) -> None:
 
 def _start_of(flags: ActionFlags, weights: WorldModelConfig) -> tuple[Clip, Camera | None]:
     """Return the frames that a drive begins with, and their camera if it is known."""
-    from drivesim.generate_files import read_scene
+    from drivesim.cli_generate.files import read_scene
 
     if flags.scene is None:
         return _frames(weights, image=flags.image, video=flags.video, count=flags.given), None
@@ -204,7 +204,7 @@ def _frames(
     video: Path | None = None,
     count: int | None = None,
 ) -> Clip:
-    from drivesim.generate_files import read_clip, read_still
+    from drivesim.cli_generate.files import read_clip, read_still
 
     size = weights.vqgan.height_px, weights.vqgan.width_px
     if image is not None and video is None and (count or 1) == 1:

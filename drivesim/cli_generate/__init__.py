@@ -1,0 +1,1 @@
+"""`drivesim generate`: its commands and flags, the files it reads and writes, and the record of what was done."""
