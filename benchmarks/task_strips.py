@@ -31,7 +31,7 @@ from drivesim.world_model.world_model import WorldModel
 NUM_SEEDS = 6  # that all tasks take
 GIVEN_SHARE = 0.25  # of the frames of a clip, before a prediction
 STRENGTH = 0.7  # of stylisation
-STEERING_RAD, SPEED_MPS, DRIVE_FRAMES = 0.1, 8.0, 16
+STEERING_RAD, SPEED_MPS, DRIVE_FRAMES = 0.04, 8.0, 16
 OUTLINE_PX, WHITE = 2, 255
 
 
@@ -111,7 +111,7 @@ def inpainting_strips(model: VideoModel, first_seed: int) -> list[Strip]:
     given = filled_with_mean(true_clip(model, case.scene), case.mask)
     result = inpaint(model, given, case.mask, case.prompt, GenerateConfig(seed=case.seed))
     return [
-        Strip(label="given, hidden under the rectangle", frames=outlined(given, case.mask)),
+        Strip(label="given, with a rectangle hidden", frames=outlined(given, case.mask)),
         Strip(label=f'filled in as "{case.prompt}"', frames=result.frames[0]),
     ]
 

@@ -114,20 +114,19 @@ def models(debug: Debug = False) -> None:
     del debug
     from drivesim.presets import model_summaries
 
-    columns = ["model", "frames", "tokens", "prompts", "parameters", "tokenizer", "weights"]
+    found = model_summaries()
     rows = [
+        ("frames", *(f"{model.frames}, {model.attention}" for model in found)),
+        ("tokens of a frame", *(f"{model.tokens_per_frame} of {model.codes}" for model in found)),
+        ("prompts", *(model.prompts for model in found)),
+        ("parameters", *(f"{model.num_parameters / 1e6:,.1f} M" for model in found)),
+        ("its tokenizer's", *(f"{model.num_tokenizer_parameters / 1e6:.1f} M" for model in found)),
         (
-            model.name,
-            f"{model.frames}, {model.attention}",
-            f"{model.tokens_per_frame} of {model.codes}",
-            model.prompts,
-            f"{model.num_parameters / 1e6:,.1f} M",
-            f"{model.num_tokenizer_parameters / 1e6:.1f} M",
-            "to be trained" if model.weights_mb is None else f"{model.weights_mb:.1f} MB",
-        )
-        for model in model_summaries()
+            "weights",
+            *("to be trained" if m.weights_mb is None else f"{m.weights_mb:.1f} MB" for m in found),
+        ),
     ]
-    console.print_table("models", columns, rows, caption="train one with: drivesim train ... experiment=NAME")
+    console.print_table("models", ["", *(model.name for model in found)], rows)
 
 
 @data_app.command()

@@ -71,14 +71,15 @@ def checked_actions(actions: object) -> FloatArray:
     return checked
 
 
-def twists(actions: FloatArray, dt_s: float) -> FloatArray:
-    """Return (N, 2) mean speed in m/s and yaw rate in rad/s over the steps that actions (N, 2) lead to.
+def twists(actions: FloatArray, dt_s: float, *, num_before: int = 0) -> FloatArray:
+    """Return mean speed in m/s and yaw rate in rad/s over the steps that actions (N, 2) lead to.
 
-    The car begins straight ahead at the first action's speed.
+    The car comes straight on at the first action's speed, which is the twist of ``num_before`` steps before: the result
+    is (num_before + N, 2).
     """
     config = VehicleConfig()
     state = EgoState(x_m=0.0, y_m=0.0, yaw_rad=0.0, speed_mps=float(actions[0, 1]))
-    rows = []
+    rows = [(state.speed_mps, 0.0)] * num_before
     for steering_rad, speed_mps in actions:
         control = control_from_action(float(steering_rad), float(speed_mps), state, config, dt_s)
         after = step(state, control, config, dt_s)

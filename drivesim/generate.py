@@ -1,8 +1,8 @@
 """The tasks of a general world model: text and images to video, prediction, inpainting, stylisation, actions to video.
 
-All but the last are one model and one sampler; they differ in what is hidden and which prompts are given (WorldDreamer
-section 4.3). Pictures are uint8 RGB (H, W, 3) of the weights' own size. Letters: see
-``drivesim/world_model/__init__.py``.
+They are one model and one sampler and differ in what is hidden and which prompts are given (WorldDreamer section 4.3);
+actions drive a world model of their own too, frame by frame. Pictures are uint8 RGB (H, W, 3) of the weights' own size.
+Letters: see ``drivesim/world_model/__init__.py``.
 """
 
 from __future__ import annotations
@@ -14,30 +14,37 @@ from itertools import count
 
 import numpy as np
 import torch
-from einops import rearrange, repeat
+from einops import repeat
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
+from drivesim.dynamics import checked_actions, twists
 from drivesim.errors import InputError
-from drivesim.generate_actions import checked_actions, twists
-from drivesim.scene.types import Camera, front_camera
+from drivesim.scene.geometry import FloatArray
+from drivesim.scene.types import Camera
+from drivesim.world_model.drives import drive_on, observed
 from drivesim.world_model.long_clips import (
     Clip,
-    check_frames,
     clip_pictures,
     clip_tokens,
+    continued,
     fill_windows,
+    mask_of_frames,
+    mask_of_tokens,
     windows,
 )
 from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.video_model import GuidanceConfig, VideoModel
-from drivesim.world_model.world_model import WorldModel, WorldState
+from drivesim.world_model.world_model import WorldModel
 
 
 @dataclass(kw_only=True, slots=True)
 class GenerateConfig:
-    """How a task is carried out; what is None is taken from the weights."""
+    """How a task is carried out; what is None is taken from the weights.
+
+    Raises:
+        ValueError: numbers of samples or frames below 1, or a seed that generators do not take.
+    """
 
     seed: int = 0  # of the first sample; each further one has the next number as its seed
     num_samples: int = 1
@@ -68,7 +75,11 @@ class Generated:
 
 
 def text_to_video(model: VideoModel, prompt: str, config: GenerateConfig | None = None) -> Generated:
-    """Draw clips from a text alone; one frame is an image."""
+    """Draw clips from a text alone; one frame is an image.
+
+    Raises:
+        InputError: a text that the weights cannot read.
+    """
     config = config or GenerateConfig()
     length = config.num_frames or model.config.num_frames
     token_ids_TS = torch.zeros(length, model.tokenizer.num_tokens, dtype=torch.int64)
@@ -78,7 +89,11 @@ def text_to_video(model: VideoModel, prompt: str, config: GenerateConfig | None 
 def image_to_video(
     model: VideoModel, image: Clip, prompt: str = "", config: GenerateConfig | None = None
 ) -> Generated:
-    """Go on from one picture (H, W, 3), with or without a text."""
+    """Go on from one picture (H, W, 3), with or without a text.
+
+    Raises:
+        InputError: a picture of another size, a result of one frame, or a text that the weights cannot read.
+    """
     return predict(model, image[None], prompt, config)
 
 
@@ -88,7 +103,8 @@ def predict(
     """Go on from the given frames (T, H, W, 3), any number of them.
 
     Raises:
-        InputError: no frames, or as many as the result is to have, or more.
+        InputError: no frames, frames of another size, as many as the result is to have or more, or a text that the
+            weights cannot read.
     """
     config = config or GenerateConfig()
     given_TS = clip_tokens(model, frames)
@@ -98,10 +114,7 @@ def predict(
             f"{len(frames)} frames are given and the result is to have {length}: nothing is left to predict; give "
             "fewer frames or ask for more"
         )
-    token_ids_TS = functional.pad(given_TS, (0, 0, 0, length - len(frames)))
-    is_masked_TS = torch.zeros_like(token_ids_TS, dtype=torch.bool)
-    is_masked_TS[len(frames) :] = True
-    return _filled(model, token_ids_TS, is_masked_TS, prompt, config)
+    return _filled(model, *continued(given_TS, length - len(frames)), prompt, config)
 
 
 def predicted_length(model: VideoModel, config: GenerateConfig, *, num_given: int) -> int:
@@ -126,11 +139,11 @@ def inpaint(
         config: how.
 
     Raises:
-        InputError: the mask is of another size, or covers nothing.
+        InputError: frames or mask of another size, a mask that covers nothing, or a text that the weights cannot read.
     """
     config = config or GenerateConfig()
-    mask_THW = _mask_of(mask, frames)
-    is_masked_TS = torch.from_numpy(_covered(mask_THW, model.tokenizer.grid))
+    mask_THW = mask_of_frames(mask, frames)
+    is_masked_TS = mask_of_tokens(mask_THW, model.tokenizer.grid)
     result = _filled(model, clip_tokens(model, frames), is_masked_TS, prompt, config)
     result.frames = np.where(mask_THW[None, ..., None], result.frames, frames[None])
     return result
@@ -154,7 +167,7 @@ def stylize(
         config: how.
 
     Raises:
-        InputError: ``strength`` out of range.
+        InputError: ``strength`` out of range, frames of another size, or a text that the weights cannot read.
     """
     config = config or GenerateConfig()
     if not 0 < strength <= 1:
@@ -169,42 +182,40 @@ def stylize(
 
 
 def action_to_video(
-    model: WorldModel,
+    model: WorldModel | VideoModel,
     frames: Clip,
-    actions: NDArray[np.float64],
+    actions: FloatArray,
     *,
     camera: Camera | None = None,
     config: GenerateConfig | None = None,
 ) -> Generated:
-    """Drive on from a picture, or a few, with driving weights.
+    """Drive on from a picture, or a few; the car is taken to have driven straight on at the first action's speed.
 
     Args:
-        model: a driving world model.
-        frames: (T, H, W, 3), the last of them is where the drive begins; the car is taken to have driven straight on at
-            the first action's speed.
+        model: a driving world model, which goes on for any time, or a general one that reads actions, which draws the
+            whole drive at once.
+        frames: (T, H, W, 3), the last of them is where the drive begins.
         actions: (N, 2) road-wheel steering in rad, left positive, and speed in m/s, one per frame to come.
-        camera: of the frames; the front camera of the reference world if left out.
-        config: how; guidance, negative prompt and frames do not apply.
+        camera: of the frames, for a driving world model; the front camera of the reference world if left out.
+        config: how; its number of frames does not apply, and to a driving world model neither do guidance and negative
+            prompt.
 
     Returns:
         the drive after the given frames; its tokens are all imagined.
 
     Raises:
-        InputError: no frames, frames of another size, or actions that no car can follow.
+        InputError: no frames, frames of another size, actions that no car can follow or that the weights do not read,
+            or more frames than a general world model sees at once.
     """
-    config, size = config or GenerateConfig(), model.config.vqgan
-    check_frames(frames, (size.height_px, size.width_px))
-    actions = checked_actions(actions)
-    twist_NA = torch.from_numpy(twists(actions, 1.0 / model.rate_hz))
-    before_1TA = torch.zeros(1, len(frames), 2)
-    before_1TA[..., 0] = float(actions[0, 1])
-    camera = camera or front_camera().resized(width_px=size.width_px, height_px=size.height_px)
-    state = model.observe(torch.from_numpy(np.ascontiguousarray(frames)[None]), before_1TA, camera)
-    on_round = _counted(config.on_round)
-    drives = [
-        _drive(model, state, twist_NA, config.seed + index, config.sampler, on_round)
-        for index in range(config.num_samples)
-    ]
+    config, actions = config or GenerateConfig(), checked_actions(actions)
+    num_given = len(frames)
+    if isinstance(model, VideoModel):
+        return _drive_at_once(model, frames, actions, config)
+    twist_TA = torch.from_numpy(twists(actions, 1.0 / model.rate_hz, num_before=num_given)).float()
+    state = observed(model, frames, twist_TA[:num_given], camera)
+    drive = partial(drive_on, model, state, twist_TA[num_given:], sampler=config.sampler)
+    on_frame = _counted(config.on_round)
+    drives = [drive(seed=config.seed + index, on_frame=on_frame) for index in range(config.num_samples)]
     token_ids = np.stack([ids for _, ids in drives])
     return Generated(
         frames=np.stack([drawn for drawn, _ in drives]),
@@ -220,11 +231,26 @@ def num_rounds(model: VideoModel, config: GenerateConfig, *, num_given: int, num
     return rounds * len(windows(num_frames, model.config.num_frames, num_given)) * config.num_samples
 
 
+def num_drive_rounds(
+    model: WorldModel | VideoModel, config: GenerateConfig, *, num_given: int, num_actions: int
+) -> int:
+    """Return how often :func:`action_to_video` says that it is farther, for progress bars."""
+    if isinstance(model, VideoModel):
+        return num_rounds(model, config, num_given=num_given, num_frames=num_given + num_actions)
+    return num_actions * config.num_samples
+
+
 # ------------------------------------------------------------------------------------------------ the one path
 
 
 def _filled(
-    model: VideoModel, token_ids_TS: Tensor, is_masked_TS: Tensor, prompt: str, config: GenerateConfig
+    model: VideoModel,
+    token_ids_TS: Tensor,
+    is_masked_TS: Tensor,
+    prompt: str,
+    config: GenerateConfig,
+    *,
+    twist_BTA: Tensor | None = None,
 ) -> Generated:
     """Fill in the hidden tokens of every sample."""
     on_round = _counted(config.on_round)
@@ -235,9 +261,10 @@ def _filled(
             model.complete,
             prompts=[prompt],
             negative_prompt=config.negative_prompt,
+            twist_BTA=twist_BTA,
             sampler=config.sampler,
             guidance=config.guidance,
-            generator=torch.Generator().manual_seed(config.seed + index),
+            generator=torch.Generator(model.device).manual_seed(config.seed + index),
             on_round=on_round,
         )
         samples.append(fill_windows(ids_TS, is_hidden_TS, model.config.num_frames, complete))
@@ -249,25 +276,24 @@ def _filled(
     )
 
 
-def _drive(
-    model: WorldModel,
-    state: WorldState,
-    twist_NA: Tensor,
-    seed: int,
-    sampler: SamplerConfig | None,
-    on_round: Callable[[int], None] | None,
-) -> tuple[Clip, NDArray[np.int64]]:
-    """Return the frames (N, H, W, 3) and tokens (N, S) of one imagined drive."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn, token_ids = [], []
-    for twist_A in twist_NA:
-        imagined = model.imagine(state, twist_A.unsqueeze(0), generator=generator, sampler=sampler)
-        state = imagined.state
-        drawn.append(imagined.frames_BHWC.squeeze(0).numpy())
-        token_ids.append(imagined.token_ids_BS.squeeze(0).cpu().numpy())
-        if on_round is not None:
-            on_round(len(drawn))
-    return np.stack(drawn), np.stack(token_ids)
+def _drive_at_once(model: VideoModel, frames: Clip, actions: FloatArray, config: GenerateConfig) -> Generated:
+    if model.action_encoder is None:
+        raise InputError("a video model without action tokens reads no actions; take other weights")
+    given, length = len(frames), len(frames) + len(actions)
+    if length > model.config.num_frames:
+        raise InputError(
+            f"{given} frames are given and {len(actions)} actions follow, {length} frames in all; these weights see "
+            f"{model.config.num_frames} at once, so give fewer"
+        )
+    tokens = continued(clip_tokens(model, frames), len(actions))
+    twist_TA = torch.from_numpy(twists(actions, 1.0 / model.config.rate_hz, num_before=given)).float()
+    result = _filled(model, *tokens, "", config, twist_BTA=twist_TA.to(model.device).unsqueeze(0))
+    return Generated(
+        frames=result.frames[:, given:],
+        token_ids=result.token_ids[:, given:],
+        is_given=result.is_given[given:],
+        rate_hz=result.rate_hz,
+    )
 
 
 def _counted(on_round: Callable[[int], None] | None) -> Callable[[int], None] | None:
@@ -276,23 +302,3 @@ def _counted(on_round: Callable[[int], None] | None) -> Callable[[int], None] | 
         return None
     told, calls = on_round, count(1)
     return lambda _: told(next(calls))
-
-
-def _mask_of(mask: NDArray[np.bool_], frames: Clip) -> NDArray[np.bool_]:
-    mask_THW = np.asarray(mask, dtype=bool)
-    if mask_THW.shape == frames.shape[1:3]:
-        mask_THW = np.broadcast_to(mask_THW, frames.shape[:3])
-    if mask_THW.shape != frames.shape[:3]:
-        raise InputError(
-            f"the mask is {mask_THW.shape}, the clip {frames.shape[:3]} (frames, rows, columns); give one mask of its "
-            "size, or one per frame"
-        )
-    if not mask_THW.any():
-        raise InputError("the mask covers nothing, so there is nothing to draw; white is what is drawn anew")
-    return mask_THW
-
-
-def _covered(mask_THW: NDArray[np.bool_], grid: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return (T, S): tokens of which a pixel is under the mask."""
-    cells = rearrange(mask_THW, "t (h p) (w q) -> t (h w) (p q)", h=grid[0], w=grid[1])
-    return cells.any(-1)

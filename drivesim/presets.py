@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from drivesim.checkpoint import WEIGHTS_FOLDER
+from drivesim.checkpoint import WEIGHTS_FOLDER, ConfigT, config_from_json, read_checkpoint
 from drivesim.config import load_config
 from drivesim.world_model.prompts import PromptKind
 from drivesim.world_model.video_model import VideoModel, VideoModelConfig
@@ -35,10 +35,16 @@ def model_summaries() -> list[ModelSummary]:
     """Return the presets: drive-tiny, general-tiny and the paper's."""
     paper = load_config("train", [f"experiment={PAPER_EXPERIMENT}"]).video_model.model
     return [
-        _of_drive(WorldModelConfig()),
-        _of_video("general-tiny", VideoModelConfig()),
+        _of_drive(_shipped("drive-tiny", WorldModelConfig)),
+        _of_video("general-tiny", _shipped("general-tiny", VideoModelConfig)),
         _of_video("paper", paper),
     ]
+
+
+def _shipped(name: str, kind: type[ConfigT]) -> ConfigT:
+    """Return the configuration of weights in the package; the default where there are none."""
+    path = WEIGHTS_FOLDER / f"{name}.safetensors"
+    return config_from_json(kind, read_checkpoint(path).config) if path.is_file() else kind()
 
 
 def _of_drive(config: WorldModelConfig) -> ModelSummary:

@@ -5,6 +5,8 @@ A picture is uint8 RGB of shape (H, W, 3); a video is a sequence of them.
 
 from __future__ import annotations
 
+import re
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,6 +27,8 @@ Image = NDArray[np.uint8]
 
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND"
+_EXIF = re.compile(rb"(?:eXIf|EXIF.{4}(?:Exif\0\0)?)(?=II\*\0|MM\0\*)", re.DOTALL)  # in PNG, in WebP
+_ORIENTATION = 0x0112  # EXIF tag: 1 is upright, 2 to 8 are the other ways to hold a picture
 _BACKGROUND = 24  # grey level between and around pictures
 
 
@@ -47,17 +51,20 @@ def read_image(path: Path, *, backdrop: int = 255) -> Image:
         backdrop: grey level behind what is transparent.
 
     Raises:
-        InputError: the file is missing, truncated or not a picture.
+        InputError: the file is missing, truncated or not a picture of these formats.
     """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"cannot read image {path} ({error.strerror}); check the path") from error
-    if _is_truncated(data):
+    if not data or _is_truncated(data):
         raise InputError(f"image {path} is truncated after {len(data)} bytes; fetch the file again")
     bgr = _decoded(data, backdrop)
     if bgr is None:
-        raise InputError(f"{path} ({len(data)} bytes) cannot be decoded as an image; fetch the file again")
+        raise InputError(
+            f"{path} cannot be decoded as an image; convert it to JPEG, PNG, WebP, TIFF or BMP, or fetch it again if "
+            "it is one of these"
+        )
     return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)
 
 
@@ -65,13 +72,44 @@ def _decoded(data: bytes, backdrop: int) -> Image | None:
     """Return the picture as BGR; None if it is none, or one of more pixels than OpenCV reads."""
     encoded = np.frombuffer(data, dtype=np.uint8)
     try:
-        if not data.startswith(_JPEG_START):  # which knows no transparency
-            stored = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-            if stored is not None and stored.ndim == 3 and stored.shape[2] == 4 and stored.dtype.kind == "u":
-                return _before(stored, backdrop)
-        return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        if data.startswith(_JPEG_START):  # which knows no transparency
+            return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        picture = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+        if picture is not None and picture.ndim == 3 and picture.shape[2] == 4 and picture.dtype.kind == "u":
+            picture = _before(picture, backdrop)
+        else:
+            # OpenCV turns TIFF whatever it is told, PNG unless it is told not to, and WebP never.
+            picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
+    return None if picture is None else _upright(picture, _orientation(data))
+
+
+def _orientation(data: bytes) -> int:
+    """Return how the EXIF of a PNG or WebP says that the picture is held."""
+    found = _EXIF.search(data)
+    if found is None:
+        return 1
+    exif = data[found.end() :]
+    order = "<" if exif.startswith(b"II") else ">"
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (count,) = struct.unpack_from(f"{order}H", exif, start)
+        for index in range(count):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * index)
+            if tag == _ORIENTATION:
+                return int(value)
+    except struct.error:  # it is cut short
+        pass
+    return 1
+
+
+def _upright(picture: Image, orientation: int) -> Image:
+    if orientation in (5, 6, 7, 8):
+        picture = picture.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        picture = picture[::-1]
+    return picture[:, ::-1] if orientation in (2, 3, 6, 7) else picture
 
 
 def _before(bgra: NDArray[np.unsignedinteger[Any]], backdrop: int) -> Image:

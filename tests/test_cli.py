@@ -19,7 +19,10 @@ DRAW_FLAGS = {
     "--device",
     "--debug",
 }
-PROMPT_FLAGS = DRAW_FLAGS | {"--prompt", "--negative", "--guidance", "--guidance-schedule"}
+MODEL_FLAGS = {"--tokenizer", "--t5"}
+PROMPT_FLAGS = (
+    DRAW_FLAGS | MODEL_FLAGS | {"--prompt", "--negative-prompt", "--guidance", "--guidance-schedule"}
+)
 FROZEN_FLAGS = {
     "rollout": {"--scene", "--dataroot", "--version", "--policy", "--steps", "--seed", "--out", "--debug"},
     "scenes": {"--dataroot", "--version", "--debug"},
@@ -32,6 +35,7 @@ FROZEN_FLAGS = {
     "generate inpaint": PROMPT_FLAGS | {"--image", "--video", "--frames", "--mask"},
     "generate stylize": PROMPT_FLAGS | {"--image", "--video", "--frames", "--strength"},
     "generate action": DRAW_FLAGS
+    | MODEL_FLAGS
     | {"--scene", "--image", "--video", "--given", "--steering", "--speed", "--steps", "--actions"},
 }
 NO_HELP = {"--help"}

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from drivesim import dynamics
-from drivesim.dynamics import VehicleConfig, control_from_action, step
+from drivesim.dynamics import VehicleConfig, checked_actions, control_from_action, step, twists
+from drivesim.errors import InputError
 from drivesim.scene.types import EgoState
 
 CAR = VehicleConfig()
@@ -71,3 +72,32 @@ def test_standing_car_does_not_turn():
 def test_sizes_must_be_positive():
     with pytest.raises(ValueError, match=r"wheelbase_m.*-1"):
         VehicleConfig(wheelbase_m=-1)
+
+
+def test_twists_follow_the_bicycle():
+    straight, turning, braking = twists(checked_actions([(0.0, 8.0), (0.1, 8.0), (0.0, 0.0)]), 1 / 6)
+    assert straight.tolist() == [8.0, 0.0]
+    assert turning[1] == pytest.approx(8.0 * np.tan(0.1) / 2.8)
+    assert 7.0 < braking[0] < 8.0
+    before = twists(checked_actions([(0.5, 8.0)]), 1 / 6, num_before=2)
+    assert before[:2].tolist() == [[8.0, 0.0], [8.0, 0.0]]
+    assert len(before) == 3
+
+
+@pytest.mark.parametrize(
+    ("actions", "expected"),
+    [
+        ([], "at least one"),
+        ([1.0, 2.0], "at least one"),
+        ([(0.0, 8.0, 1.0)], "at least one"),
+        ([(0.0, 8.0), (np.nan, 8.0)], "action 1 is"),
+        ([(0.0, np.inf)], "action 0 is"),
+        ([(0.0, 300.0)], "from 0 to 20 m/s"),
+        ([(0.0, -1.0)], "from 0 to 20 m/s"),
+        ([(1.5, 5.0)], "within 0.5 rad"),
+        ([("left", "fast")], "rows of two numbers"),
+    ],
+)
+def test_actions_that_no_car_can_follow_are_refused(actions, expected):
+    with pytest.raises(InputError, match=expected):
+        checked_actions(actions)

@@ -7,22 +7,23 @@ import pytest
 import torch
 from small_models import small_video_model, small_world_model
 
+from drivesim.dynamics import twists
 from drivesim.errors import InputError
 from drivesim.generate import (
     GenerateConfig,
     action_to_video,
     image_to_video,
     inpaint,
+    num_drive_rounds,
     num_rounds,
     predict,
     predicted_length,
     stylize,
     text_to_video,
 )
-from drivesim.generate_actions import actions_of, checked_actions, read_actions, twists
-from drivesim.world_model.long_clips import clip_tokens, fill_windows, windows
+from drivesim.world_model.long_clips import clip_tokens, fill_windows, num_unmasked, windows
 from drivesim.world_model.sampler import Sampled, SamplerConfig, fill_in
-from drivesim.world_model.video_model import GuidanceConfig
+from drivesim.world_model.video_model import GuidanceConfig, VideoModel
 
 H, W, S = 64, 96, 24
 UNGUIDED = GuidanceConfig(scale=0)
@@ -184,6 +185,28 @@ def test_rounds_are_counted_over_samples_and_windows(model, clip):
     assert len(told) == 2 * 2 * 4
 
 
+def test_the_rounds_of_inpainting_leave_out_frames_before_the_mask(model, clip):
+    told, frames = [], np.tile(clip, (3, 1, 1, 1))
+    mask = np.zeros((12, H, W), dtype=bool)
+    mask[7:] = box()
+    assert num_unmasked(mask) == 7
+    assert num_unmasked(box()) == 0
+    config = quick(on_round=told.append)
+    inpaint(model, frames, mask, "", config)
+    assert len(told) == num_rounds(model, config, num_given=7, num_frames=12) == 2 * 3
+
+
+@pytest.mark.parametrize("task", ["text", "drive"])
+def test_noise_is_drawn_where_the_model_is(model, driver, road, monkeypatch, task):
+    devices, generator = [], torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda *given: devices.append(given) or generator(*given))
+    if task == "text":
+        text_to_video(model, "", quick(num_frames=1))
+    else:
+        action_to_video(driver, road, np.zeros((1, 2)))
+    assert devices == [(torch.device("cpu"),)]
+
+
 # ----------------------------------------------------------------------------------------------- long clips
 
 
@@ -271,60 +294,51 @@ def test_a_drive_is_what_comes_after_the_given_frames(driver, road):
     assert np.array_equal(result.token_ids[1], again.token_ids[0])
 
 
-def test_twists_follow_the_bicycle():
-    straight, turning, braking = twists(checked_actions([(0.0, 8.0), (0.1, 8.0), (0.0, 0.0)]), 1 / 6)
-    assert straight.tolist() == [8.0, 0.0]
-    assert turning[1] == pytest.approx(8.0 * np.tan(0.1) / 2.8)
-    assert 7.0 < braking[0] < 8.0
+@pytest.fixture(scope="module")
+def acting_model():
+    return small_video_model(num_action_tokens=2)
 
 
-@pytest.mark.parametrize(
-    ("actions", "expected"),
-    [
-        ([], "at least one"),
-        ([1.0, 2.0], "at least one"),
-        ([(0.0, 8.0, 1.0)], "at least one"),
-        ([(0.0, 8.0), (np.nan, 8.0)], "action 1 is"),
-        ([(0.0, np.inf)], "action 0 is"),
-        ([(0.0, 300.0)], "from 0 to 20 m/s"),
-        ([(0.0, -1.0)], "from 0 to 20 m/s"),
-        ([(1.5, 5.0)], "within 0.5 rad"),
-        ([("left", "fast")], "rows of two numbers"),
-    ],
-)
-def test_actions_that_no_car_can_follow_are_refused(actions, expected):
-    with pytest.raises(InputError, match=expected):
-        checked_actions(actions)
+def test_a_video_model_that_reads_actions_draws_the_drive_at_once(acting_model, clip, monkeypatch):
+    seen = []
+
+    def complete(ids_BTS, hidden_BTS, **options):
+        seen.append((ids_BTS.clone(), hidden_BTS.clone(), options))
+        return VideoModel.complete(acting_model, ids_BTS, hidden_BTS, **options)
+
+    monkeypatch.setattr(acting_model, "complete", complete)
+    actions = np.array([(0.0, 8.0), (0.1, 8.0)])
+    result = action_to_video(acting_model, clip[:2], actions, config=quick(num_samples=2))
+    assert result.frames.shape == (2, 2, H, W, 3)
+    assert result.token_ids.shape == (2, 2, S)
+    assert not result.is_given.any()
+    assert result.rate_hz == acting_model.config.rate_hz
+    ids, hidden, options = seen[0]
+    assert torch.equal(ids[0, :2], clip_tokens(acting_model, clip[:2]))
+    assert hidden.all(-1)[0].tolist() == [False, False, True, True]
+    assert options["prompts"] == [""]
+    expected = twists(actions, 1 / acting_model.config.rate_hz, num_before=2)
+    assert options["twist_BTA"].numpy() == pytest.approx(expected[None])
+    assert expected[:2].tolist() == [[8.0, 0.0]] * 2
 
 
-def test_actions_come_from_a_file_or_are_held(tmp_path):
-    path = tmp_path / "drive.csv"
-    path.write_text("\ufeffspeed_mps,note,steering_rad\n8,straight,0\n7.5,left,0.1\n", encoding="utf-8")
-    assert read_actions(path).tolist() == [[0.0, 8.0], [0.1, 7.5]]
-    assert actions_of(None, 0.1, None, 2).tolist() == [[0.1, 8.0], [0.1, 8.0]]
-    with pytest.raises(InputError, match="leave out steering"):
-        actions_of(path, None, 3.0, None)
+def test_a_video_model_follows_actions_and_guidance_is_towards_them(acting_model, clip):
+    def drive(steering_rad, scale):
+        config = quick(sampler=SamplerConfig(num_decode_steps=2), guidance=GuidanceConfig(scale=scale))
+        actions = np.array([(steering_rad, 8.0)] * 3)
+        return action_to_video(acting_model, clip[:1], actions, config=config).token_ids
+
+    assert not np.array_equal(drive(0.4, 20.0), drive(-0.4, 20.0))
+    assert not np.array_equal(drive(0.4, 20.0), drive(0.4, 0.0))
+    assert np.array_equal(drive(0.4, 20.0), drive(0.4, 20.0))
 
 
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        (b"steering,speed\n0,8\n", "lack the column steering_rad"),
-        (b"", "lack the column steering_rad"),
-        (b"steering_rad,speed_mps\n", "hold no row"),
-        (b"steering_rad,speed_mps\n0,8\n0,fast\n", r"row 1 of actions .* write two numbers"),
-        (b"steering_rad,speed_mps\n0\n", "row 0 of actions"),
-        (b"steering_rad,speed_mps\nnan,8\n", "action 0 is"),
-        (b"\xff\xfe\x00s", "save it as CSV"),
-        (None, "check the path"),
-    ],
-)
-def test_bad_action_files_are_named(tmp_path, content, expected):
-    path = tmp_path / "drive.csv"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match=expected):
-        read_actions(path)
+def test_rounds_of_drives_are_counted(driver, acting_model, road, clip):
+    for model, frames in ((driver, road), (acting_model, clip[:1])):
+        told = []
+        config = GenerateConfig(num_samples=2, on_round=told.append)
+        action_to_video(model, frames, np.array([(0.0, 5.0)] * 2), config=config)
+        assert told == list(range(1, num_drive_rounds(model, config, num_given=1, num_actions=2) + 1))
 
 
 # ------------------------------------------------------------------------------------------------- bad input
@@ -340,6 +354,7 @@ def test_bad_action_files_are_named(tmp_path, content, expected):
         (lambda m, c: inpaint(m, c, box()[1:], "", quick()), r"the mask is \(63, 96\)"),
         (lambda m, c: inpaint(m, c, box(3), "", quick()), r"the mask is \(3, 64, 96\)"),
         (lambda m, c: inpaint(m, c, ~np.ones((H, W), dtype=bool), "", quick()), "covers nothing"),
+        (lambda m, c: action_to_video(m, c[:1], [(0.0, 8.0)]), "without action tokens reads no actions"),
         (lambda m, c: stylize(m, c, "ink", strength=0, config=quick()), r"strength 0 is not in \(0, 1\]"),
         (lambda m, c: stylize(m, c, "ink", strength=float("nan"), config=quick()), "strength nan"),
         (lambda m, c: stylize(m, c, "ink", strength=1.01, config=quick()), "strength 1.01"),
@@ -352,9 +367,15 @@ def test_bad_input_is_named(model, clip, call, expected):
         call(model, clip)
 
 
-def test_frames_of_another_size_do_not_drive(driver, clip):
-    with pytest.raises(InputError, match="resize them"):
-        action_to_video(driver, clip, np.zeros((1, 2)))
+def test_frames_of_another_size_do_not_drive(driver, acting_model, clip):
+    for model, frames in ((driver, clip), (acting_model, clip[:1, 1:]), (driver, clip[:0])):
+        with pytest.raises(InputError, match="resize them"):
+            action_to_video(model, frames, np.zeros((1, 2)))
+
+
+def test_a_drive_is_no_longer_than_a_video_model_sees(acting_model, clip):
+    with pytest.raises(InputError, match=r"2 frames are given and 3 actions follow, 5 .* see 4 at once"):
+        action_to_video(acting_model, clip[:2], np.zeros((3, 2)))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import typer.main
 
 from drivesim import cli
+from drivesim.checkpoint import shipped_weights
 from drivesim.config import load_config
 from drivesim.rollout import load_policy
 
@@ -19,6 +20,7 @@ SHELL_LINES = [
     for line in block.splitlines()
     if line.strip()
 ]
+GENERATE_LINES = [line for line in SHELL_LINES if line.startswith("drivesim generate")]
 PYTHON_BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -46,6 +48,19 @@ def test_named_policies_can_be_made(line):
     _, parameters = parsed(line)
     config = load_config("rollout", parameters["overrides"] or [])
     load_policy(parameters["policy"], **config.policy.kwargs)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("general-tiny" not in shipped_weights(), reason="the weights general-tiny are not there")
+def test_clips_are_generated_as_shown(tmp_path, monkeypatch):
+    """In the order of the README: later commands read what earlier ones wrote."""
+    monkeypatch.chdir(tmp_path)
+    for line in GENERATE_LINES:
+        with pytest.raises(SystemExit) as caught:
+            cli.main(shlex.split(line)[1:])
+        assert not caught.value.code, line
+        assert parsed(line)[1]["out"].stat().st_size > 1000, line
+    exec(compile(PYTHON_BLOCKS[2], "README.md", "exec"), {})
 
 
 def test_make_verbs_exist():

@@ -43,8 +43,11 @@ def test_missing_and_foreign_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.jpg"):
         video.read_image(tmp_path / "none.jpg")
     (tmp_path / "text.jpg").write_text("no picture")
-    with pytest.raises(InputError, match="cannot be decoded"):
+    with pytest.raises(InputError, match=r"cannot be decoded.* convert it to JPEG, PNG"):
         video.read_image(tmp_path / "text.jpg")
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(InputError, match="truncated after 0 bytes; fetch"):
+        video.read_image(tmp_path / "empty.png")
     with pytest.raises(InputError, match=r"\.jpg or \.png"):
         video.write_image(tmp_path / "a.bmp", pictures(1)[0])
     with pytest.raises(ValueError, match="uint8"):

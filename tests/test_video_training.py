@@ -382,6 +382,15 @@ def test_files_without_videos_are_refused(media, tmp_path):
     assert not Path(config.path).exists()
 
 
+def test_a_set_of_clips_alone_is_tokenized(sets, model, tmp_path):
+    items = [CaptionedItem(frames=np.array(sets[0].clips[0]), captions=["a"], frame_captions=["a"])]
+    shape = (FRAMES, 128, 224)
+    content = write_set(tmp_path / "set", iter(items), num_clips=1, num_images=0, clip_shape=shape, facts={})
+    found = open_or_tokenize(content, model.tokenizer)
+    assert found.images.shape == (0, 112)
+    assert open_or_tokenize(content, model.tokenizer).clips.shape == (1, FRAMES, 112)
+
+
 def test_tokens_without_images_give_images_from_clips(tokens, model):
     train = tokens[0]
     bare = CaptionedTokens(clips=train.clips, images=train.images[:0], content=train.content)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from drivesim import console
-from drivesim.errors import InputError
 from drivesim.cli_generate.flags import (
     ActionFlags,
     DrawFlags,
@@ -23,14 +22,18 @@ from drivesim.cli_generate.flags import (
     TextFlags,
     with_flags,
 )
+from drivesim.errors import InputError
 
 if TYPE_CHECKING:
-    from drivesim.generate import GenerateConfig, Generated
     from drivesim.cli_generate.record import WeightsFacts
+    from drivesim.generate import GenerateConfig, Generated
+    from drivesim.scene.geometry import FloatArray
     from drivesim.scene.types import Camera
     from drivesim.world_model.long_clips import Clip
     from drivesim.world_model.video_model import VideoModel, VideoModelConfig
-    from drivesim.world_model.world_model import WorldModelConfig
+    from drivesim.world_model.world_model import WorldModel, WorldModelConfig
+
+DEFAULT_SPEED_MPS, DEFAULT_STEPS = 8.0, 24
 
 app = typer.Typer(
     help="Make clips and pictures with a general world model, or drive on from a picture with a driving one.",
@@ -75,13 +78,14 @@ def inpaint(flags: InpaintFlags) -> None:
     """Draw a part of a picture or video anew, as a text says."""
     from drivesim import generate
     from drivesim.cli_generate.files import read_mask
+    from drivesim.world_model.long_clips import num_unmasked
 
     model, run = _video_run("inpaint", flags)
     frames = _frames(model.config, image=flags.image, video=flags.video, count=flags.frames)
     mask = read_mask(flags.mask, frames.shape[:3])
     run.draw(
         lambda config: generate.inpaint(model, frames, mask, flags.prompt, config),
-        generate.num_rounds(model, run.config, num_given=0, num_frames=len(frames)),
+        generate.num_rounds(model, run.config, num_given=num_unmasked(mask), num_frames=len(frames)),
     )
 
 
@@ -102,25 +106,25 @@ def stylize(flags: StylizeFlags) -> None:
 @app.command()
 @with_flags
 def action(flags: ActionFlags) -> None:
-    """Drive on from a scene, picture or video with driving weights."""
-    from drivesim.generate import action_to_video
-    from drivesim.generate_actions import actions_of
-    from drivesim.cli_generate.record import check_ranges, config_of
-    from drivesim.cli_generate.record import open_drive_weights
+    """Drive on from a scene, picture or video with weights that read actions."""
+    from drivesim.cli_generate.record import check_ranges, config_of, open_action_weights
+    from drivesim.generate import action_to_video, num_drive_rounds
 
     started_s = _checked(flags)
-    actions = actions_of(flags.actions, flags.steering, flags.speed, flags.steps)
+    actions = _actions_of(flags)
     check_ranges({"steps": len(actions)})
-    if flags.actions is None:  # so that the record holds what was left out
-        steering, speed = actions[0].tolist()
-        flags = replace(flags, steering=steering, speed=speed, steps=len(actions))
-    model, weights = open_drive_weights(flags.weights, flags.device)
-    config = config_of(asdict(flags), model.config.sampler)
-    run = _Run(task="action", flags=flags, weights=weights, config=config, started_s=started_s)
+    model, weights = open_action_weights(asdict(flags))
     frames, camera = _start_of(flags, model.config)
+    if flags.actions is None:
+        actions = actions.repeat(flags.steps or _default_steps(model, num_given=len(frames)), axis=0)
+        steering, speed = actions[0].tolist()
+        # So that the record holds what was left out.
+        flags = replace(flags, steering=steering, speed=speed, steps=len(actions))
+    config = config_of(asdict(flags), model)
+    run = _Run(task="action", flags=flags, weights=weights, config=config, started_s=started_s)
     run.draw(
         lambda config: action_to_video(model, frames, actions, camera=camera, config=config),
-        len(actions) * flags.samples,
+        num_drive_rounds(model, config, num_given=len(frames), num_actions=len(actions)),
     )
 
 
@@ -162,13 +166,12 @@ def _checked(flags: DrawFlags) -> float:
 
 
 def _video_run(task: str, flags: PromptFlags) -> tuple[VideoModel, _Run]:
-    from drivesim.cli_generate.record import config_of
-    from drivesim.cli_generate.record import open_video_weights
+    from drivesim.cli_generate.record import config_of, open_video_weights
 
     started_s = _checked(flags)
-    model, weights = open_video_weights(flags.weights, flags.device)
-    config = config_of(asdict(flags), model.config.sampler, model.config.guidance)
-    model.prompt_encoder.prepared([flags.prompt, flags.negative])  # refuses what it cannot read
+    model, weights = open_video_weights(asdict(flags))
+    config = config_of(asdict(flags), model)
+    model.prompt_encoder.prepared([flags.prompt, flags.negative_prompt])  # refuses what it cannot read
     return model, _Run(task=task, flags=flags, weights=weights, config=config, started_s=started_s)
 
 
@@ -184,7 +187,29 @@ def _predict(model: VideoModel, run: _Run, frames: Clip) -> None:
     )
 
 
-def _start_of(flags: ActionFlags, weights: WorldModelConfig) -> tuple[Clip, Camera | None]:
+def _actions_of(flags: ActionFlags) -> FloatArray:
+    """Return the actions (N, 2) of a file, or the one (1, 2) that is held."""
+    from drivesim.cli_generate.files import read_actions
+    from drivesim.dynamics import checked_actions
+
+    if flags.actions is None:
+        return checked_actions(
+            [(flags.steering or 0.0, DEFAULT_SPEED_MPS if flags.speed is None else flags.speed)]
+        )
+    if any(value is not None for value in (flags.steering, flags.speed, flags.steps)):
+        raise InputError(
+            f"actions {flags.actions} say how to drive, so leave out steering, speed and steps, or the file"
+        )
+    return read_actions(flags.actions)
+
+
+def _default_steps(model: VideoModel | WorldModel, *, num_given: int) -> int:
+    from drivesim.world_model.video_model import VideoModel
+
+    return max(1, model.config.num_frames - num_given) if isinstance(model, VideoModel) else DEFAULT_STEPS
+
+
+def _start_of(flags: ActionFlags, weights: VideoModelConfig | WorldModelConfig) -> tuple[Clip, Camera | None]:
     """Return the frames that a drive begins with, and their camera if it is known."""
     from drivesim.cli_generate.files import read_scene
 
@@ -204,11 +229,12 @@ def _frames(
     video: Path | None = None,
     count: int | None = None,
 ) -> Clip:
-    from drivesim.cli_generate.files import read_clip, read_still
+    from drivesim.cli_generate.files import read_clip
+    from drivesim.scene.media import MediaFile, read_picture
 
     size = weights.vqgan.height_px, weights.vqgan.width_px
     if image is not None and video is None and (count or 1) == 1:
-        return read_still(image, size)
+        return read_picture(MediaFile(path=image), size)[None]
     if video is None or image is not None:
         raise InputError("give either --image, which is one frame, or --video")
     return read_clip(video, size, rate_hz=weights.rate_hz, num_frames=count)

@@ -20,8 +20,8 @@ from drivesim.generate import GenerateConfig
 from drivesim.world_model.pretrained import load_world_model
 from drivesim.world_model.pretrained_video import KIND as VIDEO_KIND
 from drivesim.world_model.pretrained_video import load_video_model
-from drivesim.world_model.sampler import SamplerConfig, UnmaskOrder
-from drivesim.world_model.video_model import GuidanceConfig, GuidanceSchedule, VideoModel
+from drivesim.world_model.sampler import UnmaskOrder
+from drivesim.world_model.video_model import GuidanceSchedule, VideoModel
 from drivesim.world_model.world_model import WorldModel
 
 Flags = Mapping[str, Any]
@@ -142,27 +142,23 @@ def check_ranges(flags: Flags) -> None:
             raise InputError(f"--{name} {value} must be a number from {least} to {most}")
 
 
-def config_of(flags: Flags, sampler: SamplerConfig, guidance: GuidanceConfig | None = None) -> GenerateConfig:
-    """Return the settings that the flags ask for.
-
-    Args:
-        flags: of the command.
-        sampler: of the weights.
-        guidance: of the weights; None where there is none.
+def config_of(flags: Flags, model: VideoModel | WorldModel) -> GenerateConfig:
+    """Return the settings that the flags ask for over those of the weights.
 
     Raises:
         InputError: a flag names an order or schedule that there is not.
     """
-    if guidance is not None:
+    guidance = None
+    if isinstance(model, VideoModel):
         schedule = _member(GuidanceSchedule, "guidance_schedule", flags)
-        guidance = replace(guidance, **_given(scale=flags.get("guidance"), schedule=schedule))
+        guidance = replace(model.config.guidance, **_given(scale=flags.get("guidance"), schedule=schedule))
     return GenerateConfig(
         seed=flags["seed"],
         num_samples=flags["samples"],
         num_frames=flags.get("frames"),
         negative_prompt=flags.get("negative_prompt") or "",
         sampler=replace(
-            sampler,
+            model.config.sampler,
             **_given(
                 num_decode_steps=flags.get("rounds"),
                 temperature=flags.get("temperature"),
@@ -203,7 +199,7 @@ def record_of(
 
 
 def _resolved(flags: Flags, config: GenerateConfig) -> dict[str, Any]:
-    """Return all flags that have a value, those of the weights too."""
+    """Return all flags of the command that have a value, those of the weights too."""
     assert config.sampler is not None
     of_weights: dict[str, Any] = {
         "rounds": config.sampler.num_decode_steps,
@@ -212,7 +208,8 @@ def _resolved(flags: Flags, config: GenerateConfig) -> dict[str, Any]:
     }
     if config.guidance is not None:
         of_weights |= {"guidance": config.guidance.scale, "guidance_schedule": config.guidance.schedule.value}
-    return {k: v for k, v in {**flags, **of_weights}.items() if v is not None and k != "debug"}
+    known = {name: of_weights.get(name, value) for name, value in flags.items()}
+    return {name: value for name, value in known.items() if value is not None and name != "debug"}
 
 
 def _member(kind: type[EnumT], flag: str, flags: Flags) -> EnumT | None:

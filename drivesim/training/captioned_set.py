@@ -59,8 +59,8 @@ class CaptionedSet:
         try:
             content = json.loads((path / "set.json").read_text(encoding="utf-8"))
             return cls(
-                clips=_mapped(path / "clips.npy"),
-                images=_mapped(path / "images.npy"),
+                clips=mapped_array(path / "clips.npy"),
+                images=mapped_array(path / "images.npy"),
                 twist=np.load(path / "twist.npy"),
                 clip_captions=content["clip_captions"],
                 frame_captions=content["frame_captions"],
@@ -148,7 +148,7 @@ def write_set(
     return CaptionedSet.open(path)
 
 
-def _mapped(path: Path) -> NDArray[np.uint8]:
+def mapped_array(path: Path) -> NDArray[Any]:
     """Return a file's array, memory-mapped unless it is empty."""
     try:
         return np.load(path, mmap_mode="r")

@@ -18,7 +18,7 @@ from drivesim.errors import InputError
 from drivesim.files import atomic_folder, remove_abandoned
 from drivesim.tokenizer.interface import Tokenizer
 from drivesim.tokenizer.vqgan import normalized
-from drivesim.training.captioned_set import CaptionedSet
+from drivesim.training.captioned_set import CaptionedSet, mapped_array
 from drivesim.world_model.pretrained import fast_dtype
 
 
@@ -59,7 +59,7 @@ def open_or_tokenize(
 def _open(path: Path, content: CaptionedSet, made_of: dict[str, Any]) -> CaptionedTokens:
     try:
         found = json.loads((path / "tokens.json").read_text())
-        clips, images = (np.load(path / f"{name}.npy", mmap_mode="r") for name in ("clips", "images"))
+        clips, images = (mapped_array(path / f"{name}.npy") for name in ("clips", "images"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} holds no tokens ({error}); remove it so that it is made anew") from error
     if found != made_of:
@@ -88,4 +88,4 @@ def _tokenize(
             done += len(batch)
             if on_progress is not None:
                 on_progress(done)
-        np.save(folder / f"{name}.npy", ids.reshape(*frames.shape[:-3], -1))
+        np.save(folder / f"{name}.npy", ids.reshape(*frames.shape[:-3], tokenizer.num_tokens))

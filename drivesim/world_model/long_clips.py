@@ -1,4 +1,4 @@
-"""Clips of any length through a video model: their tokens, their pictures, and their hidden tokens window by window.
+"""Clips of any length through a video model: tokens, pictures, masks, and hidden tokens window by window.
 
 Letters: see ``drivesim/world_model/__init__.py``.
 """
@@ -12,6 +12,7 @@ import torch
 from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from drivesim.errors import InputError
 from drivesim.tokenizer.vqgan import normalized, to_uint8
@@ -39,6 +40,14 @@ def clip_pictures(model: VideoModel, token_ids_TS: Tensor) -> Clip:
     """Return the frames (T, H, W, 3) of tokens."""
     parts = [model.decode(part.unsqueeze(0)).squeeze(0) for part in token_ids_TS.split(FRAMES_AT_ONCE)]
     return torch.cat([to_uint8(part).cpu() for part in parts]).numpy()
+
+
+def continued(given_TS: Tensor, num_hidden: int) -> tuple[Tensor, Tensor]:
+    """Return the tokens (T, S) of given frames and of hidden ones after them, and which are hidden."""
+    token_ids_TS = functional.pad(given_TS, (0, 0, 0, num_hidden))
+    is_masked_TS = torch.zeros_like(token_ids_TS, dtype=torch.bool)
+    is_masked_TS[len(given_TS) :] = True
+    return token_ids_TS, is_masked_TS
 
 
 def fill_windows(
@@ -84,6 +93,36 @@ def windows(length: int, window: int, num_given: int) -> list[slice]:
 def num_whole(is_masked_TS: Tensor) -> int:
     """Return how many frames at the start hide nothing."""
     return int((is_masked_TS.any(-1).cumsum(0) == 0).sum())
+
+
+def num_unmasked(mask: NDArray[np.bool_]) -> int:
+    """Return how many frames at the start a mask, (H, W) for all or (T, H, W), leaves as they are."""
+    return num_whole(torch.from_numpy(mask).flatten(1)) if mask.ndim == 3 else 0
+
+
+def mask_of_frames(mask: NDArray[np.bool_], frames: Clip) -> NDArray[np.bool_]:
+    """Return the mask (T, H, W) of a clip from one for all frames, (H, W), or one for each.
+
+    Raises:
+        InputError: it is of another size, or covers nothing.
+    """
+    mask_THW = np.asarray(mask, dtype=bool)
+    if mask_THW.shape == frames.shape[1:3]:
+        mask_THW = np.broadcast_to(mask_THW, frames.shape[:3])
+    if mask_THW.shape != frames.shape[:3]:
+        raise InputError(
+            f"the mask is {mask_THW.shape}, the clip {frames.shape[:3]} (frames, rows, columns); give one mask of its "
+            "size, or one per frame"
+        )
+    if not mask_THW.any():
+        raise InputError("the mask covers nothing, so there is nothing to draw; white is what is drawn anew")
+    return mask_THW
+
+
+def mask_of_tokens(mask_THW: NDArray[np.bool_], grid: tuple[int, int]) -> Tensor:
+    """Return which tokens (T, S) a pixel under the mask belongs to."""
+    cells = rearrange(mask_THW, "t (h p) (w q) -> t (h w) (p q)", h=grid[0], w=grid[1])
+    return torch.from_numpy(cells.any(-1))
 
 
 def check_frames(frames: Clip, size: tuple[int, int]) -> None:

@@ -1,5 +1,7 @@
 """What generating reads and writes: pictures, videos and masks of any kind, files that appear when complete."""
 
+import struct
+import zlib
 from fractions import Fraction
 
 import av
@@ -8,18 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from drivesim.errors import InputError
-from drivesim.generate import Generated
-from drivesim.generate_files import (
+from drivesim.cli_generate.files import (
     MAX_FRAMES,
     check_out,
     fingerprint,
+    read_actions,
     read_clip,
     read_mask,
-    read_still,
     sheet_of,
     write_generated,
 )
+from drivesim.errors import InputError
+from drivesim.generate import Generated
+from drivesim.scene.media import MediaFile, read_picture
 from drivesim.video import read_image, read_video, write_image, write_video
 
 SIZE = (64, 96)
@@ -64,11 +67,11 @@ def generated(samples=1, frames=3):
 def test_pictures_of_all_modes_look_the_same(tmp_path, halves, mode, name):
     path = tmp_path / name
     PillowImage.fromarray(halves).convert(mode).save(path)
-    frame = read_still(path, SIZE)
-    assert (frame.shape, frame.dtype) == ((1, *SIZE, 3), np.uint8)
+    frame = read_picture(MediaFile(path=path), SIZE)
+    assert (frame.shape, frame.dtype) == ((*SIZE, 3), np.uint8)
     tolerance = 45 if mode == "P" else 8  # a palette of 6 x 6 x 6 colours
-    assert np.abs(frame[0, 32, 10].astype(int) - RED).max() <= tolerance
-    assert np.abs(frame[0, 32, 85].astype(int) - BLUE).max() <= tolerance
+    assert np.abs(frame[32, 10].astype(int) - RED).max() <= tolerance
+    assert np.abs(frame[32, 85].astype(int) - BLUE).max() <= tolerance
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16"])
@@ -103,27 +106,87 @@ def test_what_is_transparent_is_white(tmp_path, halves):
     assert (read_image(tmp_path / "a.webp") == 255).all()
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
-def test_pictures_are_turned_as_their_exif_says(tmp_path, halves, name):
+CORNERS = {1: "left top", 2: "right top", 3: "right bottom", 4: "left bottom"} | {
+    5: "left top",
+    6: "right top",
+    7: "right bottom",
+    8: "left bottom",
+}
+
+
+def red_corner(picture):
+    """Return where a picture is red; it is nowhere else."""
+    height, width = picture.shape[:2]
+    is_red = np.abs(picture.astype(int) - RED).max(-1) < 12
+    assert is_red.sum() == pytest.approx(height * width / 4, rel=0.05)
+    rows, columns = is_red.nonzero()
+    return f"{'left' if columns.mean() < width / 2 else 'right'} {'top' if rows.mean() < height / 2 else 'bottom'}"
+
+
+@pytest.mark.parametrize("orientation", list(CORNERS))
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ("RGB", "a.jpg"),
+        ("RGB", "a.png"),
+        ("RGBA", "a.png"),
+        ("RGB", "a.webp"),
+        ("RGBA", "a.webp"),
+        ("RGB", "a.tiff"),
+        ("RGBA", "a.tiff"),
+    ],
+)
+def test_pictures_are_turned_as_their_exif_says(tmp_path, orientation, mode, name):
+    """A quarter is red; with transparency all of it is, and the quarter alone is there."""
+    pixels = np.full((32, 64, 4), (*RED, 0) if mode == "RGBA" else (*BLUE, 255), dtype=np.uint8)
+    pixels[:16, :32] = (*RED, 255)
     exif = PillowImage.Exif()
-    exif[0x0112] = 6  # the right side is up
-    PillowImage.fromarray(halves).save(tmp_path / name, exif=exif)
+    exif[0x0112] = orientation
+    exactly = {"a.webp": {"lossless": True, "exact": True}, "a.jpg": {"quality": 100, "subsampling": 0}}
+    options = exactly.get(name, {})
+    PillowImage.fromarray(pixels).convert(mode).save(tmp_path / name, exif=exif, **options)
     turned = read_image(tmp_path / name)
-    assert turned.shape == (60, 40, 3)
-    assert np.abs(turned[5, 20].astype(int) - RED).max() < 12
+    assert turned.shape == ((32, 64, 3) if orientation < 5 else (64, 32, 3))
+    assert red_corner(turned) == CORNERS[orientation]
+
+
+def write_deep_png(path, exif):
+    """Write a picture of 16 bits and transparency, a quarter of it red."""
+    bgra = np.zeros((32, 64, 4), dtype=np.uint16)
+    bgra[:16, :32] = [*(257 * value for value in RED[::-1]), 65535]
+    png = cv2.imencode(".png", bgra)[1].tobytes()
+    chunk = b"eXIf" + exif
+    header = 8 + 25  # signature and IHDR
+    chunk = struct.pack(">I", len(exif)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    path.write_bytes(png[:header] + chunk + png[header:])
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_deep_transparent_pictures_are_turned_too(tmp_path, order):
+    entries = [(0x010F, 3, 1, 9), (0x0112, 3, 1, 6)]
+    exif = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}IH", 8, len(entries))
+    exif += b"".join(struct.pack(f"{order}HHIHxx", *entry) for entry in entries)
+    write_deep_png(tmp_path / "a.png", exif)
+    assert red_corner(read_image(tmp_path / "a.png")) == "right top"
+
+
+@pytest.mark.parametrize("exif", [b"II*\0", b"MM\0*\xff\xff\xff\xff", b"MM\0*\0\0\0\x08\0\x05"])
+def test_a_picture_with_damaged_exif_is_upright(tmp_path, exif):
+    write_deep_png(tmp_path / "a.png", exif)
+    assert red_corner(read_image(tmp_path / "a.png")) == "left top"
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 500), (500, 3), (640, 960), (65, 97)])
 def test_pictures_of_all_sizes_cover_the_frame(tmp_path, shape):
     write_image(tmp_path / "a.png", np.full((*shape, 3), 77, dtype=np.uint8))
-    assert (read_still(tmp_path / "a.png", SIZE) == 77).all()
+    assert (read_picture(MediaFile(path=tmp_path / "a.png"), SIZE) == 77).all()
 
 
 def test_pictures_are_cropped_evenly(tmp_path):
     picture = np.zeros((64, 192, 3), dtype=np.uint8)
     picture[:, 48:144] = 255
     write_image(tmp_path / "a.png", picture)
-    assert (read_still(tmp_path / "a.png", SIZE) == 255).all()
+    assert (read_picture(MediaFile(path=tmp_path / "a.png"), SIZE) == 255).all()
 
 
 def test_a_picture_of_too_many_pixels_is_named(tmp_path, monkeypatch):
@@ -133,7 +196,7 @@ def test_a_picture_of_too_many_pixels_is_named(tmp_path, monkeypatch):
     write_image(tmp_path / "a.png", np.zeros((4, 4, 3), dtype=np.uint8))
     monkeypatch.setattr(cv2, "imdecode", refuse)
     with pytest.raises(InputError, match="cannot be decoded"):
-        read_still(tmp_path / "a.png", SIZE)
+        read_picture(MediaFile(path=tmp_path / "a.png"), SIZE)
 
 
 # --------------------------------------------------------------------------------------------------- videos
@@ -170,6 +233,13 @@ def test_what_is_written_is_read_again(tmp_path, suffix, count):
     assert len(frames) == count
     assert np.abs(frames.mean(axis=(1, 2, 3)) - greys).max() < 7  # GIF dithers
     assert len(read_clip(path, SIZE, rate_hz=8.0, num_frames=1)) == 1
+
+
+def test_videos_of_high_rates_are_read_at_their_times(tmp_path):
+    path = tmp_path / "a.mp4"
+    write_timed(path, [0, 5, 10, 15, 125, 130, 135])  # two hundred frames a second
+    frames = read_clip(path, SIZE, rate_hz=8.0, num_frames=1)
+    assert frames.mean() == pytest.approx(30, abs=3)
 
 
 def test_parts_that_are_not_there_or_too_long_are_refused(tmp_path):
@@ -235,7 +305,7 @@ def test_a_mask_is_cropped_as_its_picture_is(tmp_path):
     white = np.repeat((picture == 255).all(-1, keepdims=True), 3, axis=-1).astype(np.uint8) * 255
     write_image(tmp_path / "mask.png", white)
     write_image(tmp_path / "picture.png", white)
-    frame = read_still(tmp_path / "picture.png", SIZE)[0].mean(-1)
+    frame = read_picture(MediaFile(path=tmp_path / "picture.png"), SIZE).mean(-1)
     mask = read_mask(str(tmp_path / "mask.png"), (1, *SIZE))
     assert (mask == (frame >= 128)).mean() > 0.99
 
@@ -259,6 +329,36 @@ def test_transparent_parts_of_a_mask_stay(tmp_path):
     mask = read_mask(str(tmp_path / "mask.png"), (1, *SIZE))
     assert mask[:32].all()
     assert not mask[32:].any()
+
+
+# -------------------------------------------------------------------------------------------------- actions
+
+
+def test_actions_are_read_by_the_names_of_columns(tmp_path):
+    path = tmp_path / "drive.csv"
+    path.write_text("\ufeffspeed_mps,note,steering_rad\n8,straight,0\n7.5,left,0.1\n", encoding="utf-8")
+    assert read_actions(path).tolist() == [[0.0, 8.0], [0.1, 7.5]]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"steering,speed\n0,8\n", "lack the column steering_rad"),
+        (b"", "lack the column steering_rad"),
+        (b"steering_rad,speed_mps\n", "hold no row"),
+        (b"steering_rad,speed_mps\n0,8\n0,fast\n", r"row 1 of actions .* write two numbers"),
+        (b"steering_rad,speed_mps\n0\n", "row 0 of actions"),
+        (b"steering_rad,speed_mps\nnan,8\n", "action 0 is"),
+        (b"\xff\xfe\x00s", "save it as CSV"),
+        (None, "check the path"),
+    ],
+)
+def test_bad_action_files_are_named(tmp_path, content, expected):
+    path = tmp_path / "drive.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=expected):
+        read_actions(path)
 
 
 # -------------------------------------------------------------------------------------------------- outputs
@@ -292,7 +392,7 @@ def test_a_failure_leaves_nothing_not_even_the_samples_before(tmp_path, monkeypa
         if len(written) == 2:
             raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("drivesim.generate_files.write_video", full)
+    monkeypatch.setattr("drivesim.cli_generate.files.write_video", full)
     with pytest.raises(OSError, match=r"No space left .*clip\.mp4"):
         write_generated(generated(samples=3), tmp_path / "clip.mp4", {})
     assert not list(tmp_path.iterdir())

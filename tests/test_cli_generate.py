@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generate")
     video_model, world_model = small_video_model(), small_world_model()
     save_module(video_model, folder / "video.safetensors", kind="video-model", config=video_model.config)
+    acting_model = small_video_model(num_action_tokens=2)
+    save_module(acting_model, folder / "acting.safetensors", kind="video-model", config=acting_model.config)
     save_module(world_model, folder / "drive.safetensors", kind="world-model", config=world_model.config)
     tokenizer = video_model.tokenizer
     save_module(tokenizer, folder / "tokenizer.safetensors", kind="tokenizer", config=tokenizer.config)
@@ -115,7 +118,7 @@ def test_every_task_writes_its_clip_and_how_it_was_made(run, folder, tmp_path, t
 @pytest.mark.parametrize("task", list(TASKS))
 def test_the_recorded_command_makes_the_clip_again(run, tmp_path, task):
     out = tmp_path / "made.png"
-    text = [] if task == "action" else ["--prompt", "a dog's \N{DOG FACE} 'day'", "--negative", "-fog"]
+    text = [] if task == "action" else ["--prompt", "a dog's \N{DOG FACE} 'day'", "--negative-prompt", "-fog"]
     generate(run, task, out, "--seed", "5", "--samples", "2", "--rounds", "2", "--temperature", "0.9", *text)
     first = out.read_bytes()
     record = json.loads((tmp_path / "made.png.json").read_text())
@@ -173,6 +176,35 @@ def test_a_drive_begins_at_a_scene(run, tmp_path):
     assert json.loads((tmp_path / "a.png.json").read_text())["settings"]["scene"] == "scene-2001"
 
 
+def test_a_general_model_that_reads_actions_drives(run, tmp_path):
+    out = tmp_path / "a.gif"
+    drive = ["generate", "action", "--video", "clip.mp4", "--weights", "acting.safetensors", "--out", out]
+    assert run(*drive, "--given", "2", "--speed", "5")[0] == 0
+    assert len(read_video(out).frames) == 2  # all that it sees at once, without those given
+    record = json.loads((tmp_path / "a.gif.json").read_text())
+    assert (record["settings"]["steps"], record["weights"]["kind"]) == (2, "video-model")
+    assert record["guidance"] is not None
+    first = out.read_bytes()
+    assert run(*shlex.split(record["command"])[1:])[0] == 0
+    assert out.read_bytes() == first
+
+
+@pytest.mark.parametrize("task", ["text", "action"])
+def test_a_tokenizer_and_a_t5_are_those_of_the_flags(run, tmp_path, monkeypatch, task):
+    seen = []
+
+    def load(name, **options):
+        seen.append(options)
+        return small_video_model(num_action_tokens=1, public_tokenizer="hash")
+
+    monkeypatch.setattr("drivesim.cli_generate.record.load_video_model", load)
+    flags = ["--tokenizer", "vqgan", "--t5", "google-t5/t5-base", "--weights", "video.safetensors"]
+    assert run("generate", task, *TASKS[task], *flags, "--out", tmp_path / "a.png")[0] == 0
+    assert seen == [{"device": "cpu", "public_tokenizer": Path("vqgan"), "t5": "google-t5/t5-base"}]
+    settings = json.loads((tmp_path / "a.png.json").read_text())["settings"]
+    assert (settings["tokenizer"], settings["t5"]) == ("vqgan", "google-t5/t5-base")
+
+
 @pytest.mark.parametrize(
     "prompt",
     ["", "   ", "\N{DOG FACE}\N{ZERO WIDTH JOINER}\N{ROCKET}", "собака, 犬 and كلب", "[bold]x[/bold]", "-x"],
@@ -189,7 +221,7 @@ def test_prompts_of_all_kinds_work(run, tmp_path, prompt):
     ("task", "arguments", "expected"),
     [
         ("text", ["--prompt", "x" * 100_000], "shorten it"),
-        ("text", ["--negative", "x " * 100], "shorten it"),
+        ("text", ["--negative-prompt", "x " * 100], "shorten it"),
         ("text", ["--prompt", "a \udcff dog"], "is no character"),
         ("text", ["--frames", "0"], "--frames 0 must be a number from 1 to"),
         ("text", ["--frames", "1000000000"], "--frames 1000000000 must"),
@@ -232,6 +264,9 @@ def test_prompts_of_all_kinds_work(run, tmp_path, prompt):
             ["--image", "picture.png", "--actions", "drive.csv", "--steps", "3"],
             "leave out steering",
         ),
+        ("text", ["--tokenizer", "vqgan"], "video.safetensors holds its own tokenizer"),
+        ("text", ["--t5", "google-t5/t5-base"], "reads prompts without a T5"),
+        ("action", ["--image", "picture.png", "--t5", "google-t5/t5-base"], "leave out --tokenizer and --t5"),
         ("action", [], "give either --image"),
         ("action", ["--scene", "scene-2OO1"], "scene-2001"),
         ("action", ["--scene", "scene-2001", "--image", "picture.png"], "leave out --image"),
@@ -247,7 +282,7 @@ def test_bad_input_is_one_sentence_and_writes_nothing(run, tmp_path, task, argum
     [
         ("text", "drive.safetensors", ("a world-model, which drives and reads no text", "general-tiny")),
         ("text", "drive-tiny", ("drive-tiny holds a world-model", "drivesim generate action")),
-        ("action", "video.safetensors", ("a video-model, which cannot be steered", "drive-tiny")),
+        ("action", "video.safetensors", ("without action tokens, which reads no actions", "drive-tiny")),
         ("text", "tokenizer.safetensors", ("holds a tokenizer, but a video-model is needed",)),
         ("action", "tokenizer.safetensors", ("holds a tokenizer, but a world-model is needed",)),
         ("text", "generel-tiny", ("no weights named 'generel-tiny'", "drive-tiny")),
@@ -263,7 +298,7 @@ def test_weights_that_do_not_fit_are_named_with_what_to_do(run, tmp_path, task, 
 @pytest.mark.parametrize("name", ["a.avi", "a", "bad.csv/a.mp4", "masks"])
 def test_where_nothing_can_be_written_nothing_is_computed(run, monkeypatch, name):
     monkeypatch.setattr(
-        "drivesim.generate_weights.resolve_weights", lambda _: pytest.fail("weights were read")
+        "drivesim.cli_generate.record.resolve_weights", lambda _: pytest.fail("weights were read")
     )
     code, _, err = run("generate", "text", *weights_of("text"), "--out", name)
     assert code == 2
@@ -272,7 +307,7 @@ def test_where_nothing_can_be_written_nothing_is_computed(run, monkeypatch, name
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(run, tmp_path, monkeypatch):
-    from drivesim import generate_files
+    from drivesim.cli_generate import files
 
     numbers = iter(range(9))
 
@@ -281,7 +316,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(run, tmp_path, monkeypat
             raise OSError(28, "No space left on device", str(path))
         write_video(path, *arguments)
 
-    monkeypatch.setattr(generate_files, "write_video", fills_up)
+    monkeypatch.setattr(files, "write_video", fills_up)
     (tmp_path / "out").mkdir()
     arguments = [*weights_of("text"), "--samples", "3", "--frames", "1"]
     assert "No space left on device" in refused(run, tmp_path / "out" / "a.mp4", "text", *arguments)
