@@ -35,8 +35,8 @@ from benchmarks.report import Report
 from drivesim.errors import InputError
 from drivesim.general_world.sampling import Split
 
-# A run is to stay below 10 minutes on two cores. With general-tiny and ten rounds on two of an AMD EPYC (Zen 4), a prompt
-# costs 2.3 s: 2.2 to generate and read its clip, 0.1 to read the true one. 100 prompts take 231 s, 40 flips 104 s, 8
+# A run is to stay below 10 minutes on two cores. With general-tiny and ten rounds on an AMD EPYC (Zen 4) a prompt costs
+# 2.3 s: 2.2 to generate and read its clip, 0.1 to read the true one. 100 prompts take 231 s, 40 flips 104 s, 8
 # inpaintings and 8 camera prompts 42 s, the tables of rounds and guidance 93 s, the other decoders 37 s: 507 s in all.
 # 140 prompts would fill the 10 minutes.
 NUM_PROMPTS = 100

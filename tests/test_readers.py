@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks import reading_accuracy
 from benchmarks.readers import Reading, read_camera, read_clip, read_color, read_direction, read_shape
 from drivesim.general_world.content import (
     CameraMotion,
@@ -100,3 +101,16 @@ def test_nothing_is_read_where_nothing_is():
 def test_what_is_no_clip_is_refused():
     with pytest.raises(ValueError, match="a clip is uint8"):
         read_color(np.zeros((16, 128, 224, 3), dtype=np.float32))
+
+
+def test_a_table_says_what_the_readers_are_worth(capsys):
+    reading_accuracy.main(["--clips=2"])
+    lines = capsys.readouterr().out.splitlines()
+    for split in Split:
+        rows = [line for line in lines if split.value in line]
+        assert [share for line in rows for share in ("1/1", "1/2", "1/3") if share in line] == [
+            "1/1",
+            "1/2",
+            "1/3",
+        ]
+        assert "1.000" in rows[0]

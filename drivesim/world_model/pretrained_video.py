@@ -127,7 +127,7 @@ def _model_of(
         return model
     if public_tokenizer is None:
         raise InputError(
-            f"{checkpoint.path} was trained on the tokens of a public VQGAN; name its folder as public tokenizer"
+            f"{checkpoint.path} was trained on the tokens of a public VQGAN; name its folder (--tokenizer)"
         )
     tokenizer = _public(public_tokenizer, config)
     if _hash_of(tokenizer) != config.public_tokenizer:

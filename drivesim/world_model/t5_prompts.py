@@ -53,7 +53,7 @@ class T5Encoder(nn.Module):
         if self._encoder is None:
             if not self.t5:
                 raise InputError(
-                    "prompts are to be read by a T5, but none is named; set model.t5 to a name or folder"
+                    "prompts are to be read by a T5, but none is named; name one with --t5 or model.t5"
                 )
             encoder = T5Embeddings(
                 self.t5, max_tokens=self.max_tokens, cache_folder=self.cache_folder, is_lazy=True
