@@ -256,7 +256,7 @@ def test_make_bench_names_arguments_that_the_benchmarks_take() -> None:
     makefile = (Path(__file__).parent.parent / "Makefile").read_text()
     recipe = makefile.split("\nbench:")[1].split("\n\n")[0]
     commands = re.findall(r"-m (benchmarks\.\w+)(.*)", recipe)
-    assert len(commands) == 3
+    assert len(commands) == 4
     for module, arguments in commands:
         options = importlib.import_module(module).parse(arguments.split())
         assert options.out.parent == Path("out")

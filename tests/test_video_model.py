@@ -62,8 +62,9 @@ def test_guidance_is_the_papers_expression():
 
 
 def test_guidance_is_constant_or_rises():
-    assert [GuidanceConfig(scale=3).at(index, 4) for index in range(4)] == [3, 3, 3, 3]
-    rising = GuidanceConfig(scale=3, schedule=GuidanceSchedule.LINEAR)
+    constant = GuidanceConfig(scale=3, schedule=GuidanceSchedule.CONSTANT)
+    assert [constant.at(index, 4) for index in range(4)] == [3, 3, 3, 3]
+    rising = GuidanceConfig(scale=3)
     assert [rising.at(index, 4) for index in range(4)] == [0, 1, 2, 3]
     assert rising.at(0, 1) == 3
 
