@@ -24,7 +24,14 @@ from drivesim.general_world.content import (
     Shape,
     Size,
 )
-from drivesim.general_world.sampling import Combination, Split, combinations, draw_prompt_scene, is_held_out
+from drivesim.general_world.sampling import (
+    EXTENT_MARGIN,
+    Combination,
+    Split,
+    combinations,
+    draw_prompt_scene,
+    is_held_out,
+)
 from drivesim.general_world.trajectory import pose
 
 Mask = NDArray[np.bool_]
@@ -32,7 +39,6 @@ Mask = NDArray[np.bool_]
 
 OPPOSITES = ((Motion.LEFT, Motion.RIGHT), (Motion.UP, Motion.DOWN))
 FLIP_EXTENT = 0.29  # of the frame's height at most: from the middle there is room on both sides
-MARGIN = 0.47  # of the extent that stays inside the frame
 MASK_HEIGHTS, MASK_WIDTHS = (0.35, 0.55), (0.25, 0.4)  # shares of the frame
 
 
@@ -186,5 +192,5 @@ def _in_the_middle(thing: ObjectSpec) -> ObjectSpec:
     extent = min(thing.extent, FLIP_EXTENT)
     is_sideways = DIRECTIONS[thing.motion][0] != 0
     x, y = (0.5, thing.y) if is_sideways else (thing.x, 0.5)
-    room = 0.5 - MARGIN * extent / (ASPECT if is_sideways else 1.0)
+    room = 0.5 - EXTENT_MARGIN * extent / (ASPECT if is_sideways else 1.0)
     return replace(thing, extent=extent, size=Size.SMALL, amount=min(thing.amount, room), x=x, y=y)

@@ -65,7 +65,6 @@ def _of_drive(config: WorldModelConfig) -> ModelSummary:
 def _of_video(name: str, config: VideoModelConfig) -> ModelSummary:
     with torch.device("meta"):
         model = VideoModel(config)
-    assert isinstance(model.tokenizer, nn.Module)
     prompts = "text (bytes)" if config.prompt is PromptKind.BYTES else f"text ({config.t5})"
     return ModelSummary(
         name=name,

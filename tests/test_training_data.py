@@ -93,7 +93,7 @@ def test_a_killed_worker_is_said(tmp_path, monkeypatch):
         def map(self, *_arguments, **_settings):
             raise BrokenProcessPool("killed")
 
-    monkeypatch.setattr("drivesim.training.data.ProcessPoolExecutor", Broken)
+    monkeypatch.setattr("drivesim.training.worker_pool.ProcessPoolExecutor", Broken)
     with pytest.raises(InputError, match=r"lower data\.num_workers"):
         record_clips(tmp_path / "a", num_clips=1, frames_per_clip=2, first_seed=7, num_workers=2)
 

@@ -33,7 +33,7 @@ _CAMERA_SHARE = 0.40  # of the scenes with one object that does not travel
 _EMPTY_CAMERA_SHARE = 0.7
 _EXTENTS = {Size.SMALL: (0.24, 0.29), Size.MEDIUM: (0.33, 0.42), Size.LARGE: (0.47, 0.58)}
 _SIZE_SHARES = [0.25, 0.45, 0.30]
-_MARGIN = 0.47  # of the extent stays inside the frame on either side of the middle
+EXTENT_MARGIN = 0.47  # of the extent stays inside the frame on either side of the middle
 _NUM_TRIES = 30
 
 
@@ -157,7 +157,7 @@ def _size_of(extent: float) -> Size:
 
 
 def _draw_amount(thing: ObjectSpec, rng: np.random.Generator) -> None:
-    across = 2.0 * _MARGIN * thing.extent
+    across = 2.0 * EXTENT_MARGIN * thing.extent
     match thing.motion:
         case Motion.LEFT | Motion.RIGHT:
             thing.amount = min(float(rng.uniform(0.32, 0.65)), 0.98 - across / ASPECT)
@@ -185,7 +185,7 @@ def _place(thing: ObjectSpec, camera: CameraMotion, rng: np.random.Generator) ->
     origin = replace(thing, x=0.0, y=0.0)
     for frame in range(CLIP_FRAMES):
         at, view = pose(origin, progress(frame)), camera_pose(camera, progress(frame))
-        margin = _MARGIN * at.extent * np.array([1.0 / ASPECT, 1.0])
+        margin = EXTENT_MARGIN * at.extent * np.array([1.0 / ASPECT, 1.0])
         offset = np.array([at.x + view.shift, at.y])
         half = 0.5 / view.zoom - margin
         lows.append(0.5 - half - offset)

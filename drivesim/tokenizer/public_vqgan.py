@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from drivesim.errors import InputError
-from drivesim.tokenizer.quantizer import Quantized, Quantizer
+from drivesim.tokenizer.interface import Tokenizer
+from drivesim.tokenizer.quantizer import Quantized
 from drivesim.torchvision_guard import ensure_torchvision
 
 CONFIG_NAME = "config.json"
@@ -95,10 +96,10 @@ class FrozenCodebook(nn.Module):
         return Quantized(codes_BSQ=codes_BSQ, token_ids_BS=token_ids_BS, loss=bounded_BSQ.new_zeros(()))
 
 
-class PublicVQGAN(nn.Module):
+class PublicVQGAN(Tokenizer):
     """A pretrained, frozen image tokenizer: frames (B, 3, H, W) in [-1, 1] to token ids (B, S) and back."""
 
-    quantizer: Quantizer
+    config: PublicVQGANConfig
 
     def __init__(self, model: Any, config: PublicVQGANConfig) -> None:
         """Wrap a diffusers ``VQModel``; :meth:`load` builds one from its files."""
@@ -135,37 +136,11 @@ class PublicVQGAN(nn.Module):
         )
         return cls(_load_model(files), config)
 
-    @property
-    def codebook_size(self) -> int:
-        """Return the number of codes K."""
-        return self.quantizer.codebook_size
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Return the token rows and columns of a frame."""
-        return self.config.grid
-
-    @property
-    def num_tokens(self) -> int:
-        """Return the tokens per frame S."""
-        rows, columns = self.grid
-        return rows * columns
-
     def latents(self, frames_BCHW: Tensor) -> Tensor:
         """Return the latents (B, S, Q) before quantization."""
         self._check_frames(frames_BCHW)
         pixels_BCHW = self._from_frames(frames_BCHW).to(self._dtype())
         return rearrange(self.model.encode(pixels_BCHW).latents, "b q h w -> b (h w) q")
-
-    def encode(self, frames_BCHW: Tensor) -> Tensor:
-        """Return the token ids (B, S), row by row, of ``frames_BCHW`` in [-1, 1]."""
-        return self.quantizer.nearest(self.quantizer.bounded(self.latents(frames_BCHW)))
-
-    def decode(self, token_ids_BS: Tensor) -> Tensor:
-        """Return frames (B, 3, H, W) in [-1, 1] for token ids (B, S)."""
-        if token_ids_BS.ndim != 2 or token_ids_BS.shape[1] != self.num_tokens:
-            raise ValueError(f"token ids must be (B, {self.num_tokens}), got {tuple(token_ids_BS.shape)}")
-        return self.decode_codes(self.quantizer.codes(token_ids_BS)).clamp(-1, 1)
 
     def decode_codes(self, codes_BSQ: Tensor) -> Tensor:
         """Return frames (B, 3, H, W), not clipped, for codebook vectors (B, S, Q)."""
@@ -190,13 +165,6 @@ class PublicVQGAN(nn.Module):
             self.model.float()
         dtype: torch.dtype = self.model.dtype
         return dtype
-
-    def _check_frames(self, frames_BCHW: Tensor) -> None:
-        expected = (3, self.config.height_px, self.config.width_px)
-        if frames_BCHW.ndim != 4 or tuple(frames_BCHW.shape[1:]) != expected:
-            raise ValueError(
-                f"frames must be (B, 3, {expected[1]}, {expected[2]}), got {tuple(frames_BCHW.shape)}"
-            )
 
 
 def _folder_of_model(folder: Path) -> Path:

@@ -14,7 +14,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from drivesim.tokenizer.quantizer import FiniteScalarQuantizer, Quantized, Quantizer, VectorQuantizer
+from drivesim.tokenizer.interface import Tokenizer
+from drivesim.tokenizer.quantizer import FiniteScalarQuantizer, Quantized, VectorQuantizer
 
 STEM_STRIDE = 4
 
@@ -111,10 +112,10 @@ class Reconstruction:
     quantized: Quantized
 
 
-class VQGAN(nn.Module):
+class VQGAN(Tokenizer):
     """Image tokenizer: frames (B, 3, H, W) in [-1, 1] to token ids (B, S) and back."""
 
-    quantizer: Quantizer
+    config: VQGANConfig
 
     def __init__(self, config: VQGANConfig) -> None:
         """Build encoder, quantizer and decoder."""
@@ -128,39 +129,12 @@ class VQGAN(nn.Module):
         self.decoder = _decoder(config, self.quantizer.code_dim)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    @property
-    def codebook_size(self) -> int:
-        """Return the number of codes K."""
-        return self.quantizer.codebook_size
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Return the token rows and columns of a frame."""
-        return self.config.grid
-
-    @property
-    def num_tokens(self) -> int:
-        """Return the tokens per frame S."""
-        rows, columns = self.grid
-        return rows * columns
-
     def latents(self, frames_BCHW: Tensor) -> Tensor:
         """Return the latents (B, S, Q) before quantization."""
         self._check_frames(frames_BCHW)
         weight = next(self.encoder.parameters())
         z_BQHW = self.encoder(frames_BCHW.to(weight.dtype).contiguous(memory_format=torch.channels_last))
         return rearrange(z_BQHW, "b q h w -> b (h w) q")
-
-    def encode(self, frames_BCHW: Tensor) -> Tensor:
-        """Return the token ids (B, S), row by row, of ``frames_BCHW`` in [-1, 1]."""
-        token_ids_BS: Tensor = self.quantizer(self.latents(frames_BCHW)).token_ids_BS
-        return token_ids_BS
-
-    def decode(self, token_ids_BS: Tensor) -> Tensor:
-        """Return frames (B, 3, H, W) in [-1, 1] for token ids (B, S)."""
-        if token_ids_BS.ndim != 2 or token_ids_BS.shape[1] != self.num_tokens:
-            raise ValueError(f"token ids must be (B, {self.num_tokens}), got {tuple(token_ids_BS.shape)}")
-        return self.decode_codes(self.quantizer.codes(token_ids_BS)).clamp(-1, 1)
 
     def decode_codes(self, codes_BSQ: Tensor) -> Tensor:
         """Return frames (B, 3, H, W), not clipped, for codebook vectors (B, S, Q)."""
@@ -179,13 +153,6 @@ class VQGAN(nn.Module):
     def reconstruct(self, frames_BCHW: Tensor) -> Tensor:
         """Return what is left of frames after tokenization, in [-1, 1]."""
         return self.decode(self.encode(frames_BCHW))
-
-    def _check_frames(self, frames_BCHW: Tensor) -> None:
-        expected = (3, self.config.height_px, self.config.width_px)
-        if frames_BCHW.ndim != 4 or tuple(frames_BCHW.shape[1:]) != expected:
-            raise ValueError(
-                f"frames must be (B, 3, {expected[1]}, {expected[2]}), got {tuple(frames_BCHW.shape)}"
-            )
 
 
 def normalized(frames_BHWC: Tensor) -> Tensor:

@@ -5,20 +5,18 @@ Seeds as for roads: training stays below 890000, sets to validate on begin there
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from drivesim.errors import InputError
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, FIRST_VALIDATION_SEED
 from drivesim.scene.types import front_camera
 from drivesim.training.captioned_set import CaptionedItem, CaptionedSet, write_set
+from drivesim.training.worker_pool import worked
 
 WORLD_VERSION = 2  # raised when the same seeds give other clips or captions
 NUM_WORDINGS = 4  # captions drawn per item
@@ -98,20 +96,23 @@ def _set_of(
     path: Path, facts: dict[str, int], num_workers: int, on_progress: Callable[[int], None] | None
 ) -> CaptionedSet:
     if path.exists():
-        found = CaptionedSet.open(path)
-        if found.facts != facts:
-            raise InputError(
-                f"{path} holds {found.facts}, but the run asks for {facts}; name another general.path or remove it"
-            )
-        return found
+        return CaptionedSet.open(path, made_of=facts)
     frames, first = facts["frames_per_clip"], facts["first_seed"]
     size = (facts["height_px"], facts["width_px"])
     drives = [partial(_drive, first + i, frames, size) for i in range(facts["num_drives"])]
     scenes = [partial(_scene, first + i, frames, size) for i in range(facts["num_clips"])]
     images = [partial(_scene, first + facts["num_clips"] + i, 1, size) for i in range(facts["num_images"])]
+    made = worked(
+        _call,
+        [*drives, *scenes, *images],
+        num_workers=num_workers,
+        doing="rendering",
+        setting="general.num_workers",
+        jobs_per_call=8,
+    )
     return write_set(
         path,
-        _made([*drives, *scenes, *images], num_workers),
+        chain.from_iterable(made),
         num_clips=facts["num_clips"] + CLIPS_PER_DRIVE * facts["num_drives"],
         num_images=facts["num_images"],
         clip_shape=(frames, *size),
@@ -121,24 +122,6 @@ def _set_of(
 
 
 Maker = partial[list[CaptionedItem]]
-
-
-def _made(makers: list[Maker], num_workers: int) -> Iterator[CaptionedItem]:
-    """Yield the items of all makers, in order."""
-    if num_workers == 1:
-        for maker in makers:
-            yield from maker()
-        return
-    try:
-        with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-            for start in range(0, len(makers), 512):  # results wait in memory until they are written
-                for items in pool.map(_call, makers[start : start + 512], chunksize=8):
-                    yield from items
-    except BrokenProcessPool as error:
-        raise InputError(
-            f"one of {num_workers} rendering processes was killed, as happens when memory runs out; "
-            "lower general.num_workers and start again"
-        ) from error
 
 
 def _call(maker: Maker) -> list[CaptionedItem]:

@@ -78,10 +78,7 @@ def _digest(items: dict[int, CaptionedMedia]) -> str:
     """Return a hash of names, captions, sizes and times of the files, by which a changed source is noticed."""
     digest = hashlib.sha256()
     for item in items.values():
-        stat = item.media.path.stat()
-        digest.update(
-            f"{item.key} {item.caption} {stat.st_size} {stat.st_mtime_ns}\n".encode("utf-8", "replace")
-        )
+        digest.update(f"{item.key} {item.caption} {item.media.stamp()}\n".encode("utf-8", "replace"))
     return digest.hexdigest()
 
 
@@ -118,13 +115,7 @@ def _set_of(
     made_of = facts | {"counts": list(counts), "frames_per_clip": config.frames_per_clip, "size": list(size)}
     remove_abandoned(path)
     if path.exists():
-        found = CaptionedSet.open(path)
-        if found.facts != made_of:
-            raise InputError(
-                f"{path} was made of {found.facts}, but the run asks for {made_of}; name another general.path or "
-                "remove it"
-            )
-        return found
+        return CaptionedSet.open(path, made_of=made_of)
     streams = [
         CaptionedClips(
             _Part(source, indices),

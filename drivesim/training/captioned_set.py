@@ -8,7 +8,7 @@ a clip has no actions, and ``set.json`` with facts and captions. Where its conte
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
@@ -50,15 +50,19 @@ class CaptionedSet:
     path: Path
 
     @classmethod
-    def open(cls, path: Path) -> CaptionedSet:
+    def open(cls, path: Path, *, made_of: Mapping[str, object] | None = None) -> CaptionedSet:
         """Open a set written by :func:`write_set`.
 
+        Args:
+            path: its folder.
+            made_of: the facts that it must have; any are right if left out.
+
         Raises:
-            InputError: the folder is missing or is not such a set.
+            InputError: the folder is missing, is not such a set, or was made of something else.
         """
         try:
             content = json.loads((path / "set.json").read_text(encoding="utf-8"))
-            return cls(
+            found = cls(
                 clips=mapped_array(path / "clips.npy"),
                 images=mapped_array(path / "images.npy"),
                 twist=np.load(path / "twist.npy"),
@@ -73,6 +77,11 @@ class CaptionedSet:
             raise InputError(
                 f"{path} holds no captioned clips ({error}); remove it so that it is made anew"
             ) from error
+        if made_of is not None and found.facts != made_of:
+            raise InputError(
+                f"{path} holds {found.facts}, but the run asks for {made_of}; name another general.path or remove it"
+            )
+        return found
 
     @property
     def frames(self) -> NDArray[np.uint8]:

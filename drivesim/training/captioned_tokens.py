@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from drivesim.checkpoint import tensor_hash
 from drivesim.errors import InputError
@@ -43,7 +42,6 @@ def open_or_tokenize(
     Raises:
         InputError: that folder holds tokens of another tokenizer or set, or cannot be read.
     """
-    assert isinstance(tokenizer, nn.Module)
     tensors = {name: value.cpu() for name, value in tokenizer.state_dict().items()}
     digest = tensor_hash(tensors)
     made_of = {"tokenizer": digest, "content": content.set_id}
@@ -75,7 +73,6 @@ def _tokenize(
     frames_per_batch: int,
     on_progress: Callable[[int], None] | None,
 ) -> None:
-    assert isinstance(tokenizer, nn.Module)
     device = next(tokenizer.parameters()).device
     done = 0
     for name, frames in (("clips", content.clips), ("images", content.images)):

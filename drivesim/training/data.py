@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from enum import Enum
 from itertools import repeat
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +21,7 @@ from drivesim.errors import InputError
 from drivesim.files import atomic_folder, reserve_space
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, FIRST_VALIDATION_SEED
 from drivesim.scene.road_map import mapped, packed_road_views
+from drivesim.training.worker_pool import worked
 
 if TYPE_CHECKING:
     from drivesim.reference.behavior import Recording
@@ -186,7 +184,10 @@ def record_clips(
         reserve_space(folder / "frames.npy")
         jobs = [(folder / "frames.npy", i, first_seed + i, frames_per_clip) for i in range(num_clips)]
         motions = []
-        for motion in _record_all(jobs, num_workers):
+        recorded = worked(
+            _record_one, jobs, num_workers=num_workers, doing="recording", setting="data.num_workers"
+        )
+        for motion in recorded:
             motions.append(motion)
             if on_progress is not None:
                 on_progress(len(motions))
@@ -200,21 +201,6 @@ def record_clips(
         }
         (folder / "set.json").write_text(json.dumps(facts, indent=1))
     return RecordedClips.open(path)
-
-
-def _record_all(jobs: list[Job], num_workers: int) -> Iterator[Motion]:
-    """Yield the motion of each job, in order."""
-    if num_workers == 1:
-        yield from map(_record_one, jobs)
-        return
-    try:
-        with ProcessPoolExecutor(num_workers, mp_context=get_context("spawn")) as pool:
-            yield from pool.map(_record_one, jobs, chunksize=4)
-    except BrokenProcessPool as error:
-        raise InputError(
-            f"one of {num_workers} recording processes was killed, as happens when memory runs out; "
-            "lower data.num_workers and start again"
-        ) from error
 
 
 def _record_one(job: Job) -> Motion:

@@ -60,23 +60,14 @@ class VideoTrainingConfig:
 
 
 class VideoModelModule(nn.Module):
-    """The video model with its loss; the tokenizer is frozen."""
+    """The video model with its loss; the tokenizer is frozen, and codes weigh what the model's ``code_bias_K`` says."""
 
-    weight_K: Tensor
-
-    def __init__(
-        self, model: VideoModel, *, label_smoothing: float = 0.0, weight_K: Tensor | None = None
-    ) -> None:
-        """Freeze the tokenizer; ``weight_K`` is what each code weighs in the loss."""
+    def __init__(self, model: VideoModel, *, label_smoothing: float = 0.0) -> None:
+        """Freeze the tokenizer."""
         super().__init__()
-        if weight_K is None:
-            weight_K = torch.ones(model.tokenizer.codebook_size)
-        self.register_buffer("weight_K", weight_K, persistent=False)
         self.video_model = model
         self.label_smoothing = label_smoothing
-        tokenizer = model.tokenizer
-        assert isinstance(tokenizer, nn.Module)
-        tokenizer.requires_grad_(False)
+        model.tokenizer.requires_grad_(False)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``loss`` (cross-entropy of the hidden tokens, nats) and ``accuracy``."""
@@ -89,7 +80,7 @@ class VideoModelModule(nn.Module):
         loss = functional.cross_entropy(
             logits_BTSK.flatten(0, 2),
             targets_BTS.flatten(),
-            weight=self.weight_K,
+            weight=self.video_model.code_bias_K.exp(),
             ignore_index=UNJUDGED,
             label_smoothing=self.label_smoothing,
         )
@@ -118,9 +109,7 @@ class VideoModelTask:
         self.has_actions = model.action_encoder is not None
         weight_K = code_weights(train, model.tokenizer.codebook_size, config.code_balance)
         model.code_bias_K.copy_(weight_K.log())
-        self.model: nn.Module = VideoModelModule(
-            model, label_smoothing=config.label_smoothing, weight_K=weight_K
-        )
+        self.model: nn.Module = VideoModelModule(model, label_smoothing=config.label_smoothing)
 
     def batches(
         self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int

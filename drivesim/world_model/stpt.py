@@ -267,22 +267,6 @@ class STPT(nn.Module):
         is_given_BTL: Tensor | None = None,
     ) -> Tensor:
         """Full mode: return logits (B, T, S, K); the ids of masked tokens are not read."""
-        features_BTSC = self.features(
-            token_ids_BTS, is_masked_BTS, prompt_BTLC, guide_BTSG=guide_BTSG, is_given_BTL=is_given_BTL
-        )
-        logits: Tensor = self.head(features_BTSC, guide_BTSG)
-        return logits
-
-    def features(
-        self,
-        token_ids_BTS: Tensor,
-        is_masked_BTS: Tensor,
-        prompt_BTLC: Tensor,
-        *,
-        guide_BTSG: Tensor | None = None,
-        is_given_BTL: Tensor | None = None,
-    ) -> Tensor:
-        """Full mode: return what :attr:`head` reads, (B, T, S, C)."""
         self._expect(is_causal=False)
         x_BTSC = self.embedding(token_ids_BTS, is_masked_BTS, guide_BTSG)
         if torch.is_autocast_enabled(x_BTSC.device.type):
@@ -291,7 +275,8 @@ class STPT(nn.Module):
         is_given_FL = None if is_given_BTL is None else is_given_BTL.flatten(0, 1)
         for layer in self.layers:
             x_BTSC = layer.full(x_BTSC, prompt_FLC, is_given_FL)  # type: ignore[operator]
-        return x_BTSC
+        logits: Tensor = self.head(x_BTSC, guide_BTSG)
+        return logits
 
     def hidden_stream(
         self,

@@ -206,16 +206,9 @@ class VideoModel(nn.Module):
         frames = token_ids_BTS.shape[1]
         is_one_prompt = twist_BTA is None and all(text == negative_prompt for text in prompts)
         is_guided = guidance.scale > 0 and not is_one_prompt  # nothing leads away from the same prompt
-        texts = [*prompts, *([negative_prompt] * len(prompts) if is_guided else [])]
-        prepared = {
-            name: value.to(self.device) for name, value in self.prompt_encoder.prepared(texts).items()
-        }
-        actions = None
-        if twist_BTA is not None:
-            actions = (
-                torch.cat([twist_BTA, torch.full_like(twist_BTA, torch.nan)]) if is_guided else twist_BTA
-            )
-        tokens_BTKC, is_given_BTK = self.frame_prompts(prepared, frames, actions)
+        tokens_BTKC, is_given_BTK = self._prompts_of(
+            prompts, negative_prompt if is_guided else None, frames, twist_BTA
+        )
         num_rounds = min(sampler.num_decode_steps, max(int(is_masked_BTS[0].sum()), 1))
         scales = iter([guidance.at(index, num_rounds) for index in range(num_rounds)])
 
@@ -240,6 +233,19 @@ class VideoModel(nn.Module):
             generator,
             on_round=on_round,
         )
+
+    def _prompts_of(
+        self, prompts: Sequence[str], negative_prompt: str | None, num_frames: int, twist_BTA: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return :meth:`frame_prompts` of texts and actions, and after them of the negative prompt if there is one."""
+        texts = list(prompts)
+        if negative_prompt is not None:
+            texts += [negative_prompt] * len(prompts)
+            if twist_BTA is not None:
+                twist_BTA = torch.cat([twist_BTA, torch.full_like(twist_BTA, torch.nan)])
+        prepared = self.prompt_encoder.prepared(texts)
+        on_device = {name: value.to(self.device) for name, value in prepared.items()}
+        return self.frame_prompts(on_device, num_frames, twist_BTA)
 
     @torch.no_grad()
     def encode(self, frames_BTCHW: Tensor) -> Tensor:
