@@ -18,6 +18,8 @@ from policies.pure_pursuit import PurePursuitPolicy
 from policies.road_vision import free_way
 
 EXPONENT = 4.0
+FASTEST_MPS = 20.0  # of what drives ahead, and
+FACING_MPS = 3.0  # of what comes towards the car
 FORGOTTEN_AFTER = 3  # readings in a row that do not see it any more
 
 
@@ -85,7 +87,5 @@ class GapTracker:
 
 def _closing(closing_mps: float, speed_mps: float) -> float:
     """Return a closing speed that a thing can have: it neither comes towards the car nor flees faster than a car."""
-    return float(np.clip(closing_mps, speed_mps - 20.0, speed_mps + FACING_MPS))
+    return float(np.clip(closing_mps, speed_mps - FASTEST_MPS, speed_mps + FACING_MPS))
 
-
-FACING_MPS = 3.0
