@@ -41,7 +41,7 @@ class PlanningPolicy(ABC):
     num_samples: int = 128
     num_iterations: int = 3
     num_imagined: int = 4  # plans, "brake" included
-    imagined_steps: int = 6
+    imagined_steps: int = 5
     replan_every: int = 3
     quiet_hazard: float = 0.02  # below it and with nothing ahead, nothing is imagined
     collision_cost: float = 4.0  # mean reward per step that a collision is worth

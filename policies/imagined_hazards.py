@@ -34,7 +34,7 @@ class Assessor(Protocol):
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Risk:
-    """Probabilities of plans (P,): the highest over the imagined steps."""
+    """Probabilities of plans (P,): the mean over the imagined steps, so that what comes out of danger counts as better."""
 
     collision: FloatArray
     off_road: FloatArray
@@ -114,8 +114,8 @@ class HazardSight:
                 state = imagined.state
                 risks.append(_risk(self._head.assess(state)))
         return Risk(
-            collision=np.max([risk.collision for risk in risks], axis=0),
-            off_road=np.max([risk.off_road for risk in risks], axis=0),
+            collision=np.mean([risk.collision for risk in risks], axis=0),
+            off_road=np.mean([risk.off_road for risk in risks], axis=0),
         )
 
     def _tensor(self, values: FloatArray) -> torch.Tensor:

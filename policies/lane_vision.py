@@ -138,8 +138,10 @@ def _edges(rgb: FloatArray, expected: Lane) -> FloatArray:
     """Return (X, Y) from -1 to 1: 1 where the road ends to the left, -1 where it ends to the right; NaN unseen."""
     middle_m = expected.points(AHEAD_M)[:, 1].clip(-6.0, 6.0)
     is_lane = np.abs(ACROSS_M - middle_m[:, None]) < 1.2
-    with np.errstate(all="ignore"):
-        road = np.nanmedian(np.where(is_lane[..., None], rgb, np.nan), axis=1, keepdims=True)
+    in_lane = np.where(is_lane[..., None], rgb, np.nan)
+    is_seen = np.isfinite(in_lane[..., 0]).any(axis=1)
+    road = np.full((len(rgb), 1, 3), np.nan)
+    road[is_seen, 0] = np.nanmedian(in_lane[is_seen], axis=1)
     off = np.abs(rgb - road).max(axis=-1) / (CONTRAST_LEVELS + 2.0 * CONTRAST_SHARE * road.mean(axis=-1))
     is_road = _smooth(np.clip(2.0 - off, 0.0, 1.0), round(0.5 * EDGE_M / CELL_M))
     across = round(0.5 * EDGE_M / CELL_M)
