@@ -56,7 +56,9 @@ def car_ahead_m(way_m: FloatArray, boxes: Sequence[VehicleBox], ego_from_global:
     middle_m = np.stack([np.interp(along_m, steps_m, way_m[:, axis]) for axis in (0, 1)], axis=-1)
     nearest = [
         along_m[gap.argmin(axis=1)][gap.min(axis=1) < HALF_WIDTH_M]
-        for gap in (np.linalg.norm(_points(box, ego_from_global)[:, None] - middle_m, axis=-1) for box in boxes)
+        for gap in (
+            np.linalg.norm(_points(box, ego_from_global)[:, None] - middle_m, axis=-1) for box in boxes
+        )
     ]
     touched = np.concatenate([np.zeros(0), *nearest])
     return float(touched.min()) if len(touched) else None
@@ -85,7 +87,9 @@ def readings(recording: Recording, pictures: Sequence[Image], first: int) -> Ite
         )
         read_y_m = lane.points(np.array(READ_AT_M))[:, 1]
         way = free_way(picture, way_m)
-        car_m = car_ahead_m(np.concatenate([np.zeros((1, 2)), way_m]), recording.traffic[index], ego_from_global)
+        car_m = car_ahead_m(
+            np.concatenate([np.zeros((1, 2)), way_m]), recording.traffic[index], ego_from_global
+        )
         yield Reading(
             lane_error_m=np.abs(read_y_m - np.interp(READ_AT_M, way_m[:, 0], way_m[:, 1])).tolist(),
             is_on_lane=abs(position.lateral_m) < ON_LANE_M,
@@ -125,7 +129,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=890100, help="of the first road")
     parser.add_argument("--num-scenes", type=int, default=20, help="roads")
     parser.add_argument("--driver", default="good", help="who drives them")
-    parser.add_argument("--weights", default="drive-tiny", help="of the world model; '' reads true pictures only")
+    parser.add_argument(
+        "--weights", default="drive-tiny", help="of the world model; '' reads true pictures only"
+    )
     options = parser.parse_args(arguments)
     purpose = check_seeds(options.seed, options.num_scenes)
     recordings = []

@@ -54,7 +54,7 @@ class PlanCosts:
         time_s = car.dt_s * np.arange(1, plans.speed_mps.shape[1] + 1)
         left_m = gap.gap_m + max(car.speed_mps - gap.closing_mps, 0.0) * time_s - place.distance_m
         wanted_m = self.standing_gap_m + self.time_gap_s * plans.speed_mps
-        return np.clip(1.0 - left_m / wanted_m, 0.0, 1.0) ** 2
+        return np.asarray(np.clip(1.0 - left_m / wanted_m, 0.0, 1.0) ** 2)
 
 
 def knot_weights(num_knots: int, num_steps: int) -> FloatArray:
@@ -82,7 +82,9 @@ def pursued(info: dict[str, Any], *, cruise_speed_mps: float, num_steps: int) ->
         is_passed = here_m[nearest, 0] < 0.5 * spacing_m
         ahead_m = here_m[min(nearest + int(is_passed), len(here_m) - 3) :]
         ego = {"speed_mps": car.speed_mps, "accel_mps2": car.accel_mps2}
-        steering_rad, speed_mps = policy.select_action(picture, {**info, "route_ahead_m": ahead_m, "ego": ego})
+        steering_rad, speed_mps = policy.select_action(
+            picture, {**info, "route_ahead_m": ahead_m, "ego": ego}
+        )
         controls[step] = steering_rad, (speed_mps - car.speed_mps) / car.dt_s
         moved = drive(controls[step : step + 1, :1], controls[step : step + 1, 1:], car)
         pose = _moved(pose, moved)

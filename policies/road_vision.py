@@ -184,12 +184,12 @@ def _likeness(rgb: FloatArray, road_rgb: FloatArray) -> FloatArray:
 
 def _of_a_row(likeness: FloatArray) -> FloatArray:
     """Return one number for (..., NUM_ACROSS) samples: a marking covers one or two, half a car four."""
-    return np.asarray(np.sort(np.nan_to_num(likeness, nan=0.5), axis=-1)[..., : NUM_ACROSS // 2].mean(axis=-1))
+    return np.asarray(
+        np.sort(np.nan_to_num(likeness, nan=0.5), axis=-1)[..., : NUM_ACROSS // 2].mean(axis=-1)
+    )
 
 
-def _standing(
-    picture: Image, strip: _Strip, road_rgb: FloatArray, chosen: NDArray[np.int_]
-) -> FloatArray:
+def _standing(picture: Image, strip: _Strip, road_rgb: FloatArray, chosen: NDArray[np.int_]) -> FloatArray:
     """Return for chosen rows (C,) how much what would stand there, upright in the picture, looks like road."""
     num_up = np.maximum(3, np.round(STANDING_SHARE * strip.below_px[chosen])).astype(int)
     up = np.arange(1, int(num_up.max(initial=3)) + 1)
@@ -197,7 +197,9 @@ def _standing(
     rows = np.floor(strip.pixels[chosen, :1, 1]).astype(int) - up  # (C, U)
     columns = np.floor(strip.pixels[chosen, :, 0]).astype(int)  # (C, NUM_ACROSS)
     is_inside = ((columns >= 0) & (columns < width))[:, None]
-    rgb = picture[rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None]].astype(np.float64)
+    rgb = picture[rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None]].astype(
+        np.float64
+    )
     likeness = np.where(is_inside, _likeness(rgb, road_rgb[chosen, None, None]), np.nan)
     return np.asarray(np.mean(_of_a_row(likeness), axis=1, where=up <= num_up[:, None]))
 

@@ -8,7 +8,12 @@ import numpy as np
 
 from drivesim.scene.types import Camera, Image, front_camera
 
-GRASS, ASPHALT, LINE, SKY = (96.0, 118.0, 62.0), (92.0, 92.0, 95.0), (232.0, 232.0, 226.0), (150.0, 180.0, 220.0)
+GRASS, ASPHALT, LINE, SKY = (
+    (96.0, 118.0, 62.0),
+    (92.0, 92.0, 95.0),
+    (232.0, 232.0, 226.0),
+    (150.0, 180.0, 220.0),
+)
 BODY, SHADE, LAMP = (150.0, 40.0, 40.0), (12.0, 12.0, 14.0), (230.0, 60.0, 40.0)
 
 

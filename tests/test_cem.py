@@ -198,11 +198,17 @@ def test_a_gap_ahead_makes_fast_plans_dear() -> None:
 
 @pytest.mark.parametrize("kind", [CemPolicy, MppiPolicy])
 def test_the_route_is_followed_quickly_and_in_comfort(kind: type) -> None:
-    policy, ego, route = planner(kind), standing(6.0), Route(np.stack([np.arange(90.0), np.zeros(90)], axis=-1))
+    policy, ego, route = (
+        planner(kind),
+        standing(6.0),
+        Route(np.stack([np.arange(90.0), np.zeros(90)], axis=-1)),
+    )
     ego = replace(ego, y_m=0.5)
     place, comfort = None, []
     for _ in range(18):
-        place = route.project((ego.x_m, ego.y_m), ego.yaw_rad, near_m=None if place is None else place.distance_m)
+        place = route.project(
+            (ego.x_m, ego.y_m), ego.yaw_rad, near_m=None if place is None else place.distance_m
+        )
         cos, sin = np.cos(ego.yaw_rad), np.sin(ego.yaw_rad)
         offset = route.points_at(place.distance_m + np.arange(1, 21) * 2.0) - [ego.x_m, ego.y_m]
         action = policy.select_action(PICTURE, info_of(ego, offset @ np.array([[cos, -sin], [sin, cos]])))
@@ -272,7 +278,7 @@ def test_the_model_is_told_the_motion_into_each_picture() -> None:
 
 def test_steps_of_another_length_than_the_models_are_refused() -> None:
     info = {**info_of(standing(), bend()), "dt_s": 0.5}
-    with pytest.raises(InputError, match="6 frames per second.*2 steps; set rate_hz=6"):
+    with pytest.raises(InputError, match=r"6 frames per second.*2 steps; set rate_hz=6"):
         planner().select_action(PICTURE, info)
 
 

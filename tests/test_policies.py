@@ -171,7 +171,9 @@ def test_late_steering_lags_by_its_delay() -> None:
     assert wheels[:5] == pytest.approx([0.0] * 5)
     assert wheels[5:] == pytest.approx([wanted] * 2)
     assert policy.select_action(PICTURE, bend)[1] == PurePursuitPolicy().select_action(PICTURE, bend)[1]
-    punctual, late = (drive(p, num_frames=60) for p in (LateSteeringPolicy(delay_s=0.0), LateSteeringPolicy()))
+    punctual, late = (
+        drive(p, num_frames=60) for p in (LateSteeringPolicy(delay_s=0.0), LateSteeringPolicy())
+    )
     assert np.abs(offsets_m(late)).max() > 2.0 * np.abs(offsets_m(punctual)).max()
 
 

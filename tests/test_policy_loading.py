@@ -83,13 +83,21 @@ def test_dataclasses_with_slots_work_in_files(folder: Path) -> None:
         (MINE, "no/where.py", "no policy file 'no/where.py'"),
         (MINE, "mine.py:Mime", "no class 'Mime'; did you mean Mine"),
         ("x = 1\n", "mine.py", "no class in 'mine.py' has select_action"),
-        (MINE + MINE.replace("Mine", "Yours"), "mine.py", "2 policies, Mine, Yours; choose one, such as mine.py:Mine"),
+        (
+            MINE + MINE.replace("Mine", "Yours"),
+            "mine.py",
+            "2 policies, Mine, Yours; choose one, such as mine.py:Mine",
+        ),
         ("def f(:\n", "mine.py", "line 1 of mine.py.*SyntaxError"),
         ("\n\nx = missing + 1\n", "mine.py", "line 3 of mine.py.*NameError: name 'missing'"),
         ("import no_such_thing\n", "mine.py", "line 1 of mine.py.*no_such_thing"),
         ("import sys\nsys.exit('bye')\n", "mine.py", "line 2 of mine.py.*SystemExit: bye"),
         ("\n1 / 0\n", "mine:Mine", "line 2 of .*mine.py.*ZeroDivisionError"),
-        (MINE.replace("self.gain = gain", "raise RuntimeError('no gain')"), "mine.py", "RuntimeError: no gain"),
+        (
+            MINE.replace("self.gain = gain", "raise RuntimeError('no gain')"),
+            "mine.py",
+            "RuntimeError: no gain",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_one_sentence(folder: Path, text: str, name: str, message: str) -> None:
@@ -103,6 +111,8 @@ def test_what_cannot_be_had_is_one_sentence(folder: Path, text: str, name: str, 
 def test_bad_input_of_a_policy_is_passed_on(folder: Path) -> None:
     with pytest.raises(InputError, match=r"^hold_s must be positive, got 0"):
         load_policy("random", hold_s=0)
-    (folder / "picky.py").write_text("from drivesim.errors import InputError\nraise InputError('install the extra')\n")
-    with pytest.raises(InputError, match="^install the extra"):
+    (folder / "picky.py").write_text(
+        "from drivesim.errors import InputError\nraise InputError('install the extra')\n"
+    )
+    with pytest.raises(InputError, match=r"^install the extra"):
         load_policy("picky:Mine")

@@ -63,13 +63,17 @@ def test_repaired_asphalt_is_no_obstacle() -> None:
 
 
 def test_a_way_that_leaves_the_picture_is_free_as_far_as_it_is_seen() -> None:
-    turn = np.stack([4.0 * np.sin(np.arange(1, 21) * 0.5), 4.0 * (1 - np.cos(np.arange(1, 21) * 0.5))], axis=-1)
+    turn = np.stack(
+        [4.0 * np.sin(np.arange(1, 21) * 0.5), 4.0 * (1 - np.cos(np.arange(1, 21) * 0.5))], axis=-1
+    )
     way = free_way(DrawnRoad().picture(), turn)
     assert not way.is_blocked
     assert np.isfinite(way.distance_m)
 
 
-@pytest.mark.parametrize("shape", [(0.0, 0.0, 0.0), (0.4, -0.03, 0.0), (-0.5, 0.05, 0.013), (0.2, 0.0, -0.026)])
+@pytest.mark.parametrize(
+    "shape", [(0.0, 0.0, 0.0), (0.4, -0.03, 0.0), (-0.5, 0.05, 0.013), (0.2, 0.0, -0.026)]
+)
 @pytest.mark.parametrize("light", LIGHTS)
 def test_a_lane_is_read(shape: tuple[float, float, float], light: dict[str, float]) -> None:
     offset_m, heading_rad, curvature_1pm = shape
@@ -85,7 +89,7 @@ def test_a_road_without_lines_is_read_by_its_edges() -> None:
     road = DrawnRoad(offset_m=0.5, has_lines=False)
     lane = read_lane(road.picture())
     assert lane.points(np.array([8.0]))[0, 1] == pytest.approx(0.5, abs=0.4)
-    assert 0.0 < lane.confidence
+    assert lane.confidence > 0.0
 
 
 def test_nothing_to_see_gives_no_confidence_and_what_was_expected() -> None:
