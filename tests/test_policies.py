@@ -233,7 +233,7 @@ def test_idm_stops_behind_a_standing_car() -> None:
     gaps = approach(IdmPolicy(), tail_m=38.0, speed_mps=9.0)
     assert min(gaps) > 0.5
     assert gaps[-1] < 8.0
-    assert gaps[-1] == pytest.approx(gaps[-4], abs=0.3)
+    assert gaps[-4] - gaps[-1] < 1.0  # a walking pace at most
     assert min(approach(PurePursuitPolicy(), tail_m=38.0, speed_mps=9.0)) < 0.0
 
 
