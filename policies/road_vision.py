@@ -22,10 +22,10 @@ ADAPTING = 0.5  # weight of a row of road in the colour that the next row is com
 TREND = 0.15  # in how that colour goes on changing: light of headlamps falls off, haze grows
 NOISE_LEVELS = 3.5  # a difference of colour that means nothing, and
 NOISE_SHARE = 0.11  # the same as a share of the brightness
-PATCH_SHARES = (0.55, 1.5)  # brightness of repaired asphalt and joints beside that of the road
+PATCH_SHARES = (0.64, 1.5)  # brightness of repaired asphalt and joints beside that of the road
 PATCH_WEIGHT = 0.05  # of their colour in that of the road
 STANDING_SHARE = 0.55  # of the camera's height: what stands on a road is at least so high
-BLOCKED = -0.35  # likeness of what stands on the road
+BLOCKED = -0.25  # likeness of what stands on the road
 BEYOND_M = 60.0  # the way is drawn on straight, because what stands at its end hides what lies behind
 FIRST_ROWS = 6  # that lie before the bonnet and give the road's colour
 
