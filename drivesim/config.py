@@ -39,7 +39,7 @@ RECORDED_PACKAGES = ["drivesim", "torch", "numpy", "gymnasium", "highway-env", "
 
 @dataclass(kw_only=True, slots=True)
 class PolicyConfig:
-    """Which policy drives: a shipped name, or ``module:Class`` of your own with its keyword arguments."""
+    """Which policy drives: a short name, or ``module:Class`` or a file of your own, with its keyword arguments."""
 
     target: str = "pure-pursuit"
     kwargs: dict[str, Any] = field(default_factory=dict)

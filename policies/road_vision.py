@@ -3,6 +3,11 @@
 Flat ground is assumed, and a camera that looks straight ahead. Nothing is learned: the colour of the road is what lies
 before the bonnet, carried on from row to row as far as the picture agrees, so that dusk, headlights and haze need no
 settings of their own.
+
+Measured by `python -m benchmarks.picture_reading` on twenty validation roads (seeds 890100 on, a good driver): of 182
+true pictures with a vehicle in the way within 30 m it is seen in 99 %, with a median error of 0.6 m; of those with a
+free way 1.4 % are taken to be blocked. In imagined pictures of the same drives, up to 2 s deep, 55 % are seen, with
+4.9 m: the model has let many of these cars fade.
 """
 
 from __future__ import annotations
