@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import gymnasium as gym
-
 from drivesim.policy_loading import Action
 from drivesim.rollout import EpisodeConfig, make_env
 from drivesim.scene.types import Image, Scene
@@ -53,9 +51,7 @@ class SingleSeats(Seats):
         kwargs: dict[str, Any] = {}
         if episode.env_id == LEARNED:
             kwargs["world_model"] = shared_world_model(episode.weights, episode.device)
-        self._envs: list[gym.Env[Image, Action]] = [
-            make_env(episode, scene=scene, **kwargs) for scene in scenes
-        ]
+        self._envs = [make_env(episode, scene=scene, **kwargs) for scene in scenes]
 
     def reset(self, seeds: Sequence[int]) -> list[Seen]:
         """Reset every environment."""

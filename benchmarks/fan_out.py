@@ -212,9 +212,7 @@ def _opened_ray(address: str) -> Any:
     return ray
 
 
-def _fetched(
-    ray: Any, reference: Any, job: JobT, on_death: OnDeath[JobT, ResultT] | None
-) -> ResultT:
+def _fetched(ray: Any, reference: Any, job: JobT, on_death: OnDeath[JobT, ResultT] | None) -> ResultT:
     try:
         is_result, answer = ray.get(reference)
     except ray.exceptions.WorkerCrashedError as error:

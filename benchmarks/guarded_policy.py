@@ -1,4 +1,4 @@
-"""A policy of anybody's, kept from harming the run: limited in time and in what it prints, with random state of its own.
+"""A policy of anybody's, kept from harming the run: limited in time and output, with random numbers of its own.
 
 Whatever it does wrong becomes a `PolicyFailure` with the reason. An alarm interrupts Python that takes too long; a
 process of its own that even the alarm cannot interrupt (a library that never returns) is ended.
@@ -133,7 +133,9 @@ class GuardedPolicy:
 
     def _printed_failure(self) -> PolicyFailure:
         begin = self._printed.begin[:40].replace("\n", " ")
-        return PolicyFailure(f"it printed more than {self.limits.printed} characters, beginning with {begin!r}")
+        return PolicyFailure(
+            f"it printed more than {self.limits.printed} characters, beginning with {begin!r}"
+        )
 
 
 def _words(error: BaseException) -> str:
@@ -244,7 +246,9 @@ class _RandomState:
     @classmethod
     def seeded(cls, seed: int) -> _RandomState:
         own = np.random.RandomState(seed % 2**32)
-        return cls(random.Random(seed).getstate(), own.get_state(), torch.Generator().manual_seed(seed).get_state())
+        return cls(
+            random.Random(seed).getstate(), own.get_state(), torch.Generator().manual_seed(seed).get_state()
+        )
 
     @classmethod
     def present(cls) -> _RandomState:

@@ -44,8 +44,8 @@ FORMULAS: dict[str, str] = {
 """What stands for what; ``{off_road_limit}`` is the episode's own (`formula_lines` puts it in)."""
 
 NOT_THEIR_NUMBERS = (
-    "These are not NAVSIM's PDMS nor HUGSIM's HD-score: scenes, horizon, expert, thresholds and the other cars differ, so "
-    "the numbers cannot be compared with published ones."
+    "These are not NAVSIM's PDMS nor HUGSIM's HD-score: scenes, horizon, expert, thresholds and the other cars differ, "
+    "so the numbers cannot be compared with published ones."
 )
 
 
@@ -138,11 +138,15 @@ class EpisodeScores:
     @classmethod
     def from_dict(cls, plain: Mapping[str, object]) -> EpisodeScores:
         """Return the scores that `as_dict` made plain."""
-        values = {name: MetricResult(**value) if isinstance(value, dict) else value for name, value in plain.items()}
+        values = {
+            name: MetricResult(**value) if isinstance(value, dict) else value for name, value in plain.items()
+        }
         return cls(**values)  # type: ignore[arg-type]
 
 
-SCORE_NAMES = tuple(field.name for field in dataclasses.fields(EpisodeScores) if not field.name.endswith("_parts"))
+SCORE_NAMES = tuple(
+    field.name for field in dataclasses.fields(EpisodeScores) if not field.name.endswith("_parts")
+)
 
 
 def score_episode(episode: DrivenEpisode) -> EpisodeScores:
