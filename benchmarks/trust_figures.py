@@ -1,0 +1,155 @@
+"""The figures of the trust benchmark: rows, tables and one plain sentence, from episodes driven in both worlds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.ranking_statistics import TIE_CONVENTION, PairedScores, RankingAgreement, rank_agreement
+from benchmarks.report import Report
+from benchmarks.statistics import bootstrap_correlation
+from benchmarks.trust_disagreement import EndReasons, add_disagreement
+from benchmarks.trust_pairs import PARTS, SCORE, Comparison, PolicyRow
+from drivesim.errors import InputError
+
+CORRELATIONS = ("pearson", "spearman", "kendall")
+_OVER_POLICIES = {
+    "pearson": "correlation of the policies' mean scores in both worlds; intervals resample scenes, then seeds",
+    "spearman": "correlation of their ranks",
+    "kendall": "tau-b: how many more pairs of policies are in the same order than not, as a share",
+}
+
+
+@dataclass(kw_only=True, slots=True)
+class Trust:
+    """All that was found."""
+
+    report: Report
+    table: list[PolicyRow]
+    reasons: EndReasons
+    agreement: RankingAgreement
+    verdict: str
+
+    def as_dict(self, comparison: Comparison) -> dict[str, Any]:
+        """Return the flat keys, the table per policy and what else the page shows."""
+        return self.report.as_dict() | {
+            "num_policies": len(self.table),
+            "verdict": self.verdict,
+            "policies": [row.as_dict() for row in self.table],
+            "end_reasons": self.reasons.as_dict(),
+            "gap_by_policy": comparison.gaps_by(lambda pair: pair.policy),
+            "gap_by_scene": comparison.gaps_by(lambda pair: pair.scene),
+            "failures": {
+                f"{pair.policy}, {pair.scene}, seed {pair.seed}": pair.failure
+                for pair in comparison.pairs
+                if pair.failure
+            },
+        }
+
+
+def measure_trust(comparison: Comparison, report: Report, *, num_steps: int, seed: int = 0) -> Trust:
+    """Fill the report.
+
+    Raises:
+        InputError: fewer than two policies have an episode that both worlds could score.
+    """
+    scores = comparison.paired_scores()
+    if scores is None:
+        failures = {pair.failure for pair in comparison.pairs if pair.failure}
+        causes = f" ({'; '.join(sorted(failures))})" if failures else ""
+        raise InputError(
+            "a ranking needs at least two policies with an episode that both worlds could score, "
+            f"got {len(comparison.policies)}{causes}; name other policies (--policies)"
+        )
+    agreement = rank_agreement(scores, seed=seed)
+    table = comparison.table()
+    _add_ranking(report, agreement, table)
+    _add_episodes(report, comparison)
+    for part in PARTS:
+        _add_part(report, part, comparison.paired_scores(part), seed=seed)
+    reasons = add_disagreement(report, comparison.whole, num_steps=num_steps)
+    return Trust(
+        report=report,
+        table=table,
+        reasons=reasons,
+        agreement=agreement,
+        verdict=verdict(agreement, table),
+    )
+
+
+def _add_ranking(report: Report, agreement: RankingAgreement, table: Sequence[PolicyRow]) -> None:
+    report.add("num_policies", len(table))
+    for name in CORRELATIONS:
+        report.add_estimate(name, getattr(agreement, name), note=_OVER_POLICIES[name])
+    report.add("spearman_low", agreement.spearman.low)
+    report.add("spearman_high", agreement.spearman.high)
+    report.add(
+        "spearman_without_one", agreement.spearman_without_one, note="the lowest with one policy left out"
+    )
+    report.add_estimate("mmrv", agreement.mmrv, note=TIE_CONVENTION)
+    report.add_estimate(
+        "mmrv_share_of_range",
+        agreement.mmrv_share_of_range,
+        note="of the range of the policies' mean scores in the reference world",
+    )
+    report.add(
+        "perfect_ranking_by_luck",
+        agreement.perfect_ranking_by_luck,
+        note="1/k!: chance that k policies in random order are in the right one",
+    )
+    report.add(
+        "permutation_p", agreement.permutation_p, note="chance of such a Spearman correlation in random order"
+    )
+    report.add(
+        "decided_pairs",
+        agreement.decided_pairs,
+        note="pairs of policies whose difference in the reference world has an interval without 0",
+    )
+    report.add(
+        "decided_pairs_alike", agreement.decided_pairs_alike, note="those that both worlds order alike"
+    )
+
+
+def _add_episodes(report: Report, comparison: Comparison) -> None:
+    pairs = [pair for pair in comparison.pairs if pair.is_comparable()]
+    report.add_estimate(
+        "episode_pearson",
+        bootstrap_correlation(
+            [pair.reference.score(SCORE) for pair in pairs],
+            [pair.imagined.score(SCORE) for pair in pairs],
+            [comparison.scenes.index(pair.scene) for pair in pairs],
+        ),
+        note="correlation of single episodes' scores",
+    )
+
+
+def _add_part(report: Report, part: str, scores: PairedScores | None, *, seed: int) -> None:
+    """Add how far the worlds agree about one part of the score, if both measure it."""
+    if scores is None:
+        report.facts[f"{part}_compared"] = "no: one of the worlds cannot measure it"
+        return
+    agreement = rank_agreement(scores, seed=seed)
+    for name in CORRELATIONS:
+        report.add_estimate(f"{name}_of_part", getattr(agreement, name), key=part)
+    report.add_estimate("mmrv_share_of_part", agreement.mmrv_share_of_range, key=part)
+
+
+def verdict(agreement: RankingAgreement, table: Sequence[PolicyRow]) -> str:
+    """Return what it means in plain words."""
+    in_place = sum(row.reference_rank == row.imagined_rank for row in table)
+    best = table[0]
+    ours = "is its best too" if best.imagined_rank == 1 else f"comes out at place {best.imagined_rank}"
+    decided = (
+        f"it orders {agreement.decided_pairs_alike} of the {agreement.decided_pairs} pairs that the reference world "
+        "tells apart as the reference world does"
+        if agreement.decided_pairs
+        else "the reference world itself tells no two of them apart with so few scenes"
+    )
+    return (
+        f"Of the {len(table)} policies the imagined world puts {in_place} at the place they have in the reference "
+        f"world, and {decided}; the reference world's best, {best.policy}, {ours}. On other roads Spearman's "
+        f"correlation ({agreement.spearman.value:.2f}) would lie between {agreement.spearman.low:.2f} and "
+        f"{agreement.spearman.high:.2f}. Two policies whose scores differ by less than "
+        f"{agreement.mmrv.value:.3f} (MMRV) cannot be told apart in it."
+    )
