@@ -8,12 +8,13 @@ from typing import Any
 
 from benchmarks.ranking_statistics import TIE_CONVENTION, PairedScores, RankingAgreement, rank_agreement
 from benchmarks.report import Report
-from benchmarks.statistics import bootstrap_correlation
+from benchmarks.statistics import bootstrap_correlation, bootstrap_mean
 from benchmarks.trust_disagreement import EndReasons, add_disagreement
 from benchmarks.trust_pairs import PARTS, SCORE, Comparison, PolicyRow
 from drivesim.errors import InputError
 
 CORRELATIONS = ("pearson", "spearman", "kendall")
+FEWEST_REACTING = 3  # policies that a correlation among the reacting ones takes
 _OVER_POLICIES = {
     "pearson": "correlation of the policies' mean scores in both worlds; intervals resample scenes, then seeds",
     "spearman": "correlation of their ranks",
@@ -65,6 +66,7 @@ def measure_trust(comparison: Comparison, report: Report, *, num_steps: int, see
     agreement = rank_agreement(scores, seed=seed)
     table = comparison.table()
     _add_ranking(report, agreement, table)
+    _add_reacting(report, comparison, seed=seed)
     _add_episodes(report, comparison)
     for part in PARTS:
         _add_part(report, part, comparison.paired_scores(part), seed=seed)
@@ -109,6 +111,29 @@ def _add_ranking(report: Report, agreement: RankingAgreement, table: Sequence[Po
     report.add(
         "decided_pairs_alike", agreement.decided_pairs_alike, note="those that both worlds order alike"
     )
+
+
+def _add_reacting(report: Report, comparison: Comparison, *, seed: int) -> None:
+    """Add what is left of the agreement among the policies that the pictures make a difference to."""
+    whole = comparison.whole
+    same = bootstrap_mean(
+        [pair.is_same_drive for pair in whole], [comparison.scenes.index(pair.scene) for pair in whole]
+    )
+    report.add_estimate(
+        "same_drive_share",
+        same,
+        note="share of episodes whose paths are the same in both worlds while both go on: nothing that the policy "
+        "looks at is imagined, so that only collisions can tell the worlds apart",
+    )
+    names = comparison.reacting
+    report.add(
+        "num_reacting_policies", len(names), note=f"drive differently in the two worlds: {', '.join(names)}"
+    )
+    scores = comparison.of(names).paired_scores() if len(names) >= FEWEST_REACTING else None
+    if scores is not None:
+        agreement = rank_agreement(scores, seed=seed)
+        report.add_estimate("spearman_reacting", agreement.spearman, note="among these alone")
+        report.add_estimate("mmrv_reacting", agreement.mmrv, note="among these alone")
 
 
 def _add_episodes(report: Report, comparison: Comparison) -> None:

@@ -70,6 +70,7 @@ POLICY_COLUMNS = (
     "95 % interval",
     "rank",
     *[f"{name.replace('_', ' ')}: reference / imagined" for name in MEASURES if name != SCORE],
+    "same drive",
     "episodes",
 )
 
@@ -85,6 +86,7 @@ def policy_cells(row: PolicyRow) -> list[object]:
         f"{row.gap[0]:+.3f} .. {row.gap[1]:+.3f}",
         f"{row.reference_rank} / {row.imagined_rank}",
         *[_both(row, name) for name in MEASURES if name != SCORE],
+        f"{row.same_drive_share:.0%}",
         row.episodes,
     ]
 

@@ -12,17 +12,18 @@ import numpy as np
 from benchmarks.ranking_statistics import PairedScores
 from benchmarks.statistics import FloatArray, bootstrap_mean
 
-SCORE = "pdms_style"
-PARTS = ("route_completion", "off_road", "collision", "comfort")
-"""Parts of the score that are compared one by one, where both worlds measure them."""
+SCORE = "pdms"
+PARTS = (
+    "hd_score",
+    "route_completion",
+    "off_road_rate",
+    "collision",
+    "comfort",
+    "time_to_collision",
+)
+"""Compared one by one beside the score, where both worlds measure them; names of `EpisodeScores`."""
 MEASURES = (SCORE, *PARTS)
-HIGHER_IS_BETTER = {
-    SCORE: True,
-    "route_completion": True,
-    "off_road": False,
-    "collision": False,
-    "comfort": True,
-}
+SAME_PATH_M = 1e-3
 
 
 @dataclass(kw_only=True, slots=True)
@@ -31,8 +32,10 @@ class WorldEpisode:
 
     scores: dict[str, float]  # of MEASURES; one that this world cannot measure is missing
     rewards: dict[str, FloatArray]  # part of the reward -> (T,)
+    path_m: FloatArray  # (T, 2) of the rear axle
     end_reason: str
     failure: str = ""  # why there is no result; then the rest is empty
+    score_parts: str = ""  # what the score could be computed from
 
     @property
     def num_steps(self) -> int:
@@ -59,6 +62,13 @@ class EpisodePair:
         """Return why one of the two has no result, or ""."""
         return self.reference.failure or self.imagined.failure
 
+    @property
+    def is_same_drive(self) -> bool:
+        """Tell whether the policy drove the same way as long as both went on: it saw no difference, or did not look."""
+        length = min(self.reference.num_steps, self.imagined.num_steps)
+        apart_m = np.abs(self.imagined.path_m[:length] - self.reference.path_m[:length])
+        return bool((apart_m < SAME_PATH_M).all())
+
     def gap(self, name: str = SCORE) -> float:
         """Return imagined minus reference; above 0 the imagined world flatters (where more is better)."""
         return self.imagined.score(name) - self.reference.score(name)
@@ -78,6 +88,7 @@ class PolicyRow:
     reference: dict[str, float]  # measure -> mean
     imagined: dict[str, float]
     gap: tuple[float, float]  # 95 % interval of imagined minus reference score, over scenes
+    same_drive_share: float  # of its episodes that took the same path in both worlds
     reference_rank: int = 0
     imagined_rank: int = 0
 
@@ -95,6 +106,7 @@ class PolicyRow:
             "gap": self.imagined[SCORE] - self.reference[SCORE],
             "gap_low": self.gap[0],
             "gap_high": self.gap[1],
+            "same_drive_share": self.same_drive_share,
         }
 
 
@@ -119,6 +131,21 @@ class Comparison:
     def whole(self) -> list[EpisodePair]:
         """Return the pairs without a failure."""
         return [pair for pair in self.pairs if not pair.failure]
+
+    @property
+    def reacting(self) -> list[str]:
+        """Return the policies that drove another way in the imagined world, at least once: those that look."""
+        apart = {pair.policy for pair in self.whole if not pair.is_same_drive}
+        return [name for name in self.policies if name in apart]
+
+    def of(self, policies: Sequence[str]) -> Comparison:
+        """Return the comparison of some policies only."""
+        return Comparison(pairs=[pair for pair in self.pairs if pair.policy in policies])
+
+    def score_parts(self, *, is_imagined: bool) -> str:
+        """Return what the score was computed from in one world, such as ``NC DAC EP TTC C``."""
+        worlds = [pair.imagined if is_imagined else pair.reference for pair in self.whole]
+        return " or ".join(dict.fromkeys(world.score_parts for world in worlds)) or "nothing"
 
     def paired_scores(self, name: str = SCORE) -> PairedScores | None:
         """Return a measure as arrays (policies, scenes, seeds); None where a policy has it in one world only."""
@@ -179,6 +206,7 @@ class Comparison:
             reference=_means([pair.reference for pair in both]),
             imagined=_means([pair.imagined for pair in both]),
             gap=(gap.low, gap.high),
+            same_drive_share=float(np.mean([pair.is_same_drive for pair in both])),
         )
 
 

@@ -33,11 +33,8 @@ class TestPairs:
         table = Comparison(pairs=many_pairs()).table()
         assert [row.policy for row in table] == [f"policy-{index}" for index in (4, 3, 2, 1, 0)]
         assert [row.reference_rank for row in table] == [1, 2, 3, 4, 5]
-        assert table[0].as_dict()["reference_pdms_style"] == pytest.approx(0.9, abs=0.05)
-        assert all(
-            row.gap[0] <= row.imagined["pdms_style"] - row.reference["pdms_style"] <= row.gap[1]
-            for row in table
-        )
+        assert table[0].as_dict()["reference_pdms"] == pytest.approx(0.9, abs=0.05)
+        assert all(row.gap[0] <= row.imagined["pdms"] - row.reference["pdms"] <= row.gap[1] for row in table)
 
     def test_equal_scores_share_a_rank(self):
         pairs = [pair(0.5, 0.2, policy="a"), pair(0.5, 0.3, policy="b"), pair(0.1, 0.1, policy="c")]
@@ -61,7 +58,7 @@ class TestPairs:
         assert comparison.unscored == ["c"]
         assert len(comparison.whole) == 2
         first = comparison.table()[0]
-        assert (first.episodes, first.failed, first.reference["pdms_style"]) == (1, 1, 0.5)
+        assert (first.episodes, first.failed, first.reference["pdms"]) == (1, 1, 0.5)
         assert comparison.paired_scores().means()[0].tolist() == [0.5, 0.2]
 
     def test_what_one_world_cannot_measure_is_not_compared(self):
@@ -157,7 +154,7 @@ class TestFigures:
     def test_reversed_worlds(self):
         pairs = many_pairs()
         for one in pairs:
-            one.imagined.scores["pdms_style"] = 1 - one.reference.scores["pdms_style"]
+            one.imagined.scores["pdms"] = 1 - one.reference.scores["pdms"]
         comparison = Comparison(pairs=pairs)
         found = measure_trust(comparison, Report(title="trust"), num_steps=NUM_STEPS)
         assert found.agreement.spearman.value == pytest.approx(-1.0)

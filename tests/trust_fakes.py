@@ -8,13 +8,27 @@ NUM_STEPS = 20
 PARTS = ("progress", "lateral", "heading", "comfort", "off_road", "collision")
 
 
-def episode(score, *, num_steps=NUM_STEPS, end_reason="time_limit", rewards=0.1, failure="", **scores):
+def episode(
+    score, *, num_steps=NUM_STEPS, end_reason="time_limit", rewards=0.1, failure="", drift_m=0.0, **scores
+):
     if failure:
-        return WorldEpisode(scores={}, rewards={}, end_reason="", failure=failure)
-    known = {"route_completion": score, "off_road": 1 - score, "comfort": 0.5 + score / 2, "collision": 0.0}
+        return WorldEpisode(
+            scores={}, rewards={}, path_m=np.zeros((0, 2)), end_reason="failed", failure=failure
+        )
+    known = {
+        "hd_score": score**2,
+        "route_completion": score,
+        "off_road_rate": 1 - score,
+        "comfort": 0.5 + score / 2,
+        "collision": 0.0,
+        "time_to_collision": 1.0,
+    }
+    path_m = np.arange(num_steps)[:, None] * np.array([1.0, drift_m])
     return WorldEpisode(
-        scores={"pdms_style": score} | known | scores,
+        scores={"pdms": score} | known | scores,
         rewards={part: np.full(num_steps, rewards) for part in PARTS},
+        path_m=path_m,
+        score_parts="NC DAC EP TTC C",
         end_reason=end_reason,
     )
 
