@@ -23,7 +23,18 @@ from benchmarks.page import Picture, write_page
 from benchmarks.report import Report, check_out, machine_facts, run_command
 from benchmarks.trust_episodes import BothWorlds, drive_both, jobs_for
 from benchmarks.trust_figures import Trust, measure_trust
-from benchmarks.trust_page import PLOTS, POLICY_COLUMNS, TARGETS, policy_cells, sections
+from benchmarks.trust_page import (
+    MEASURE_COLUMNS,
+    OFF_ROAD_LIMIT,
+    PART_COLUMNS,
+    PLOTS,
+    POLICY_COLUMNS,
+    TARGETS,
+    measure_cells,
+    part_cells,
+    policy_cells,
+    sections,
+)
 from benchmarks.trust_pairs import Comparison, EpisodePair
 from drivesim import console
 from drivesim.errors import InputError
@@ -87,9 +98,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def show(trust: Trust) -> None:
     """Print the policies in both worlds, the statistics and what they mean."""
     trust.report.show()
-    cells = [policy_cells(row) for row in trust.table]
-    console.print_table("policies in both worlds (PDMS-style score)", POLICY_COLUMNS, cells)
-    for line in formula_lines(off_road_limit=EpisodeConfig().off_road_limit):
+    tables: dict[str, tuple[Sequence[str], list[list[object]]]] = {
+        "agreement part by part": (PART_COLUMNS, part_cells(trust.parts)),
+        "policies in both worlds: PDMS-style score": (POLICY_COLUMNS, [policy_cells(r) for r in trust.table]),
+        "policies in both worlds: parts": (MEASURE_COLUMNS, [measure_cells(r) for r in trust.table]),
+    }
+    for title, (columns, cells) in tables.items():
+        console.print_table(title, columns, cells)
+    for line in formula_lines(off_road_limit=OFF_ROAD_LIMIT):
         console.say(f"  {line}")
     console.say(trust.verdict)
 
@@ -105,7 +121,7 @@ def write(out: Path, trust: Trust, driven: BothWorlds) -> None:
         trust.report,
         plots=PLOTS,
         pictures=pictures(driven),
-        sections=sections(driven.comparison, trust.table, trust.reasons, trust.verdict),
+        sections=sections(driven.comparison, trust),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.ranking_statistics import TIE_CONVENTION, PairedScores, RankingAgreement, rank_agreement
+from benchmarks.ranking_statistics import TIE_CONVENTION, RankingAgreement, rank_agreement
 from benchmarks.report import Report
 from benchmarks.statistics import bootstrap_correlation, bootstrap_mean
 from benchmarks.trust_disagreement import EndReasons, add_disagreement
@@ -30,6 +30,7 @@ class Trust:
     table: list[PolicyRow]
     reasons: EndReasons
     agreement: RankingAgreement
+    parts: dict[str, RankingAgreement]  # of the score, where both worlds measure them
     verdict: str
 
     def as_dict(self, comparison: Comparison) -> dict[str, Any]:
@@ -37,6 +38,7 @@ class Trust:
         return self.report.as_dict() | {
             "num_policies": len(self.table),
             "verdict": self.verdict,
+            "parts": {name: flat(agreement) for name, agreement in self.parts.items()},
             "policies": [row.as_dict() for row in self.table],
             "end_reasons": self.reasons.as_dict(),
             "gap_by_policy": comparison.gaps_by(lambda pair: pair.policy),
@@ -68,15 +70,18 @@ def measure_trust(comparison: Comparison, report: Report, *, num_steps: int, see
     _add_ranking(report, agreement, table)
     _add_reacting(report, comparison, seed=seed)
     _add_episodes(report, comparison)
-    for part in PARTS:
-        _add_part(report, part, comparison.paired_scores(part), seed=seed)
+    parts = {
+        part: rank_agreement(found, seed=seed) for part in PARTS if (found := comparison.paired_scores(part))
+    }
+    report.facts["not_compared"] = ", ".join(part for part in PARTS if part not in parts) or "nothing"
     reasons = add_disagreement(report, comparison.whole, num_steps=num_steps)
     return Trust(
         report=report,
         table=table,
         reasons=reasons,
         agreement=agreement,
-        verdict=verdict(agreement, table),
+        parts=parts,
+        verdict=verdict(agreement, table, num_reacting=len(comparison.reacting)),
     )
 
 
@@ -149,18 +154,16 @@ def _add_episodes(report: Report, comparison: Comparison) -> None:
     )
 
 
-def _add_part(report: Report, part: str, scores: PairedScores | None, *, seed: int) -> None:
-    """Add how far the worlds agree about one part of the score, if both measure it."""
-    if scores is None:
-        report.facts[f"{part}_compared"] = "no: one of the worlds cannot measure it"
-        return
-    agreement = rank_agreement(scores, seed=seed)
-    for name in CORRELATIONS:
-        report.add_estimate(f"{name}_of_part", getattr(agreement, name), key=part)
-    report.add_estimate("mmrv_share_of_part", agreement.mmrv_share_of_range, key=part)
+def flat(agreement: RankingAgreement) -> dict[str, float]:
+    """Return an agreement with flat keys, each estimate with the ends of its interval."""
+    plain: dict[str, float] = {}
+    for name in (*CORRELATIONS, "mmrv", "mmrv_share_of_range"):
+        estimate = getattr(agreement, name)
+        plain |= {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+    return plain
 
 
-def verdict(agreement: RankingAgreement, table: Sequence[PolicyRow]) -> str:
+def verdict(agreement: RankingAgreement, table: Sequence[PolicyRow], *, num_reacting: int) -> str:
     """Return what it means in plain words."""
     in_place = sum(row.reference_rank == row.imagined_rank for row in table)
     best = table[0]
@@ -171,10 +174,13 @@ def verdict(agreement: RankingAgreement, table: Sequence[PolicyRow]) -> str:
         if agreement.decided_pairs
         else "the reference world itself tells no two of them apart with so few scenes"
     )
+    violation = agreement.mmrv
     return (
-        f"Of the {len(table)} policies the imagined world puts {in_place} at the place they have in the reference "
-        f"world, and {decided}; the reference world's best, {best.policy}, {ours}. On other roads Spearman's "
-        f"correlation ({agreement.spearman.value:.2f}) would lie between {agreement.spearman.low:.2f} and "
-        f"{agreement.spearman.high:.2f}. Two policies whose scores differ by less than "
-        f"{agreement.mmrv.value:.3f} (MMRV) cannot be told apart in it."
+        f"Of the {len(table)} policies the imagined world ranks {in_place} at the place they have in the reference "
+        f"world, and {decided}; the reference world's best, {best.policy}, {ours}. Spearman's correlation is "
+        f"{agreement.spearman.value:.2f}, and for other roads of this kind {agreement.spearman.low:.2f} to "
+        f"{agreement.spearman.high:.2f}. Two policies whose scores differ by less than {violation.value:.3f} (MMRV; "
+        f"{violation.high:.3f} at the upper end) cannot be told apart in it. {num_reacting} of the policies drive "
+        "differently in the two worlds; the others do not look at the pictures, and only collisions could judge them "
+        "differently."
     )

@@ -9,9 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.page import Plot, image_tag, png_of
+from benchmarks.ranking_statistics import RankingAgreement
 from benchmarks.report import Target
 from benchmarks.trust_disagreement import EndReasons
-from benchmarks.trust_pairs import MEASURES, SCORE, Comparison, PolicyRow
+from benchmarks.trust_figures import CORRELATIONS, Trust
+from benchmarks.trust_pairs import PARTS, SCORE, Comparison, PolicyRow
+from drivesim.episode import EpisodeConfig
+from drivesim.metrics.scores import formula_lines
 
 TARGETS = (
     Target(name="num_policies", limit=10),
@@ -35,65 +39,82 @@ PLOTS = (
         x_label=STEPS,
     ),
 )
+OFF_ROAD_LIMIT = EpisodeConfig().off_road_limit
 SQUARE_INCHES = (5.2, 5.0)
 MARKERS = "osD^v<>PX*hd"
 
 
-def sections(
-    comparison: Comparison, table: Sequence[PolicyRow], reasons: EndReasons, verdict: str
-) -> list[str]:
+def sections(comparison: Comparison, trust: Trust) -> list[str]:
     """Return the page's own pieces of html, first to last."""
     figures = {
-        "one point per policy": policy_scatter(table),
+        "one point per policy": policy_scatter(trust.table),
         "one point per episode": episode_scatter(comparison),
     }
     images = [image_tag(png_of(figure), title) for title, figure in figures.items()]
     return [
-        f"<h2>What it means</h2><p>{escape(verdict)}</p>",
+        f"<h2>What it means</h2><p>{escape(trust.verdict)}</p>",
         "<h2>Policies in both worlds</h2>",
-        _table(POLICY_COLUMNS, [policy_cells(row) for row in table]),
+        _table(POLICY_COLUMNS, [policy_cells(row) for row in trust.table]),
         f'<div class="plots">{"".join(images)}</div>',
+        _table(MEASURE_COLUMNS, [measure_cells(row) for row in trust.table]),
+        "<h2>Agreement part by part</h2>",
+        _table(PART_COLUMNS, part_cells(trust.parts)),
         "<h2>How episodes end</h2>",
         '<p class="note">Rows: in the reference world; columns: in the imagined world.</p>',
-        _table(["", *reasons.reasons], _reason_cells(reasons)),
+        _table(["", *trust.reasons.reasons], _reason_cells(trust.reasons)),
         "<h2>Whom the imagined world flatters (above 0) or wrongs (below 0)</h2>",
         _gap_table("policy", comparison.gaps_by(lambda pair: pair.policy)),
         _gap_table("scene", comparison.gaps_by(lambda pair: pair.scene)),
+        "<h2>What the scores are</h2>",
+        *[f'<p class="note">{escape(line)}</p>' for line in formula_lines(off_road_limit=OFF_ROAD_LIMIT)],
     ]
 
 
-POLICY_COLUMNS = (
-    "policy",
-    "reference",
-    "imagined",
-    "gap",
-    "95 % interval",
-    "rank",
-    *[f"{name.replace('_', ' ')}: reference / imagined" for name in MEASURES if name != SCORE],
-    "same drive",
-    "episodes",
-)
+POLICY_COLUMNS = ("policy", "reference", "imagined", "gap", "95 % interval", "rank", "same drive", "episodes")
+_NAMES = {
+    "hd_score": "HD-style",
+    "route_completion": "route",
+    "off_road_rate": "off-road",
+    "time_to_collision": "TTC",
+}
+MEASURE_COLUMNS = ("policy: reference / imagined", *[_NAMES.get(name, name) for name in PARTS])
 
 
 def policy_cells(row: PolicyRow) -> list[object]:
-    """Return a row of the policies' table, on the console and on the page."""
-    gap = row.imagined[SCORE] - row.reference[SCORE]
+    """Return a policy's score in both worlds, under `POLICY_COLUMNS`; ``rank`` is reference / imagined."""
     return [
         row.policy,
         row.reference[SCORE],
         row.imagined[SCORE],
-        gap,
+        row.imagined[SCORE] - row.reference[SCORE],
         f"{row.gap[0]:+.3f} .. {row.gap[1]:+.3f}",
         f"{row.reference_rank} / {row.imagined_rank}",
-        *[_both(row, name) for name in MEASURES if name != SCORE],
         f"{row.same_drive_share:.0%}",
         row.episodes,
     ]
 
 
-def _both(row: PolicyRow, name: str) -> str:
-    values = [f"{world[name]:.2f}" if name in world else "-" for world in (row.reference, row.imagined)]
-    return " / ".join(values)
+def measure_cells(row: PolicyRow) -> list[object]:
+    """Return the parts of a policy's score in both worlds, under `MEASURE_COLUMNS`."""
+    worlds = (row.reference, row.imagined)
+    both = [[f"{world[name]:.2f}" if name in world else "-" for world in worlds] for name in PARTS]
+    return [row.policy, *[" / ".join(values) for values in both]]
+
+
+PART_COLUMNS = ("part", *CORRELATIONS, "Spearman, 95 % interval", "MMRV / range")
+
+
+def part_cells(parts: Mapping[str, RankingAgreement]) -> list[list[object]]:
+    """Return a row per part, under `PART_COLUMNS`."""
+    return [
+        [
+            name.replace("_", " "),
+            *[getattr(agreement, correlation).value for correlation in CORRELATIONS],
+            f"{agreement.spearman.low:.2f} .. {agreement.spearman.high:.2f}",
+            agreement.mmrv_share_of_range.value,
+        ]
+        for name, agreement in parts.items()
+    ]
 
 
 def policy_scatter(table: Sequence[PolicyRow]) -> Figure:
@@ -149,5 +170,5 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def _cell(value: object) -> str:
     if isinstance(value, int | float):
-        return f'<td class="number">{value if isinstance(value, int) else f"{value:+.3f}"}</td>'
+        return f'<td class="number">{value if isinstance(value, int) else f"{value:.3f}"}</td>'
     return f"<td>{escape(str(value))}</td>"

@@ -72,7 +72,7 @@ class TestPairs:
         assert row["reference_collision"] == 0.0
         report = Report(title="trust")
         measure_trust(comparison, report, num_steps=NUM_STEPS)
-        assert "collision_compared" in report.facts
+        assert report.facts["not_compared"] == "collision"
 
     def test_gaps_name_who_is_flattered_and_who_is_wronged(self):
         pairs = [
@@ -143,6 +143,7 @@ class TestFigures:
         json.dumps(result, allow_nan=False)
         keys = "num_policies pearson spearman spearman_low spearman_high kendall mmrv mmrv_share_of_range"
         assert all(isinstance(result[key], int | float) for key in [*keys.split(), "perfect_ranking_by_luck"])
+        assert result["parts"]["off_road_rate"]["spearman"] == pytest.approx(1.0)
         assert result["num_policies"] == 5
         assert result["spearman"] == pytest.approx(1.0)
         assert result["mmrv_share_of_range"] == 0.0
@@ -150,6 +151,22 @@ class TestFigures:
         assert result["policies"][0]["policy"] == "policy-4"
         assert "5 policies" in found.verdict
         assert "is its best too" in found.verdict
+
+    def test_policies_that_look_are_ranked_by_themselves(self):
+        pairs = many_pairs()
+        for one in pairs:
+            if one.policy in ("policy-1", "policy-2", "policy-4"):
+                one.imagined.path_m += np.array([0.0, 0.5])
+        comparison = Comparison(pairs=pairs)
+        assert comparison.reacting == ["policy-1", "policy-2", "policy-4"]
+        report = Report(title="trust")
+        found = measure_trust(comparison, report, num_steps=NUM_STEPS)
+        values = {row.name: row.value for row in report.rows}
+        assert values["num_reacting_policies"] == 3
+        assert values["same_drive_share"] == pytest.approx(0.4)
+        assert values["spearman_reacting"] == pytest.approx(1.0)
+        assert "3 of the policies drive differently" in found.verdict
+        assert {row.policy for row in found.table if row.same_drive_share == 1.0} == {"policy-0", "policy-3"}
 
     def test_reversed_worlds(self):
         pairs = many_pairs()
@@ -159,7 +176,7 @@ class TestFigures:
         found = measure_trust(comparison, Report(title="trust"), num_steps=NUM_STEPS)
         assert found.agreement.spearman.value == pytest.approx(-1.0)
         assert found.agreement.mmrv_share_of_range.value > 0.5
-        assert "comes out at place 5" in verdict(found.agreement, found.table)
+        assert "comes out at place 5" in verdict(found.agreement, found.table, num_reacting=0)
 
     def test_one_policy_is_no_ranking(self):
         failed = [pair(0.5, episode(0, failure="it raised"), policy="bad"), pair(0.5, 0.5)]
@@ -171,7 +188,7 @@ def test_page_shows_policies_reasons_and_gaps():
     comparison = Comparison(pairs=many_pairs())
     report = Report(title="trust", targets=trust_page.TARGETS)
     found = measure_trust(comparison, report, num_steps=NUM_STEPS)
-    pieces = trust_page.sections(comparison, found.table, found.reasons, found.verdict)
+    pieces = trust_page.sections(comparison, found)
     html = render_page(report, plots=trust_page.PLOTS, pictures=[], sections=pieces)
     for text in ("policy-3", "scene-5", "still driving", "What it means", "one point per episode"):
         assert text in html
