@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.closed_loop import add_speed_options, check_policies, split_names
 from benchmarks.closed_loop_episodes import DriveSettings
 from benchmarks.driving_scenes import checked_scene_names, road_names
 from benchmarks.held_out import check_seeds
@@ -40,7 +41,6 @@ from drivesim import console
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.metrics.scores import formula_lines
-from drivesim.policy_loading import make_policy
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
 from drivesim.rollout import EpisodeConfig
 
@@ -154,13 +154,13 @@ def _end(comparison: Comparison) -> None:
 
 def _scene_names(options: argparse.Namespace) -> list[str]:
     if options.scenes:
-        return checked_scene_names(options.scenes)
+        return list(options.scenes)
     return road_names(options.seed, options.num_scenes)
 
 
 def _settings(options: argparse.Namespace) -> DriveSettings:
     episode = EpisodeConfig(horizon=options.steps, weights=options.weights, device=options.device)
-    return DriveSettings(episode=episode, time_limit_s=options.time_limit)
+    return DriveSettings(episode=episode, time_limit_s=options.time_limit, num_threads=options.threads)
 
 
 def _facts(options: argparse.Namespace, comparison: Comparison) -> dict[str, Any]:
@@ -180,7 +180,7 @@ def _facts(options: argparse.Namespace, comparison: Comparison) -> dict[str, Any
     }
     if comparison.unscored:
         facts["left_out"] = ", ".join(comparison.unscored)
-    return facts | machine_facts(num_threads=1) | {"processes": options.processes}
+    return facts | machine_facts(num_threads=options.threads) | {"processes": options.processes}
 
 
 def _extent(options: argparse.Namespace) -> str:
@@ -198,9 +198,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.trust", description=__doc__)
     parser.add_argument(
         "--policies",
-        type=lambda text: [name.strip() for name in text.split(",") if name.strip()],
+        nargs="+",
         default=list(DEFAULT_POLICIES),
-        help=f"comma-separated: names, module:Class or files ({','.join(DEFAULT_POLICIES)})",
+        help=f"names, module:Class or files, also separated by commas ({','.join(DEFAULT_POLICIES)})",
     )
     parser.add_argument(
         "--seed",
@@ -220,14 +220,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--weights", default="drive-tiny", help="world model: shipped name or .safetensors file"
     )
     parser.add_argument("--device", default="cpu", help="where the world model runs (cpu)")
-    parser.add_argument("--batch", type=int, default=8, help="episodes driven side by side (8)")
-    parser.add_argument(
-        "--processes", type=int, default=2, help="processes that share the work (2); 0: this one"
-    )
-    parser.add_argument("--ray", metavar="ADDRESS", help="Ray cluster whose machines share the work")
     parser.add_argument("--time-limit", type=float, default=10.0, help="seconds that an action may take (10)")
     parser.add_argument("--quick", action="store_true", help="fewer roads, shorter drives: a first look")
     parser.add_argument("--out", type=Path, required=True, help="json file; a page lies beside it")
+    add_speed_options(parser)
     return _completed(parser.parse_args(arguments))
 
 
@@ -237,16 +233,17 @@ def _completed(options: argparse.Namespace) -> argparse.Namespace:
     for name in ("num_scenes", "steps"):
         if getattr(options, name) is None:
             setattr(options, name, getattr(extent, name))
-    for name in ("num_scenes", "steps", "seeds_per_scene", "batch"):
+    for name in ("num_scenes", "steps", "seeds_per_scene", "batch", "threads", "processes"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
-    options.policies = list(dict.fromkeys(options.policies))
+    options.policies = split_names(options.policies)
     if len(options.policies) < 2:
         raise InputError(
             f"a ranking needs at least two policies, got {options.policies}; name more (--policies)"
         )
-    for name in options.policies:
-        make_policy(name, seed=0)  # refused here rather than in every episode
+    if options.scenes:
+        options.scenes = checked_scene_names(split_names(options.scenes))
+    check_policies(options.policies)
     return options
 
 
