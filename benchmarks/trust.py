@@ -75,7 +75,11 @@ QUICK = Extent(num_scenes=3, steps=24)
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, drive in both worlds, measure, print, write."""
-    options = parse(arguments)
+    run(parse(arguments))
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
     check_out(options.out)
     scenes = _scene_names(options)
     started_s = time.monotonic()

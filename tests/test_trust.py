@@ -5,9 +5,10 @@ import math
 
 import numpy as np
 import pytest
+from small_models import small_world_model
 from trust_fakes import NUM_STEPS, PARTS, episode, many_pairs, pair
 
-from benchmarks import trust_page
+from benchmarks import trust, trust_page
 from benchmarks.page import render_page
 from benchmarks.report import Report
 from benchmarks.trust_disagreement import (
@@ -19,6 +20,7 @@ from benchmarks.trust_disagreement import (
 )
 from benchmarks.trust_figures import measure_trust, verdict
 from benchmarks.trust_pairs import Comparison
+from drivesim.checkpoint import save_module
 from drivesim.errors import InputError
 
 
@@ -193,3 +195,91 @@ def test_page_shows_policies_reasons_and_gaps():
     for text in ("policy-3", "scene-5", "still driving", "What it means", "one point per episode"):
         assert text in html
     assert html.count("data:image/png") == 4
+
+
+LOOKING_POLICY = """
+import numpy as np
+
+
+class BrightnessPolicy:
+    def select_action(self, observation, info):
+        return np.array([0.2 * (observation.mean() / 255 - 0.5), 6.0], dtype=np.float32)
+"""
+FAILING_POLICY = LOOKING_POLICY.replace("0.2 *", "float('nan') *")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    model = small_world_model()
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_module(model, path, kind="world-model", config=model.config)
+    return path
+
+
+class TestWholeRun:
+    def run(self, tmp_path, weights, *extra, policies=()):
+        options = trust.parse(
+            [
+                *["--policies", "pure-pursuit", "left-drifting", *map(str, policies)],
+                *["--scenes", "scene-2001", "scene-2002", "--steps", "6", "--batch", "3"],
+                *["--weights", str(weights), "--out", str(tmp_path / "trust.json"), *extra],
+            ]
+        )
+        options.processes = 0  # in this one
+        trust.run(options)
+        return json.loads((tmp_path / "trust.json").read_text())
+
+    def test_three_policies_in_both_worlds(self, tmp_path, weights, capsys):
+        policy = tmp_path / "brightness.py"
+        policy.write_text(LOOKING_POLICY)
+        result = self.run(tmp_path, weights, policies=[policy])
+        assert result["num_policies"] == 3
+        assert -1.0 <= result["spearman_low"] <= result["spearman"] <= result["spearman_high"] <= 1.0
+        assert 0.0 <= result["mmrv_share_of_range"] <= 1.0
+        assert result["perfect_ranking_by_luck"] == pytest.approx(1 / 6)
+        assert result["reference_score_parts"].startswith("NC DAC EP")
+        table = {row["policy"]: row for row in result["policies"]}
+        assert table["pure-pursuit"]["same_drive_share"] == 1.0
+        assert table[str(policy)]["same_drive_share"] < 1.0
+        assert table["pure-pursuit"]["episodes"] == 2
+        assert len(result["reward_gap_progress_curve"]["step"]) == 6
+        page = (tmp_path / "trust.html").read_text()
+        assert "Flattered" in page or "Wronged" in page
+        assert "imagined world ranks" in capsys.readouterr().out
+
+    def test_a_policy_that_fails_is_left_out_and_the_exit_code_says_so(self, tmp_path, weights, capsys):
+        policy = tmp_path / "failing.py"
+        policy.write_text(FAILING_POLICY)
+        with pytest.raises(SystemExit) as end:
+            self.run(tmp_path, weights, policies=[policy])
+        assert end.value.code == 1
+        result = json.loads((tmp_path / "trust.json").read_text())
+        assert result["num_policies"] == 2
+        assert result["left_out"] == str(policy)
+        assert len(result["failures"]) == 2
+        assert "has no result" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--policies", "pure-pursuit"], "at least two policies"),
+        (["--policies", "pure-pursuit,pure-pursuits"], "pure-pursuit"),
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["--scenes", "scene-9999"], "scene-2009"),
+        (["--seed", "1", "--num-scenes", "2"], "not held out"),
+        (["--processes", "0"], "--processes must be at least 1"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_driven(arguments, words, tmp_path):
+    policies = [] if "--policies" in arguments else ["--policies", "pure-pursuit,blind"]
+    with pytest.raises(InputError, match=words):
+        trust.main([*policies, *arguments, "--out", str(tmp_path / "trust.json")])
+
+
+def test_quick_is_smaller_and_both_are_named(tmp_path):
+    common = ["--out", str(tmp_path / "trust.json"), "--policies", "pure-pursuit", "blind"]
+    full, quick = (trust.parse([*common, *extra]) for extra in ([], ["--quick"]))
+    assert (full.num_scenes, full.steps) == (trust.FULL.num_scenes, trust.FULL.steps)
+    assert (quick.num_scenes, quick.steps) == (trust.QUICK.num_scenes, trust.QUICK.steps)
+    assert len(trust.DEFAULT_POLICIES) >= 10
