@@ -39,6 +39,7 @@ COLUMNS = (
         name="time_to_collision", heading="TTC", note="share of episodes that kept 0.95 s; more is better"
     ),
 )
+END_HEADINGS = ("episodes", "failed", "ended by")
 TABLE_WIDTH = 3  # scores side by side, so that tables fit a terminal of 80 columns
 
 
@@ -129,10 +130,14 @@ def show(
     """Print the table, what failed, and the formulas."""
     for first in range(0, len(COLUMNS), TABLE_WIDTH):
         shown = COLUMNS[first : first + TABLE_WIDTH]
-        rows = [[one.policy, *[estimate_words(one.estimates.get(c.name)) for c in shown]] for one in figures]
-        console.print_table("" if first else title, ["policy", *[column.heading for column in shown]], rows)
-    ends = [(one.policy, one.num_episodes, one.num_failed, one.end_words()) for one in figures]
-    console.print_table("", ["policy", "episodes", "failed", "ended by"], ends)
+        is_last = first + TABLE_WIDTH >= len(COLUMNS)
+        headings = ["policy", *[column.heading for column in shown], *(END_HEADINGS if is_last else ())]
+        rows = []
+        for one in figures:
+            scores = [estimate_words(one.estimates.get(column.name)) for column in shown]
+            ends = (one.num_episodes, one.num_failed, one.end_words()) if is_last else ()
+            rows.append([one.policy, *scores, *ends])
+        console.print_table("" if first else title, headings, rows)
     console.say("Means with 95 % intervals, bootstrapped over scenes. Failed episodes count in no mean.")
     console.say(f"PDMS-style scores were computed from the parts: {parts_words(results)}.")
     for line in formula_lines(off_road_limit=off_road_limit):

@@ -16,6 +16,7 @@ from benchmarks.closed_loop_episodes import EpisodeResult
 from benchmarks.closed_loop_figures import (
     COLUMNS,
     CURVES,
+    END_HEADINGS,
     PolicyFigures,
     ScoreColumn,
     curve_of,
@@ -35,7 +36,7 @@ NUM_WORST, NUM_WORST_PER_POLICY = 8, 2
 STRIP_STEPS = (-12, -9, -6, -4, -2, -1, 0)  # relative to the worst moment
 PAGE_STYLE = """
 video { max-width: 100%; background: #181818 } figure { margin: 1em 0 } figcaption { color: #666 }
-td.interval { color: #666; font-size: 85% } .failed { color: #a11 }
+td.number { white-space: nowrap } .plots img { max-width: 49%; vertical-align: top } .failed { color: #a11 }
 """
 
 
@@ -80,7 +81,7 @@ def write_page(
 
 
 def _table(figures: Sequence[PolicyFigures]) -> str:
-    headings = ["policy", "episodes", "failed", *[column.heading for column in COLUMNS], "ended by"]
+    headings = ["policy", *[column.heading for column in COLUMNS], *END_HEADINGS]
     rows = []
     for one in figures:
         cells = [
@@ -88,8 +89,8 @@ def _table(figures: Sequence[PolicyFigures]) -> str:
             for column in COLUMNS
         ]
         rows.append(
-            f'<tr><td>{escape(one.policy)}</td><td class="number">{one.num_episodes}</td>'
-            f'<td class="number">{one.num_failed}</td>{"".join(cells)}<td>{escape(one.end_words())}</td></tr>'
+            f'<tr><td>{escape(one.policy)}</td>{"".join(cells)}<td class="number">{one.num_episodes}</td>'
+            f'<td class="number">{one.num_failed}</td><td>{escape(one.end_words())}</td></tr>'
         )
     head = "".join(f"<th>{escape(name)}</th>" for name in headings)
     note = "Means over episodes; 95 % intervals, bootstrapped over scenes. Failed episodes count in no mean."
@@ -149,7 +150,7 @@ def score_plot(
         axes.plot(estimate.value, row, "o", color="#1f5fa8", markersize=5)
     axes.set_yticks(range(len(figures)), [one.policy[-28:] for one in figures], fontsize=8)
     axes.invert_yaxis()
-    axes.set(title=column.heading, xlabel=column.note)
+    axes.set(title=column.heading, xlabel=column.note, xlim=(-0.03, 1.03))
     axes.grid(alpha=0.3, axis="x")
     return png_of(figure)
 
