@@ -8,21 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from drivesim.checkpoint import resolve_weights, shipped_weights
 from drivesim.episode import EpisodeConfig, sampler_with
 from drivesim.errors import InputError
-from drivesim.hazard import HazardHead
+from drivesim.hazard import HazardHead, load_hazard_head
+from drivesim.metrics.closeness import HORIZON_S
+from drivesim.scene.geometry import FloatArray
 from drivesim.scene.road_map import RoadMap, ground_of, mapped
 from drivesim.scene.types import EgoState, Scene
 from drivesim.world_model.places import Places
+from drivesim.world_model.pretrained import load_world_model
 from drivesim.world_model.world_model import WorldModel, WorldState, joined
 from envs.ride import View
 
-SAFE_S = 3.0  # time to collision where none is foreseen
+SHIPPED_WEIGHTS, SHIPPED_HEAD = "drive-tiny", "hazard-tiny"
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -97,7 +104,7 @@ class ImaginedWorlds:
                 places=self._places(rows, egos),
             )
             self._append(rows, fresh)
-            return self._views(fresh, torch.from_numpy(frames[:, -1]), np.ones(len(rows)))
+            return self._views(fresh, torch.from_numpy(frames[:, -1]), np.ones(len(rows), np.float32))
 
     def advance(self, steps: Sequence[tuple[EgoState, EgoState]]) -> list[View]:
         """Imagine all rows that go on one step further; returns their views.
@@ -106,7 +113,9 @@ class ImaginedWorlds:
             steps: the ego before and after the step, in the order of ``rows``.
         """
         assert self._state is not None
-        twist = [(0.5 * (before.speed_mps + after.speed_mps), after.yaw_rate_radps) for before, after in steps]
+        twist = [
+            (0.5 * (before.speed_mps + after.speed_mps), after.yaw_rate_radps) for before, after in steps
+        ]
         with torch.inference_mode():
             imagined = self.world_model.imagine(
                 self._state,
@@ -149,7 +158,7 @@ class ImaginedWorlds:
         self._state = fresh if self._state is None else joined([self._state, fresh])
         self.rows += rows
 
-    def _views(self, state: WorldState, frames: Tensor, confidence: np.ndarray) -> list[View]:
+    def _views(self, state: WorldState, frames: Tensor, confidence: NDArray[np.float32]) -> list[View]:
         pictures = frames.numpy()
         if self._hazard_head is None:
             pairs = zip(pictures, confidence, strict=True)
@@ -161,7 +170,7 @@ class ImaginedWorlds:
                 frame=frame,
                 confidence=float(sure),
                 is_collision=contact > head.contact_threshold,
-                time_to_collision_s=0.0 if collision > head.collision_threshold else SAFE_S,
+                time_to_collision_s=0.0 if collision > head.collision_threshold else HORIZON_S,
                 hazards={"collision": collision, "off_road": off_road},
             )
             for frame, sure, collision, off_road, contact in zip(pictures, confidence, *columns, strict=True)
@@ -177,8 +186,55 @@ class ImaginedWorlds:
             pose=np.array([[ego.x_m, ego.y_m, ego.yaw_rad] for ego in egos]),
         )
 
-    def _tensor(self, values: np.ndarray) -> Tensor:
+    def _tensor(self, values: FloatArray) -> Tensor:
         return torch.from_numpy(values.astype(np.float32)).to(self.device)
+
+
+def models_of(
+    episode: EpisodeConfig, world_model: WorldModel | None, hazard_head: HazardHead | str | None
+) -> tuple[WorldModel, HazardHead | None]:
+    """Return the models of an episode; those that are given go before those that it names.
+
+    A hazard head reads the pictures of the weights that it was trained on. So without a name, the shipped one is taken
+    for the shipped weights, and none for others.
+
+    Raises:
+        InputError: weights that do not exist or cannot be read.
+    """
+    name = episode.hazard_head
+    if (
+        name is None
+        and world_model is None
+        and episode.weights == SHIPPED_WEIGHTS
+        and SHIPPED_HEAD in shipped_weights()
+    ):
+        name = SHIPPED_HEAD
+    if not isinstance(hazard_head, HazardHead):
+        hazard_head = shared_hazard_head(name, episode.device) if name else None
+    return world_model or shared_world_model(episode.weights, episode.device), hazard_head
+
+
+def shared_world_model(name_or_path: str, device: str) -> WorldModel:
+    """Return a world model that all environments of a process share; it is read again when its file changes."""
+    path = resolve_weights(name_or_path)
+    return _world_model_of(path, path.stat().st_mtime_ns, device)
+
+
+def shared_hazard_head(name_or_path: str, device: str) -> HazardHead:
+    """Return a hazard head likewise."""
+    path = resolve_weights(name_or_path)
+    return _hazard_head_of(path, path.stat().st_mtime_ns, device)
+
+
+@lru_cache(maxsize=2)
+def _world_model_of(path: Path, modified_ns: int, device: str) -> WorldModel:
+    _usable_device(device)
+    return load_world_model(path, device=device)
+
+
+@lru_cache(maxsize=2)
+def _hazard_head_of(path: Path, modified_ns: int, device: str) -> HazardHead:
+    return load_hazard_head(path, device=device)
 
 
 def _maps_of(scenes: Sequence[Scene]) -> list[RoadMap | None]:
