@@ -22,7 +22,7 @@ from drivesim.scene.geometry import FloatArray, global_from_ego, transform_point
 from drivesim.scene.nuscenes import embedded_dataset
 from drivesim.scene.route import Route, RoutePosition, route_of
 from drivesim.scene.types import EgoState, Scene
-from envs.drive_episode import GOAL_RADIUS_M, ROUTE_AHEAD_M
+from envs.ride import GOAL_RADIUS_M, ROUTE_AHEAD_M
 from envs.recorded_log import RecordedLog
 from policies.pure_pursuit import PurePursuitPolicy
 
