@@ -36,7 +36,7 @@ from benchmarks.trust_page import (
     policy_cells,
     sections,
 )
-from benchmarks.trust_pairs import Comparison, EpisodePair
+from benchmarks.trust_pairs import Comparison, EpisodePair, short_name
 from drivesim import console
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
@@ -50,6 +50,10 @@ DEFAULT_POLICIES = (
     "replay",
     "idm",
     "lane-keeping",
+    "benchmarks.looking_policies:LateLaneKeeping",
+    "benchmarks.looking_policies:HastyLaneKeeping",
+    "benchmarks.looking_policies:LateIdm",
+    "benchmarks.looking_policies:TailgatingIdm",
     "constant",
     "timid",
     "reckless",
@@ -144,7 +148,7 @@ def _title(pair: EpisodePair) -> str:
         f"{name} {world.score('pdms'):.2f} ({world.end_reason.replace('_', ' ')} after {world.num_steps} steps)"
         for name, world in worlds.items()
     ]
-    return f"{pair.policy} on {pair.scene}, seed {pair.seed}: {', '.join(ends)}"
+    return f"{short_name(pair.policy)} on {pair.scene}, seed {pair.seed}: {', '.join(ends)}"
 
 
 def _end(comparison: Comparison) -> None:

@@ -10,7 +10,7 @@ from benchmarks.ranking_statistics import TIE_CONVENTION, RankingAgreement, rank
 from benchmarks.report import Report
 from benchmarks.statistics import bootstrap_correlation, bootstrap_mean
 from benchmarks.trust_disagreement import EndReasons, add_disagreement
-from benchmarks.trust_pairs import PARTS, SCORE, Comparison, PolicyRow
+from benchmarks.trust_pairs import PARTS, SCORE, Comparison, PolicyRow, short_name
 from drivesim.errors import InputError
 
 CORRELATIONS = ("pearson", "spearman", "kendall")
@@ -132,7 +132,9 @@ def _add_reacting(report: Report, comparison: Comparison, *, seed: int) -> None:
     )
     names = comparison.reacting
     report.add(
-        "num_reacting_policies", len(names), note=f"drive differently in the two worlds: {', '.join(names)}"
+        "num_reacting_policies",
+        len(names),
+        note=f"drive differently in the two worlds: {', '.join(map(short_name, names))}",
     )
     scores = comparison.of(names).paired_scores() if len(names) >= FEWEST_REACTING else None
     if scores is not None:
@@ -166,8 +168,8 @@ def flat(agreement: RankingAgreement) -> dict[str, float]:
 def verdict(agreement: RankingAgreement, table: Sequence[PolicyRow], *, num_reacting: int) -> str:
     """Return what it means in plain words."""
     in_place = sum(row.reference_rank == row.imagined_rank for row in table)
-    best = table[0]
-    ours = "is its best too" if best.imagined_rank == 1 else f"comes out at place {best.imagined_rank}"
+    best, place = short_name(table[0].policy), table[0].imagined_rank
+    ours = "is its best too" if place == 1 else f"comes out at place {place}"
     decided = (
         f"it orders {agreement.decided_pairs_alike} of the {agreement.decided_pairs} pairs that the reference world "
         "tells apart as the reference world does"
@@ -177,7 +179,7 @@ def verdict(agreement: RankingAgreement, table: Sequence[PolicyRow], *, num_reac
     violation = agreement.mmrv
     return (
         f"Of the {len(table)} policies the imagined world ranks {in_place} at the place they have in the reference "
-        f"world, and {decided}; the reference world's best, {best.policy}, {ours}. Spearman's correlation is "
+        f"world, and {decided}; the reference world's best, {best}, {ours}. Spearman's correlation is "
         f"{agreement.spearman.value:.2f}, and for other roads of this kind {agreement.spearman.low:.2f} to "
         f"{agreement.spearman.high:.2f}. Two policies whose scores differ by less than {violation.value:.3f} (MMRV; "
         f"{violation.high:.3f} at the upper end) cannot be told apart in it. {num_reacting} of the policies drive "

@@ -13,7 +13,7 @@ from benchmarks.ranking_statistics import RankingAgreement
 from benchmarks.report import Target
 from benchmarks.trust_disagreement import EndReasons
 from benchmarks.trust_figures import CORRELATIONS, Trust
-from benchmarks.trust_pairs import PARTS, SCORE, Comparison, PolicyRow
+from benchmarks.trust_pairs import PARTS, SCORE, Comparison, PolicyRow, short_name
 from drivesim.episode import EpisodeConfig
 from drivesim.metrics.scores import formula_lines
 
@@ -83,7 +83,7 @@ MEASURE_COLUMNS = ("policy: reference / imagined", *[_NAMES.get(name, name) for 
 def policy_cells(row: PolicyRow) -> list[object]:
     """Return a policy's score in both worlds, under `POLICY_COLUMNS`; ``rank`` is reference / imagined."""
     return [
-        row.policy,
+        short_name(row.policy),
         row.reference[SCORE],
         row.imagined[SCORE],
         row.imagined[SCORE] - row.reference[SCORE],
@@ -98,7 +98,7 @@ def measure_cells(row: PolicyRow) -> list[object]:
     """Return the parts of a policy's score in both worlds, under `MEASURE_COLUMNS`."""
     worlds = (row.reference, row.imagined)
     both = [[f"{world[name]:.2f}" if name in world else "-" for world in worlds] for name in PARTS]
-    return [row.policy, *[" / ".join(values) for values in both]]
+    return [short_name(row.policy), *[" / ".join(values) for values in both]]
 
 
 PART_COLUMNS = ("part", *CORRELATIONS, "Spearman, 95 % interval", "MMRV / range")
@@ -124,7 +124,9 @@ def policy_scatter(table: Sequence[PolicyRow]) -> Figure:
         x, y = row.reference[SCORE], row.imagined[SCORE]
         reach = [[max(y - (x + row.gap[0]), 0.0)], [max(x + row.gap[1] - y, 0.0)]]
         marker = MARKERS[index % len(MARKERS)]
-        axes.errorbar(x, y, yerr=reach, fmt=marker, markersize=6, capsize=2, linewidth=0.8, label=row.policy)
+        axes.errorbar(
+            x, y, yerr=reach, fmt=marker, markersize=6, capsize=2, linewidth=0.8, label=short_name(row.policy)
+        )
     axes.legend(fontsize=7, loc="best")
     return figure
 
@@ -136,7 +138,7 @@ def episode_scatter(comparison: Comparison) -> Figure:
         mine = [pair for pair in comparison.pairs if pair.policy == name and pair.is_comparable()]
         x = [pair.reference.score(SCORE) for pair in mine]
         y = [pair.imagined.score(SCORE) for pair in mine]
-        axes.scatter(x, y, s=16, alpha=0.6, marker=MARKERS[index % len(MARKERS)], label=name)
+        axes.scatter(x, y, s=16, alpha=0.6, marker=MARKERS[index % len(MARKERS)], label=short_name(name))
     axes.legend(fontsize=7, loc="best")
     return figure
 

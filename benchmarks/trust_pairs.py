@@ -210,6 +210,11 @@ class Comparison:
         )
 
 
+def short_name(policy: str) -> str:
+    """Return what tables and plots call a policy: the class of ``module:Class`` or ``folder/file.py:Class``."""
+    return policy.rpartition(":")[2].rpartition("/")[2]
+
+
 def _means(episodes: Sequence[WorldEpisode]) -> dict[str, float]:
     """Return the mean of each measure over the episodes that have it."""
     means = {}
