@@ -22,8 +22,8 @@ from drivesim.scene.geometry import FloatArray, global_from_ego, transform_point
 from drivesim.scene.nuscenes import embedded_dataset
 from drivesim.scene.route import Route, RoutePosition, route_of
 from drivesim.scene.types import EgoState, Scene
-from envs.ride import GOAL_RADIUS_M, ROUTE_AHEAD_M
 from envs.recorded_log import RecordedLog
+from envs.ride import GOAL_RADIUS_M, ROUTE_AHEAD_M
 from policies.pure_pursuit import PurePursuitPolicy
 
 ROAD_PREFIX = "road-"
