@@ -203,7 +203,9 @@ def _words(error: BaseException) -> str:
 def _class_in(module: ModuleType, place: str, class_name: str) -> Any:
     found = getattr(module, class_name, None)
     if not callable(found):
-        raise InputError(f"module {place!r} has no class {class_name!r}; {nearest(class_name, _classes(module))}")
+        raise InputError(
+            f"module {place!r} has no class {class_name!r}; {nearest(class_name, _classes(module))}"
+        )
     return found
 
 
@@ -218,11 +220,15 @@ def _only_driver(path: Path, module: ModuleType) -> Any:
     if len(drivers) == 1:
         return getattr(module, drivers[0])
     if not drivers:
-        raise InputError(f"no class in {str(path)!r} has select_action(observation, info); add that method to one")
+        raise InputError(
+            f"no class in {str(path)!r} has select_action(observation, info); add that method to one"
+        )
     raise InputError(
         f"{str(path)!r} has {len(drivers)} policies, {', '.join(drivers)}; choose one, such as {path}:{drivers[0]}"
     )
 
 
 def _classes(module: ModuleType) -> list[str]:
-    return [name for name, value in vars(module).items() if inspect.isclass(value) and not name.startswith("_")]
+    return [
+        name for name, value in vars(module).items() if inspect.isclass(value) and not name.startswith("_")
+    ]

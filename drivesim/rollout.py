@@ -23,6 +23,7 @@ from drivesim.policy_loading import load_policy as load_policy
 from drivesim.policy_loading import make_policy as make_policy
 from drivesim.scene.types import Image, Scene
 
+
 def make_env(
     episode: EpisodeConfig, *, render_mode: str | None = None, **kwargs: Any
 ) -> gym.Env[Image, Action]:

@@ -32,4 +32,6 @@ class OscillatingPolicy(PurePursuitPolicy):
         self._time_s += info["dt_s"]
         swing_rad = self.amplitude_rad * np.sin(2.0 * np.pi * self._time_s / self.period_s)
         limit_rad = info["vehicle"]["max_steering_rad"]
-        return np.array([np.clip(steering_rad + swing_rad, -limit_rad, limit_rad), speed_mps], dtype=np.float32)
+        return np.array(
+            [np.clip(steering_rad + swing_rad, -limit_rad, limit_rad), speed_mps], dtype=np.float32
+        )
