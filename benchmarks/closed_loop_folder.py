@@ -54,7 +54,7 @@ class RunFolder:
         """Keep a driven episode."""
         self._episodes.mkdir(parents=True, exist_ok=True)
         with atomic_path(self._file(result.job, ".npz")) as path:
-            np.savez_compressed(path, allow_pickle=False, **result.arrays)
+            np.savez_compressed(path, **result.arrays)
         if result.video:
             with atomic_path(self._file(result.job, ".mp4")) as path:
                 path.write_bytes(result.video)

@@ -64,7 +64,7 @@ def checked_scene_names(names: Sequence[str]) -> list[str]:
             check_seeds(seed, 1)
         elif name not in embedded:
             raise InputError(
-                f"there is no scene {name!r}; {nearest(name, embedded)}, or name a held-out road such as road-900000"
+                f"there is no scene and no held-out road (such as road-900000) {name!r}; {nearest(name, embedded)}"
             )
     return list(dict.fromkeys(chosen))
 

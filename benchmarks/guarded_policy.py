@@ -34,7 +34,7 @@ AnswerT = TypeVar("AnswerT")
 
 SETUP_LIMIT_S = 120.0  # to import and make a policy, which may read weights
 MAX_PRINTED = 1_000_000  # characters per episode
-GRACE_S = 5.0  # between the alarm and the end of the process
+MOST_GRACE_S = 5.0  # between the alarm and the end of the process; else as long as the limit
 ALARM_AGAIN_S = 1.0  # a policy may have swallowed the first
 MAX_REASON = 300  # characters
 
@@ -156,7 +156,8 @@ def _time_limit(limit_s: float, *, ends_process: bool) -> Iterator[None]:
     """Raise `_TooSlow` inside the block when it takes too long; only the main thread can be interrupted."""
     can_interrupt = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     if ends_process:  # the watchdog is a thread in C: it needs neither Python nor its lock
-        faulthandler.dump_traceback_later(limit_s + GRACE_S, exit=True, file=_nowhere())
+        grace_s = min(limit_s, MOST_GRACE_S)
+        faulthandler.dump_traceback_later(limit_s + grace_s, exit=True, file=_nowhere())
     is_inside = True
 
     def ring(signal_number: int, frame: FrameType | None) -> None:
