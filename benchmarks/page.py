@@ -66,15 +66,15 @@ def write_page(
 def render_page(
     report: Report, *, plots: Sequence[Plot], pictures: Sequence[Picture], sections: Sequence[str] = ()
 ) -> str:
-    """Return the page as html; ``sections`` are pieces of html of the benchmark's own, shown after the figures."""
+    """Return the page as html; ``sections`` are pieces of html of the benchmark's own, shown before the figures."""
     title = f"drivesim: {report.title}"
     drawn = [draw_plot(plot, report.curves) for plot in plots]
     parts = [
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><h1>{escape(title)}</h1>",
         facts_table(report.facts),
-        _figures(report),
         *sections,
+        _figures(report),
         '<h2>Curves</h2><p class="note">Bands are 95 % intervals, bootstrapped over scenes.</p>',
         '<div class="plots">',
         *[image_tag(png, "plot") for png in drawn if png],

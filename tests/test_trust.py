@@ -5,11 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from browser import browse, needs_browser
 from small_models import small_world_model
 from trust_fakes import NUM_STEPS, PARTS, episode, many_pairs, pair
 
 from benchmarks import trust, trust_page
-from benchmarks.page import render_page
+from benchmarks.page import write_page
 from benchmarks.report import Report
 from benchmarks.trust_disagreement import (
     add_disagreement,
@@ -22,6 +23,7 @@ from benchmarks.trust_figures import measure_trust, verdict
 from benchmarks.trust_pairs import Comparison
 from drivesim.checkpoint import save_module
 from drivesim.errors import InputError
+from drivesim.video import read_image
 
 
 class TestPairs:
@@ -186,15 +188,30 @@ class TestFigures:
             measure_trust(Comparison(pairs=failed), Report(title="trust"), num_steps=NUM_STEPS)
 
 
-def test_page_shows_policies_reasons_and_gaps():
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
     comparison = Comparison(pairs=many_pairs())
     report = Report(title="trust", targets=trust_page.TARGETS)
     found = measure_trust(comparison, report, num_steps=NUM_STEPS)
+    path = tmp_path_factory.mktemp("page") / "trust.html"
     pieces = trust_page.sections(comparison, found)
-    html = render_page(report, plots=trust_page.PLOTS, pictures=[], sections=pieces)
+    write_page(path, report, plots=trust_page.PLOTS, pictures=[], sections=pieces)
+    return path
+
+
+def test_page_shows_policies_reasons_and_gaps(page):
+    html = page.read_text()
     for text in ("policy-3", "scene-5", "still driving", "What it means", "one point per episode"):
         assert text in html
     assert html.count("data:image/png") == 4
+
+
+@needs_browser
+def test_a_browser_shows_the_page(page, tmp_path):
+    browse(page, tmp_path / "profile", f"--screenshot={tmp_path / 'page.png'}", "--window-size=1200,3000")
+    picture = read_image(tmp_path / "page.png")
+    assert picture.shape == (3000, 1200, 3)
+    assert (picture < 250).any(axis=(1, 2)).mean() > 0.5
 
 
 LOOKING_POLICY = """
