@@ -43,6 +43,7 @@ class Trust:
             "end_reasons": self.reasons.as_dict(),
             "gap_by_policy": comparison.gaps_by(lambda pair: pair.policy),
             "gap_by_scene": comparison.gaps_by(lambda pair: pair.scene),
+            "episodes": [pair.as_dict() for pair in comparison.pairs],
             "failures": {
                 f"{pair.policy}, {pair.scene}, seed {pair.seed}": pair.failure
                 for pair in comparison.pairs

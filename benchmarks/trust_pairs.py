@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +25,7 @@ PARTS = (
 """Compared one by one beside the score, where both worlds measure them; names of `EpisodeScores`."""
 MEASURES = (SCORE, *PARTS)
 SAME_PATH_M = 1e-3
+LEAST_SCORED = 0.5  # of a policy's episodes; with fewer it is left out
 
 
 @dataclass(kw_only=True, slots=True)
@@ -68,6 +70,18 @@ class EpisodePair:
         length = min(self.reference.num_steps, self.imagined.num_steps)
         apart_m = np.abs(self.imagined.path_m[:length] - self.reference.path_m[:length])
         return bool((apart_m < SAME_PATH_M).all())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the scores and ends in plain Python; None where there is no score."""
+        worlds = {"reference": self.reference, "imagined": self.imagined}
+        plain: dict[str, Any] = {"policy": self.policy, "scene": self.scene, "seed": self.seed}
+        for name, world in worlds.items():
+            plain |= {
+                name: world.score(SCORE) if math.isfinite(world.score(SCORE)) else None,
+                f"{name}_end": world.end_reason,
+                f"{name}_steps": world.num_steps,
+            }
+        return plain
 
     def gap(self, name: str = SCORE) -> float:
         """Return imagined minus reference; above 0 the imagined world flatters (where more is better)."""
@@ -115,16 +129,16 @@ class Comparison:
     """All pairs of a run."""
 
     pairs: list[EpisodePair]
-    policies: list[str] = field(init=False)  # those with an episode that both worlds scored, in their order
+    policies: list[str] = field(init=False)  # those of whose episodes both worlds scored half or more
     unscored: list[str] = field(init=False)  # the others
     scenes: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
         """Find the policies and scenes."""
-        named = dict.fromkeys(pair.policy for pair in self.pairs)
-        scored = {pair.policy for pair in self.pairs if pair.is_comparable()}
-        self.policies = [name for name in named if name in scored]
-        self.unscored = [name for name in named if name not in scored]
+        all_of = Counter(pair.policy for pair in self.pairs)
+        scored = Counter(pair.policy for pair in self.pairs if pair.is_comparable())
+        self.policies = [name for name in all_of if scored[name] >= LEAST_SCORED * all_of[name]]
+        self.unscored = [name for name in all_of if name not in self.policies]
         self.scenes = list(dict.fromkeys(pair.scene for pair in self.pairs))
 
     @property

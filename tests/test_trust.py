@@ -65,6 +65,15 @@ class TestPairs:
         assert (first.episodes, first.failed, first.reference["pdms"]) == (1, 1, 0.5)
         assert comparison.paired_scores().means()[0].tolist() == [0.5, 0.2]
 
+    def test_a_policy_with_few_results_is_left_out(self):
+        few = [pair(0.5, 0.5, policy="a", scene=name) for name in "xyz"]
+        few += [pair(0.5, 0.5, policy="b", scene="x")]
+        few += [pair(0.5, episode(0, failure="slow"), policy="b", scene=name) for name in "yz"]
+        comparison = Comparison(pairs=few)
+        assert (comparison.policies, comparison.unscored) == (["a"], ["b"])
+        assert few[-1].as_dict()["imagined"] is None
+        assert few[-1].as_dict()["imagined_end"] == "failed"
+
     def test_what_one_world_cannot_measure_is_not_compared(self):
         pairs = many_pairs()
         for one in pairs:
