@@ -5,14 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from drivesim.policy_loading import Action
 from drivesim.rollout import EpisodeConfig, make_env
 from drivesim.scene.types import Image, Scene
-from drivesim.world_model.pretrained import load_world_model
-from drivesim.world_model.world_model import WorldModel
+from envs.world_dreamer_vector import WorldDreamerVectorEnv
 
 LEARNED = "WorldDreamer-Drive-v0"
 
@@ -48,10 +48,7 @@ class SingleSeats(Seats):
 
     def __init__(self, episode: EpisodeConfig, scenes: Sequence[Scene]) -> None:
         """Make an environment for each scene."""
-        kwargs: dict[str, Any] = {}
-        if episode.env_id == LEARNED:
-            kwargs["world_model"] = shared_world_model(episode.weights, episode.device)
-        self._envs = [make_env(episode, scene=scene, **kwargs) for scene in scenes]
+        self._envs = [make_env(episode, scene=scene) for scene in scenes]
 
     def reset(self, seeds: Sequence[int]) -> list[Seen]:
         """Reset every environment."""
@@ -77,12 +74,51 @@ class SingleSeats(Seats):
             env.close()
 
 
+class VectorSeats(Seats):
+    """All rows in one batched environment of the learned world, the same bit for bit as one per row."""
+
+    def __init__(self, episode: EpisodeConfig, scenes: Sequence[Scene]) -> None:
+        """Make the environment; its scenes must share a camera."""
+        self._env = WorldDreamerVectorEnv(
+            num_envs=len(scenes),
+            episode=episode,
+            scenes=scenes,
+            max_episode_steps=episode.horizon,
+            autoreset_mode="Disabled",
+        )
+
+    def reset(self, seeds: Sequence[int]) -> list[Seen]:
+        """Begin every row."""
+        observations, _ = self._env.reset(seed=list(seeds))
+        return [
+            Seen(observation=observation, info=info)
+            for observation, info in zip(observations, self._env.infos, strict=True)
+        ]
+
+    def step(self, actions: Mapping[int, Action]) -> dict[int, Seen]:
+        """Step all rows that are not over; one whose driver has left stands on the brakes, unseen."""
+        given = np.zeros((self._env.num_envs, 2), dtype=np.float32)
+        for row, action in actions.items():
+            given[row] = action
+        observations, rewards, terminated, truncated, _ = self._env.step(given)
+        return {
+            row: Seen(
+                observation=observations[row],
+                info=self._env.infos[row],
+                reward=float(rewards[row]),
+                is_over=bool(terminated[row] or truncated[row]),
+            )
+            for row in actions
+        }
+
+    def close(self) -> None:
+        """Close the environment."""
+        self._env.close()
+
+
 def open_seats(episode: EpisodeConfig, scenes: Sequence[Scene]) -> Seats:
-    """Return the fastest seats there are for a world."""
+    """Return the fastest seats there are for these scenes."""
+    is_learned = episode.env_id == LEARNED
+    if is_learned and all(scene.camera.equals(scenes[0].camera) for scene in scenes):
+        return VectorSeats(episode, scenes)
     return SingleSeats(episode, scenes)
-
-
-@lru_cache(maxsize=1)
-def shared_world_model(weights: str, device: str) -> WorldModel:
-    """Load a world model once per process."""
-    return load_world_model(weights, device=device)
