@@ -36,14 +36,16 @@ from benchmarks.trust_page import (
     policy_cells,
     sections,
 )
-from benchmarks.trust_pairs import Comparison, EpisodePair, short_name
+from benchmarks.trust_pairs import SCORE, Comparison, EpisodePair, short_name
 from drivesim import console
+from drivesim.checkpoint import resolve_weights
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.metrics.scores import formula_lines
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
 from drivesim.rollout import EpisodeConfig
 
+FEWEST_SCENES = 6  # that intervals can be believed from
 STRIPS = 3  # of policies that are flattered, and as many of those that are wronged
 DEFAULT_POLICIES = (
     "pure-pursuit",
@@ -85,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(options: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     check_out(options.out)
+    resolve_weights(options.weights)
     scenes = _scene_names(options)
     started_s = time.monotonic()
     driven = drive_both(
@@ -145,7 +148,7 @@ def pictures(driven: BothWorlds) -> list[Picture]:
 def _title(pair: EpisodePair) -> str:
     worlds = {"reference": pair.reference, "imagined": pair.imagined}
     ends = [
-        f"{name} {world.score('pdms'):.2f} ({world.end_reason.replace('_', ' ')} after {world.num_steps} steps)"
+        f"{name} {world.score(SCORE):.2f} ({world.end_reason.replace('_', ' ')} after {world.num_steps} steps)"
         for name, world in worlds.items()
     ]
     return f"{short_name(pair.policy)} on {pair.scene}, seed {pair.seed}: {', '.join(ends)}"
@@ -186,6 +189,10 @@ def _facts(options: argparse.Namespace, comparison: Comparison) -> dict[str, Any
         "reference_score_parts": comparison.score_parts(is_imagined=False),
         "imagined_score_parts": comparison.score_parts(is_imagined=True),
     }
+    if len(comparison.scenes) < FEWEST_SCENES:
+        facts["caution"] = (
+            f"intervals from fewer than {FEWEST_SCENES} scenes are too narrow: scenes not seen stay unseen in resamples"
+        )
     if comparison.unscored:
         facts["left_out"] = ", ".join(comparison.unscored)
     return facts | machine_facts(num_threads=options.threads) | {"processes": options.processes}

@@ -97,7 +97,6 @@ def add_disagreement(report: Report, pairs: Sequence[EpisodePair], *, num_steps:
         curve = survival(pairs, num_steps, is_imagined=world == "imagined")
         report.add_series(f"survival_{world}", curve, named_steps=[num_steps])
     later = [pair.imagined.num_steps - pair.reference.num_steps for pair in pairs]
-    reasons = end_reasons(pairs)
     is_alike = [reason_of(pair.reference.end_reason) == reason_of(pair.imagined.end_reason) for pair in pairs]
     is_near = [abs(steps) <= NEAR_STEPS for steps in later]
     report.add_estimate(
@@ -118,7 +117,12 @@ def add_disagreement(report: Report, pairs: Sequence[EpisodePair], *, num_steps:
         bootstrap_mean(np.abs(later), groups),
         note="steps, mean of the absolute value",
     )
-    return reasons
+    report.add_estimate(
+        "low_confidence_share",
+        bootstrap_mean([pair.imagined.end_reason == "low_confidence" for pair in pairs], groups),
+        note="share of imagined episodes that ended because the model no longer knew; scored over what there was",
+    )
+    return end_reasons(pairs)
 
 
 def _groups(scenes: Sequence[str], rows: Sequence[int]) -> list[int]:

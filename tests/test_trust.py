@@ -144,6 +144,7 @@ class TestDisagreement:
         assert values["same_end_time"] == 1.0
         assert values["end_step_difference"] == pytest.approx(2 * 12 / 60)
         assert values["survival_imagined"] == pytest.approx(0.8)
+        assert values["low_confidence_share"] == 0.0
         assert {f"reward_gap_{part}" for part in PARTS} <= set(report.curves)
 
 
@@ -264,6 +265,7 @@ class TestWholeRun:
         assert 0.0 <= result["mmrv_share_of_range"] <= 1.0
         assert result["perfect_ranking_by_luck"] == pytest.approx(1 / 6)
         assert result["reference_score_parts"].startswith("NC DAC EP")
+        assert "too narrow" in result["caution"]
         table = {row["policy"]: row for row in result["policies"]}
         assert table["pure-pursuit"]["same_drive_share"] == 1.0
         assert table[str(policy)]["same_drive_share"] < 1.0
@@ -294,6 +296,7 @@ class TestWholeRun:
         (["--steps", "0"], "--steps must be at least 1"),
         (["--scenes", "scene-9999"], "scene-2009"),
         (["--seed", "1", "--num-scenes", "2"], "not held out"),
+        (["--weights", "drive-tinny"], "drive-tiny"),
         (["--processes", "0"], "--processes must be at least 1"),
     ],
 )
