@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import FakeWorldModel
 
-from benchmarks import closed_loop, closed_loop_folder, driving_seats
+from benchmarks import closed_loop, closed_loop_episodes, closed_loop_folder, driving_seats
 from benchmarks.closed_loop_episodes import (
     DIED,
     DriveSettings,
@@ -28,6 +28,7 @@ from benchmarks.report import run_command
 from drivesim.errors import InputError
 from drivesim.metrics.scores import SCORE_NAMES
 from drivesim.rollout import EpisodeConfig, make_env, make_policy, rollout
+from envs import imagined_worlds
 
 STEPS = 6
 SCENES = ["scene-2001", "scene-2006"]
@@ -123,16 +124,23 @@ def test_seeds_reach_policies_and_names_are_files():
 
 
 def test_the_learned_world_is_driven_too(monkeypatch):
-    monkeypatch.setattr(driving_seats, "load_world_model", lambda *_, **__: FakeWorldModel())
-    driving_seats.shared_world_model.cache_clear()
-    try:
-        result, _ = run_episodes(jobs_for("pure-pursuit"), settings(world=World.WORLDDREAMER), processes=0)
-    finally:
-        driving_seats.shared_world_model.cache_clear()
+    monkeypatch.setattr(imagined_worlds, "shared_world_model", lambda *_: FakeWorldModel())
+    learned = settings(
+        world=World.WORLDDREAMER, episode=EpisodeConfig(horizon=STEPS, hazard_head=""), has_videos=True
+    )
+    jobs = jobs_for("pure-pursuit", "bad_policies:RaisesAtThird", "oscillating")
+    together = run_episodes(jobs, learned, processes=0)
+    monkeypatch.setattr(closed_loop_episodes, "open_seats", driving_seats.SingleSeats)
+    assert all(
+        same(one, other) and one.video == other.video
+        for one, other in zip(together, run_episodes(jobs, learned, processes=0), strict=True)
+    )
+    result = together[0]
     assert result.arrays["confidence"] == pytest.approx(np.full(STEPS, 0.5))
     assert "NC" not in result.scores.pdms_parts
     assert not result.scores.collision.is_valid
     assert result.scores.pdms.is_valid
+    assert [result.num_steps for result in together] == [STEPS, STEPS, 2, 2, STEPS, STEPS]
 
 
 def test_pure_pursuit_is_its_own_expert_and_the_horizon_is_shared():
