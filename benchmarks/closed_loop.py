@@ -55,7 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if folder.is_finished:
             console.say(f"{options.out} holds this run, finished; here is its table")
         else:
-            _drive(folder, jobs, settings, options)
+            try:
+                _drive(folder, jobs, settings, options)
+            except KeyboardInterrupt:
+                console.fail(f"interrupted; run the same command with --resume to go on in {options.out}")
+                raise SystemExit(130) from None
         results = [folder.load(job) for job in jobs]
         _report(folder, results, settings, configuration)
     if any(result.is_failed for result in results):

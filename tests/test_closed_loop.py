@@ -314,7 +314,7 @@ def test_a_damaged_episode_names_the_remedy(tmp_path):
     ("arguments", "message"),
     [
         (["--policies", "pure-pursiut"], "did you mean pure-pursuit"),
-        (["--policies", "bad_policies:Nam"], "did you mean Nan"),
+        (["--policies", "bad_policies:Nann"], "did you mean Nan"),
         (["--policies", ","], "need at least one name"),
         (["--scenes", "scene-2011"], "did you mean scene-2010"),
         (["--scenes", "road-12"], "not held out"),
