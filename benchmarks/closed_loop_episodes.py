@@ -131,6 +131,7 @@ def run_episodes(
     processes: int = 1,
     ray_address: str | None = None,
     on_result: Callable[[EpisodeResult], None] | None = None,
+    on_batch: Callable[[Sequence[EpisodeResult]], None] | None = None,
 ) -> list[EpisodeResult]:
     """Drive and score every job.
 
@@ -142,6 +143,7 @@ def run_episodes(
             library cannot be stopped.
         ray_address: of a Ray cluster to share them instead.
         on_result: called here with each result as soon as it is there, in any order.
+        on_batch: the same with the results of each batch.
 
     Raises:
         InputError: a scene or the weights do not exist or do not fit.
@@ -158,6 +160,8 @@ def run_episodes(
             results[result.job.id] = result
             if on_result is not None:
                 on_result(result)
+        if batch is not None and on_batch is not None:
+            on_batch(batch)
 
     spread = {"processes": processes, "ray_address": ray_address, "on_result": take}
     owns_process = processes > 0 or ray_address is not None

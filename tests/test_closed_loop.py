@@ -318,6 +318,7 @@ def test_a_damaged_episode_names_the_remedy(tmp_path):
         (["--policies", ","], "need at least one name"),
         (["--scenes", "scene-2011"], "did you mean scene-2010"),
         (["--scenes", "road-12"], "not held out"),
+        (["--num-scenes", "3"], "--num-scenes counts held-out roads"),
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--processes", "0"], "--processes must be at least 1"),
         (["--time-limit", "-1"], "--time-limit must be positive"),
@@ -345,6 +346,8 @@ def test_held_out_roads_and_quick_fill_in_what_is_missing(tmp_path):
     assert options.steps == 24
     assert len(closed_loop.jobs_of(options)) == 9
     assert closed_loop.configuration_of(options)["roads"] == "held-out roads"
+    with pytest.raises(InputError, match="--num-scenes must be at least 1, got 0"):
+        closed_loop.parse(["--policies", "a", "--num-scenes", "0", "--out", "x"])
     full = closed_loop.parse(["--policies", "a", "--seed", "890000", "--out", "x"])
     assert (len(full.scenes), full.steps) == (8, 60)
     assert closed_loop.configuration_of(full)["roads"].startswith("validation roads")
