@@ -55,7 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if folder.is_finished:
             console.say(f"{options.out} holds this run, finished; here is its table")
         else:
-            _drive(folder, jobs, settings, options)
+            try:
+                _drive(folder, jobs, settings, options)
+            except KeyboardInterrupt:
+                console.fail(f"interrupted; run the same command with --resume to go on in {options.out}")
+                raise SystemExit(130) from None
         results = [folder.load(job) for job in jobs]
         _report(folder, results, settings, configuration)
     if any(result.is_failed for result in results):
@@ -69,9 +73,10 @@ def _drive(
     began_s = time.monotonic()
     with console.progress_bar("episodes", len(jobs), done=len(jobs) - len(missing)) as bar:
 
-        def take(result: EpisodeResult) -> None:
-            folder.save(result)
-            bar.advance(note=f"{result.job.policy} on {result.job.scene}: {result.end_reason}")
+        def take(batch: Sequence[EpisodeResult]) -> None:
+            for result in batch:
+                folder.save(result)
+            bar.advance(len(batch), note=f"last {batch[-1].job.policy} on {batch[-1].job.scene}")
 
         run_episodes(
             missing,
@@ -79,7 +84,7 @@ def _drive(
             batch_size=options.batch,
             processes=options.processes,
             ray_address=options.ray,
-            on_result=take,
+            on_batch=take,
         )
     console.say(f"drove {len(missing)} episodes in {time.monotonic() - began_s:.0f} s")
 
@@ -215,18 +220,22 @@ def add_speed_options(parser: argparse.ArgumentParser) -> None:
 
 def _completed(options: argparse.Namespace) -> argparse.Namespace:
     """Fill in what depends on others, and refuse what has no meaning."""
-    if options.num_scenes is None:
-        options.num_scenes = QUICK_NUM_SCENES if options.quick else NUM_SCENES
     if options.steps is None:
         options.steps = QUICK_STEPS if options.quick else STEPS
-    for name in ("num_scenes", "seeds_per_scene", "steps", "batch", "threads", "processes"):
+    for name in ("seeds_per_scene", "steps", "batch", "threads", "processes"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
     options.policies = split_names(options.policies)
     if options.scenes:
+        if options.num_scenes is not None:
+            raise InputError("--num-scenes counts held-out roads; leave it out where --scenes names them")
         options.scenes = checked_scene_names(split_names(options.scenes))
     else:
-        options.scenes = road_names(options.seed, options.num_scenes)
+        usual = QUICK_NUM_SCENES if options.quick else NUM_SCENES
+        count = usual if options.num_scenes is None else options.num_scenes
+        if count < 1:
+            raise InputError(f"--num-scenes must be at least 1, got {count}")
+        options.scenes = road_names(options.seed, count)
     return options
 
 

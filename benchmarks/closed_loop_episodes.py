@@ -9,37 +9,32 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import math
 import re
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from benchmarks.driving_scenes import Course, course_of
-from benchmarks.driving_seats import LEARNED, Seen, open_seats
+from benchmarks.driving_scenes import course_of
+from benchmarks.driving_seats import LEARNED, open_seats
+from benchmarks.episode_drive import FAILED, Arrays, EpisodeDrive
 from benchmarks.fan_out import fan_out
-from benchmarks.guarded_policy import GuardedPolicy, Limits, PolicyFailure
+from benchmarks.guarded_policy import Limits
 from drivesim.errors import InputError
-from drivesim.metrics.scores import DrivenEpisode, EpisodeScores, Series, score_episode
-from drivesim.policy_loading import Action
+from drivesim.metrics.scores import EpisodeScores
 from drivesim.rollout import EpisodeConfig
 from drivesim.scene.types import Image
 from drivesim.video import read_video, write_video
 
-FAILED = "failed"
 DIED = (
     "the process that drove it died: the policy hung where it could not be interrupted, or brought its process down "
     "(as happens when memory runs out)"
 )
-Arrays = dict[str, NDArray[np.generic]]
 
 
 class World(Enum):
@@ -90,8 +85,8 @@ class DriveSettings:
 class EpisodeResult:
     """How one episode went. ``arrays`` has one row per driven step.
 
-    Names: ``metrics/NAME`` and ``is_valid/NAME``, ``rewards/NAME`` (the parts), ``ego/NAME``, ``reward``,
-    ``confidence``, ``action`` (T, 2).
+    Names: ``metrics/NAME`` and ``is_valid/NAME``, ``hazards/NAME`` and ``hazards_valid/NAME``, ``rewards/NAME`` (the
+    parts), ``ego/NAME``, ``reward``, ``confidence``, ``action`` (T, 2).
     """
 
     job: EpisodeJob
@@ -136,6 +131,7 @@ def run_episodes(
     processes: int = 1,
     ray_address: str | None = None,
     on_result: Callable[[EpisodeResult], None] | None = None,
+    on_batch: Callable[[Sequence[EpisodeResult]], None] | None = None,
 ) -> list[EpisodeResult]:
     """Drive and score every job.
 
@@ -147,6 +143,7 @@ def run_episodes(
             library cannot be stopped.
         ray_address: of a Ray cluster to share them instead.
         on_result: called here with each result as soon as it is there, in any order.
+        on_batch: the same with the results of each batch.
 
     Raises:
         InputError: a scene or the weights do not exist or do not fit.
@@ -163,11 +160,14 @@ def run_episodes(
             results[result.job.id] = result
             if on_result is not None:
                 on_result(result)
+        if batch is not None and on_batch is not None:
+            on_batch(batch)
 
     spread = {"processes": processes, "ray_address": ray_address, "on_result": take}
     owns_process = processes > 0 or ray_address is not None
     drive = partial(drive_batch, settings=settings, owns_process=owns_process)
-    batches = [list(jobs[first : first + batch_size]) for first in range(0, len(jobs), batch_size)]
+    size = min(batch_size, max(1, math.ceil(len(jobs) / max(processes, 1))))  # nobody is left without work
+    batches = [list(jobs[first : first + size]) for first in range(0, len(jobs), size)]
     fan_out(drive, batches, on_death=_nothing, **spread)  # type: ignore[arg-type]
     if lost:  # one of each batch brought its process down: alone, it takes nobody with it
         batches = [[job] for job in lost]
@@ -195,7 +195,12 @@ def drive_batch(
     episode = settings.episode
     courses = [course_of(job.scene, episode.horizon, episode.context_frames) for job in jobs]
     limits = Limits(action_s=settings.time_limit_s, ends_process=owns_process)
-    drives = [_Drive(job, course, settings, limits) for job, course in zip(jobs, courses, strict=True)]
+    drives = [
+        EpisodeDrive(
+            job.policy, job.seed, course, episode=episode, limits=limits, keeps_frames=settings.has_videos
+        )
+        for job, course in zip(jobs, courses, strict=True)
+    ]
     seats = open_seats(episode, [course.scene for course in courses])
     with contextlib.closing(seats):
         for drive, seen in zip(drives, seats.reset([job.seed for job in jobs]), strict=True):
@@ -207,103 +212,22 @@ def drive_batch(
                 break
             for row, seen in seats.step(actions).items():
                 drives[row].take(actions[row], seen)
-    return [drive.result() for drive in drives]
+    return [_result(job, drive, settings.world) for job, drive in zip(jobs, drives, strict=True)]
 
 
-class _Drive:
-    """One episode while it goes on."""
-
-    def __init__(self, job: EpisodeJob, course: Course, settings: DriveSettings, limits: Limits) -> None:
-        self._job, self._course, self._settings, self._limits = job, course, settings, limits
-        self._policy: GuardedPolicy | None = None
-        self._rows: defaultdict[str, list[Any]] = defaultdict(list)
-        self._frames: list[Image] = []
-        self._end_reason = self._failure = ""
-
-    @property
-    def is_going(self) -> bool:
-        return not self._end_reason
-
-    def begin(self, seen: Seen) -> None:
-        self._show(seen)
-        try:
-            self._policy = GuardedPolicy(
-                self._job.policy,
-                seed=self._job.seed,
-                limits=self._limits,
-                vehicle=self._settings.episode.vehicle,
-            )
-        except (InputError, PolicyFailure) as error:
-            self._fail(error)
-
-    def action(self) -> Action | None:
-        """Ask the policy; None if it failed."""
-        assert self._policy is not None
-        try:
-            return self._policy.select_action(self._seen.observation, self._seen.info)
-        except PolicyFailure as error:
-            self._fail(error)
-            return None
-
-    def take(self, action: Action, seen: Seen) -> None:
-        info = seen.info
-        for name, metric in info["metrics"].items():
-            self._rows[f"metrics/{name}"].append(metric["value"])
-            self._rows[f"is_valid/{name}"].append(metric["is_valid"])
-        for group in ("rewards", "ego"):
-            for name, value in info[group].items():
-                self._rows[f"{group}/{name}"].append(value)
-        self._rows["action"].append(action)
-        self._rows["reward"].append(seen.reward)
-        self._rows["confidence"].append(info["confidence"])
-        if seen.is_over:
-            self._end_reason = info["end_reason"] or "time_limit"
-        self._show(seen)
-
-    def result(self) -> EpisodeResult:
-        arrays = {name: np.array(values) for name, values in self._rows.items()}
-        num_steps, scene = len(self._rows["reward"]), self._course.scene
-        seconds = self._policy.seconds if self._policy is not None else 0.0
-        return EpisodeResult(
-            job=self._job,
-            world=self._settings.world,
-            scores=EpisodeScores() if self._failure else self._scored(arrays),
-            end_reason=self._end_reason,
-            failure=self._failure,
-            arrays=arrays,
-            video=_encoded(self._frames, scene.rate_hz) if self._settings.has_videos else b"",
-            rate_hz=scene.rate_hz,
-            policy_s=seconds / max(num_steps, 1),
-        )
-
-    def _scored(self, arrays: Arrays) -> EpisodeScores:
-        metrics = {
-            name: Series(
-                values=arrays[f"metrics/{name}"].astype(np.float64),
-                is_valid=arrays[f"is_valid/{name}"].astype(bool),
-            )
-            for name in (key.removeprefix("metrics/") for key in arrays if key.startswith("metrics/"))
-        }
-        episode = self._settings.episode
-        return score_episode(
-            DrivenEpisode(
-                metrics=metrics,
-                end_reason=self._end_reason,
-                horizon=episode.horizon,
-                dt_s=1.0 / self._course.scene.rate_hz,
-                route_left_m=self._course.route_left_m,
-                expert_progress_m=self._course.expert_progress_m,
-                off_road_limit=episode.off_road_limit,
-            )
-        )
-
-    def _show(self, seen: Seen) -> None:
-        self._seen = seen
-        if self._settings.has_videos:
-            self._frames.append(seen.observation)
-
-    def _fail(self, error: Exception) -> None:
-        self._end_reason, self._failure = FAILED, str(error)
+def _result(job: EpisodeJob, drive: EpisodeDrive, world: World) -> EpisodeResult:
+    arrays, rate_hz = drive.arrays(), drive.course.scene.rate_hz
+    return EpisodeResult(
+        job=job,
+        world=world,
+        scores=drive.scores(arrays),
+        end_reason=drive.end_reason,
+        failure=drive.failure,
+        arrays=arrays,
+        video=_encoded(drive.frames, rate_hz) if drive.frames else b"",
+        rate_hz=rate_hz,
+        policy_s=drive.seconds_per_action,
+    )
 
 
 def _encoded(frames: Sequence[Image], rate_hz: float) -> bytes:

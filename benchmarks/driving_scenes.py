@@ -24,7 +24,7 @@ from policies.pure_pursuit import PurePursuitPolicy
 
 ROAD_PREFIX = "road-"
 DRIVER = "good"  # of the recorded start
-SCENES_KEPT = 16
+SCENES_KEPT = 32  # about 10 MB each
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

@@ -241,7 +241,9 @@ def _write_mp4(
 ) -> None:
     pad = [(0, shape[0] % 2), (0, shape[1] % 2), (0, 0)]
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "veryfast"})
+        # Without the last option x264's result depends on where in memory the pictures lie.
+        options = {"crf": str(crf), "preset": "veryfast", "x264-params": "cpu-independent=1"}
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
         stream.pix_fmt = "yuv420p"
         stream.codec_context.thread_count = 1

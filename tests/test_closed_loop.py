@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from helpers import FakeWorldModel
 
-from benchmarks import closed_loop, closed_loop_folder, driving_seats
+from benchmarks import closed_loop, closed_loop_episodes, closed_loop_folder, driving_seats
 from benchmarks.closed_loop_episodes import (
     DIED,
     DriveSettings,
@@ -28,6 +28,7 @@ from benchmarks.report import run_command
 from drivesim.errors import InputError
 from drivesim.metrics.scores import SCORE_NAMES
 from drivesim.rollout import EpisodeConfig, make_env, make_policy, rollout
+from envs import imagined_worlds
 
 STEPS = 6
 SCENES = ["scene-2001", "scene-2006"]
@@ -123,16 +124,23 @@ def test_seeds_reach_policies_and_names_are_files():
 
 
 def test_the_learned_world_is_driven_too(monkeypatch):
-    monkeypatch.setattr(driving_seats, "load_world_model", lambda *_, **__: FakeWorldModel())
-    driving_seats.shared_world_model.cache_clear()
-    try:
-        result, _ = run_episodes(jobs_for("pure-pursuit"), settings(world=World.WORLDDREAMER), processes=0)
-    finally:
-        driving_seats.shared_world_model.cache_clear()
+    monkeypatch.setattr(imagined_worlds, "shared_world_model", lambda *_: FakeWorldModel())
+    learned = settings(
+        world=World.WORLDDREAMER, episode=EpisodeConfig(horizon=STEPS, hazard_head=""), has_videos=True
+    )
+    jobs = jobs_for("pure-pursuit", "bad_policies:RaisesAtThird", "oscillating")
+    together = run_episodes(jobs, learned, processes=0)
+    monkeypatch.setattr(closed_loop_episodes, "open_seats", driving_seats.SingleSeats)
+    assert all(
+        same(one, other) and one.video == other.video
+        for one, other in zip(together, run_episodes(jobs, learned, processes=0), strict=True)
+    )
+    result = together[0]
     assert result.arrays["confidence"] == pytest.approx(np.full(STEPS, 0.5))
     assert "NC" not in result.scores.pdms_parts
     assert not result.scores.collision.is_valid
     assert result.scores.pdms.is_valid
+    assert [result.num_steps for result in together] == [STEPS, STEPS, 2, 2, STEPS, STEPS]
 
 
 def test_pure_pursuit_is_its_own_expert_and_the_horizon_is_shared():
@@ -306,10 +314,11 @@ def test_a_damaged_episode_names_the_remedy(tmp_path):
     ("arguments", "message"),
     [
         (["--policies", "pure-pursiut"], "did you mean pure-pursuit"),
-        (["--policies", "bad_policies:Nam"], "did you mean Nan"),
+        (["--policies", "bad_policies:Nann"], "did you mean Nan"),
         (["--policies", ","], "need at least one name"),
         (["--scenes", "scene-2011"], "did you mean scene-2010"),
         (["--scenes", "road-12"], "not held out"),
+        (["--num-scenes", "3"], "--num-scenes counts held-out roads"),
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--processes", "0"], "--processes must be at least 1"),
         (["--time-limit", "-1"], "--time-limit must be positive"),
@@ -337,6 +346,8 @@ def test_held_out_roads_and_quick_fill_in_what_is_missing(tmp_path):
     assert options.steps == 24
     assert len(closed_loop.jobs_of(options)) == 9
     assert closed_loop.configuration_of(options)["roads"] == "held-out roads"
+    with pytest.raises(InputError, match="--num-scenes must be at least 1, got 0"):
+        closed_loop.parse(["--policies", "a", "--num-scenes", "0", "--out", "x"])
     full = closed_loop.parse(["--policies", "a", "--seed", "890000", "--out", "x"])
     assert (len(full.scenes), full.steps) == (8, 60)
     assert closed_loop.configuration_of(full)["roads"].startswith("validation roads")
