@@ -96,6 +96,7 @@ def run(options: argparse.Namespace) -> None:
         batch_size=options.batch,
         processes=options.processes,
         ray_address=options.ray,
+        folder=options.episodes,
     )
     comparison = driven.comparison
     report = Report(title="trust in the imagined world", facts=_facts(options, comparison), targets=TARGETS)
@@ -237,6 +238,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="where the world model runs (cpu)")
     parser.add_argument("--time-limit", type=float, default=10.0, help="seconds that an action may take (10)")
     parser.add_argument("--quick", action="store_true", help="fewer roads, shorter drives: a first look")
+    parser.add_argument(
+        "--episodes",
+        type=Path,
+        metavar="DIR",
+        help="keep every episode there; what it has is not driven again",
+    )
     parser.add_argument("--out", type=Path, required=True, help="json file; a page lies beside it")
     add_speed_options(parser)
     return _completed(parser.parse_args(arguments))

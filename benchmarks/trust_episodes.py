@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from benchmarks.closed_loop_episodes import DriveSettings, EpisodeJob, EpisodeResult, World, run_episodes
+from benchmarks.closed_loop_folder import RunFolder, opened
 from benchmarks.report import Sheet
-from benchmarks.trust_pairs import MEASURES, Comparison, EpisodePair, WorldEpisode
+from benchmarks.trust_pairs import MEASURES, Comparison, EpisodePair, WorldEpisode, short_name
 from drivesim import console
+from drivesim.errors import InputError
 
 REWARDS = "rewards/"
 STRIP_FRAMES = 7
@@ -63,23 +68,27 @@ def drive_both(
     batch_size: int,
     processes: int,
     ray_address: str | None = None,
+    folder: Path | None = None,
 ) -> BothWorlds:
     """Drive the jobs in the reference world, then in the imagined one.
 
+    Args:
+        jobs: what to drive.
+        settings: what is common to them; the world is put in.
+        batch_size: episodes that are driven side by side.
+        processes: that share the work; 0 works in this one.
+        ray_address: of a Ray cluster to share it instead.
+        folder: keeps every episode, and lends those that it has.
+
     Raises:
-        InputError: a policy, scene or weights do not exist or do not fit.
+        InputError: a policy, scene or weights do not exist or do not fit, or the folder holds other drives.
     """
     results: dict[World, dict[str, EpisodeResult]] = {}
     for world in WORLDS:
-        with console.progress_bar(f"episodes in {world.env_id}", len(jobs)) as bar:
-            found = run_episodes(
-                jobs,
-                replace(settings, world=world),
-                batch_size=batch_size,
-                processes=processes,
-                ray_address=ray_address,
-                on_result=lambda _, bar=bar: bar.advance(),  # type: ignore[misc]
-            )
+        here = replace(settings, world=world)
+        drive = partial(run_episodes, batch_size=batch_size, processes=processes, ray_address=ray_address)
+        with _kept(folder, here) as kept:
+            found = _driven(jobs, here, drive, kept)
         results[world] = {result.job.id: result for result in found}
     pairs = [
         EpisodePair(
@@ -92,6 +101,52 @@ def drive_both(
         for job in jobs
     ]
     return BothWorlds(comparison=Comparison(pairs=pairs), results=results)
+
+
+def _driven(
+    jobs: Sequence[EpisodeJob],
+    settings: DriveSettings,
+    drive: Callable[..., list[EpisodeResult]],
+    kept: RunFolder | None,
+) -> list[EpisodeResult]:
+    """Return the episodes of one world; those that are kept already are not driven again."""
+    old = [kept.load(job) for job in jobs if kept is not None and kept.has(job)]
+    known = {result.job.id for result in old}
+    missing = [job for job in jobs if job.id not in known]
+    with console.progress_bar(f"episodes in {settings.world.env_id}", len(jobs), done=len(old)) as bar:
+
+        def take(result: EpisodeResult) -> None:
+            if kept is not None:
+                kept.save(result)
+            bar.advance(note=f"{short_name(result.job.policy)} on {result.job.scene}: {result.end_reason}")
+
+        return old + drive(missing, settings, on_result=take)
+
+
+@contextmanager
+def _kept(folder: Path | None, settings: DriveSettings) -> Iterator[RunFolder | None]:
+    """Open the part of a folder that holds one world's episodes, alone; without a folder nothing is kept.
+
+    Policies and scenes may be others than before: an episode depends on its own only.
+    """
+    if folder is None:
+        yield None
+        return
+    episode, is_learned = settings.episode, settings.world is World.WORLDDREAMER
+    configuration = {
+        "env": settings.world.value,
+        "steps": episode.horizon,
+        "weights": episode.weights if is_learned else None,
+        "device": episode.device,
+        "threads": settings.num_threads,
+        "time_limit_s": settings.time_limit_s,
+    }
+    with ExitStack() as stack:
+        try:
+            kept = stack.enter_context(opened(folder / settings.world.value, configuration, resumes=True))
+        except InputError as error:
+            raise InputError(str(error).replace("--out", "--episodes")) from error
+        yield kept
 
 
 def as_episode(result: EpisodeResult) -> WorldEpisode:

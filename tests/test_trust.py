@@ -244,12 +244,12 @@ def weights(tmp_path_factory):
 
 
 class TestWholeRun:
-    def run(self, tmp_path, weights, policy, *scenes):
+    def run(self, tmp_path, weights, policy, *scenes, episodes=()):
         options = trust.parse(
             [
                 *["--policies", "pure-pursuit", "left-drifting", str(policy), "--scenes", *scenes],
                 *["--steps", "6", "--batch", "3", "--weights", str(weights)],
-                *["--out", str(tmp_path / "trust.json")],
+                *["--out", str(tmp_path / "trust.json"), *episodes],
             ]
         )
         options.processes = 0  # in this one
@@ -259,7 +259,8 @@ class TestWholeRun:
     def test_three_policies_in_both_worlds(self, tmp_path, weights, capsys):
         policy = tmp_path / "brightness.py"
         policy.write_text(LOOKING_POLICY)
-        result = self.run(tmp_path, weights, policy, "scene-2001", "scene-2002")
+        kept = ["--episodes", str(tmp_path / "episodes")]
+        result = self.run(tmp_path, weights, policy, "scene-2001", "scene-2002", episodes=kept)
         assert result["num_policies"] == 3
         assert -1.0 <= result["spearman_low"] <= result["spearman"] <= result["spearman_high"] <= 1.0
         assert 0.0 <= result["mmrv_share_of_range"] <= 1.0
@@ -274,6 +275,18 @@ class TestWholeRun:
         page = (tmp_path / "trust.html").read_text()
         assert "Flattered" in page or "Wronged" in page
         assert "imagined world ranks" in capsys.readouterr().out
+        self.goes_on_where_it_was_killed(tmp_path, weights, policy, kept, result)
+
+    def goes_on_where_it_was_killed(self, tmp_path, weights, policy, kept, result):
+        episodes = sorted((tmp_path / "episodes").glob("*/episodes/*.json"))
+        assert len(episodes) == 12
+        episodes[0].unlink()
+        before = {path: path.stat().st_mtime_ns for path in episodes[1:]}
+        again = self.run(tmp_path, weights, policy, "scene-2001", "scene-2002", episodes=kept)
+        assert {**again, "minutes": 0} == {**result, "minutes": 0}
+        assert all(path.stat().st_mtime_ns == changed for path, changed in before.items())
+        with pytest.raises(InputError, match=r"another steps.*--episodes"):
+            self.run(tmp_path, weights, policy, "scene-2001", episodes=[*kept, "--steps", "5"])
 
     def test_a_policy_that_fails_is_left_out_and_the_exit_code_says_so(self, tmp_path, weights, capsys):
         policy = tmp_path / "failing.py"
