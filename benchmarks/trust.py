@@ -12,7 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +172,8 @@ def _scene_names(options: argparse.Namespace) -> list[str]:
 
 def _settings(options: argparse.Namespace) -> DriveSettings:
     episode = EpisodeConfig(horizon=options.steps, weights=options.weights, device=options.device)
+    if options.no_confidence_limit:
+        episode = replace(episode, min_confidence=None)
     return DriveSettings(episode=episode, time_limit_s=options.time_limit, num_threads=options.threads)
 
 
@@ -184,6 +186,7 @@ def _facts(options: argparse.Namespace, comparison: Comparison) -> dict[str, Any
         "scenes": f"{len(comparison.scenes)} ({source})",
         "extent": _extent(options),
         "steps": options.steps,
+        "min_confidence": _settings(options).episode.min_confidence,
         "seeds_per_scene": options.seeds_per_scene,
         "episodes_per_world": len(comparison.pairs),
         "failed_episodes": len(comparison.pairs) - len(comparison.whole),
@@ -202,7 +205,10 @@ def _facts(options: argparse.Namespace, comparison: Comparison) -> dict[str, Any
 def _extent(options: argparse.Namespace) -> str:
     chosen = Extent(num_scenes=options.num_scenes, steps=options.steps)
     is_plain = (
-        not options.scenes and options.seeds_per_scene == 1 and options.policies == list(DEFAULT_POLICIES)
+        not options.scenes
+        and options.seeds_per_scene == 1
+        and not options.no_confidence_limit
+        and options.policies == list(DEFAULT_POLICIES)
     )
     if is_plain and chosen in (FULL, QUICK):
         return "full" if chosen == FULL else "quick: fewer roads and shorter drives than published"
@@ -234,6 +240,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help=f"steps of a drive ({FULL.steps})")
     parser.add_argument(
         "--weights", default="drive-tiny", help="world model: shipped name or .safetensors file"
+    )
+    parser.add_argument(
+        "--no-confidence-limit",
+        action="store_true",
+        help="let the imagined world go on where the model no longer knows, as the ground truth does",
     )
     parser.add_argument("--device", default="cpu", help="where the world model runs (cpu)")
     parser.add_argument("--time-limit", type=float, default=10.0, help="seconds that an action may take (10)")

@@ -137,6 +137,7 @@ def _kept(folder: Path | None, settings: DriveSettings) -> Iterator[RunFolder | 
         "env": settings.world.value,
         "steps": episode.horizon,
         "weights": episode.weights if is_learned else None,
+        "min_confidence": episode.min_confidence if is_learned else None,
         "device": episode.device,
         "threads": settings.num_threads,
         "time_limit_s": settings.time_limit_s,

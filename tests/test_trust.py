@@ -325,3 +325,12 @@ def test_quick_is_smaller_and_both_are_named(tmp_path):
     assert (full.num_scenes, full.steps) == (trust.FULL.num_scenes, trust.FULL.steps)
     assert (quick.num_scenes, quick.steps) == (trust.QUICK.num_scenes, trust.QUICK.steps)
     assert len(trust.DEFAULT_POLICIES) >= 10
+
+
+def test_the_confidence_limit_can_be_lifted(tmp_path):
+    common = ["--out", str(tmp_path / "trust.json"), "--policies", "pure-pursuit", "blind"]
+    kept, lifted = (
+        trust._settings(trust.parse([*common, *extra])) for extra in ([], ["--no-confidence-limit"])
+    )
+    assert kept.episode.min_confidence is not None
+    assert lifted.episode.min_confidence is None
