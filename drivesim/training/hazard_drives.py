@@ -1,7 +1,7 @@
 """Drives of the reference world whose hazards are known: when the car touches another one, when it leaves the road.
 
-Driving costs a fraction of drawing: what is wanted is looked for before anything is drawn, and only the instants that are
-to be learned from are drawn at all.
+Driving costs a fraction of drawing: what is wanted is looked for before anything is drawn, and only the instants to
+learn from are drawn at all.
 """
 
 from __future__ import annotations
@@ -174,7 +174,9 @@ def _shows(known: KnownDrive, wanted: Wanted) -> bool:
     return True
 
 
-def draw_instants(known: KnownDrive, wanted: Wanted, rng: np.random.Generator, count: int) -> NDArray[np.int64]:
+def draw_instants(
+    known: KnownDrive, wanted: Wanted, rng: np.random.Generator, count: int
+) -> NDArray[np.int64]:
     """Draw instants to learn from: a third before the event, a third where other cars are near, a third anywhere.
 
     None comes after the first contact, and each has another one before it.

@@ -47,8 +47,8 @@ class HazardSetConfig:
     """How much is driven, shown and imagined."""
 
     weights: str = "drive-tiny"  # of the world model
-    num_drives: int = 640  # each with true and imagined states
-    num_long_drives: int = 64  # half end in a collision, half in none; imagined at length
+    num_drives: int = 480  # each with true and imagined states
+    num_long_drives: int = 48  # half end in a collision, half in none; imagined at length
     frames_per_drive: int = 80
     true_states_per_drive: int = 36
     num_imagined: int = 12
@@ -66,9 +66,14 @@ class HazardSetConfig:
             )
 
     @property
+    def num_all_drives(self) -> int:
+        """Return how many drives the set has."""
+        return self.num_drives + self.num_long_drives
+
+    @property
     def num_seeds(self) -> int:
         """Return how many road seeds the set may use."""
-        return (self.num_drives + self.num_long_drives) * SEEDS_PER_DRIVE
+        return self.num_all_drives * SEEDS_PER_DRIVE
 
 
 @dataclass(kw_only=True, slots=True)
@@ -112,7 +117,7 @@ class _Job:
     head: HazardConfig
 
 
-def open_or_make(
+def open_or_make_samples(
     path: Path,
     config: HazardSetConfig,
     head: HazardConfig,
@@ -202,7 +207,9 @@ def _make_shard(job: _Job) -> None:
     draw_in_one_thread()
     config, model = job.config, _world_model(job.config.weights)
     rngs = [np.random.default_rng([job.first_seed, number]) for number in job.numbers]
-    kinds = [_wanted(number, is_long=job.is_long, rng=rng) for number, rng in zip(job.numbers, rngs, strict=True)]
+    kinds = [
+        _wanted(number, is_long=job.is_long, rng=rng) for number, rng in zip(job.numbers, rngs, strict=True)
+    ]
     drives = [
         find_drive(
             wanted,
@@ -320,7 +327,10 @@ def observed(
     """Return the world state after the true frames from each start on, with the maps of some drives only."""
     count = model.num_context_frames
     frames = np.stack(
-        [[known.drive.picture(t) for t in range(s, s + count)] for known, s in zip(drives, starts, strict=True)]
+        [
+            [known.drive.picture(t) for t in range(s, s + count)]
+            for known, s in zip(drives, starts, strict=True)
+        ]
     )
     twist = np.stack([known.twist[s : s + count] for known, s in zip(drives, starts, strict=True)])
     camera = drives[0].drive.world.camera
