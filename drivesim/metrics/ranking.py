@@ -26,20 +26,28 @@ class Reliability:
         return float((gap * self.count[is_filled]).sum() / self.count.sum())
 
 
-def roc_auc(probability: ArrayLike, is_event: ArrayLike) -> float:
+def roc_auc(probability: ArrayLike, is_event: ArrayLike, weight: ArrayLike | None = None) -> float:
     """Return the chance that an event gets a higher probability than a non-event, ties counted half.
 
-    NaN where there are no events or nothing else.
+    Args:
+        probability: (N,) what was said; only the order counts.
+        is_event: (N,) what happened.
+        weight: (N,) how often each case counts; once if left out.
+
+    Returns:
+        NaN where there are no events or nothing else.
     """
     values, events = np.asarray(probability, dtype=np.float64), np.asarray(is_event, dtype=bool)
-    num_events = int(events.sum())
-    num_others = events.size - num_events
-    if num_events == 0 or num_others == 0:
+    weights = np.ones(len(values)) if weight is None else np.asarray(weight, dtype=np.float64)
+    unique, index = np.unique(values, return_inverse=True)
+    index = index.reshape(-1)
+    event_weight = np.bincount(index, weights * events, minlength=len(unique))
+    other_weight = np.bincount(index, weights * ~events, minlength=len(unique))
+    pairs = event_weight.sum() * other_weight.sum()
+    if pairs == 0:
         return float("nan")
-    _, index, count = np.unique(values, return_inverse=True, return_counts=True)
-    rank = np.cumsum(count) - 0.5 * (count - 1)  # mean rank of equal values, from 1 on
-    sum_of_ranks = float(rank[index.reshape(-1)][events].sum())
-    return (sum_of_ranks - 0.5 * num_events * (num_events + 1)) / (num_events * num_others)
+    below = np.cumsum(other_weight) - 0.5 * other_weight
+    return float((event_weight * below).sum() / pairs)
 
 
 def reliability(probability: ArrayLike, is_event: ArrayLike, *, num_bins: int = 10) -> Reliability:
