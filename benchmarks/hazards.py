@@ -36,7 +36,7 @@ class Extent:
     num_long: int
 
 
-FULL = Extent(num_scenes=96, num_long=48)
+FULL = Extent(num_scenes=64, num_long=40)
 QUICK = Extent(num_scenes=16, num_long=8)
 
 

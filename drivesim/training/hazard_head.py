@@ -46,8 +46,8 @@ class HazardTrainingConfig:
     samples: HazardSetConfig = field(default_factory=HazardSetConfig)
     path: str = "out/data/hazard"  # where the samples are kept
     first_seed: int = 300_000  # of the training roads; the world model saw none of these
-    num_validation_drives: int = 72
-    num_validation_long_drives: int = 48
+    num_validation_drives: int = 48
+    num_validation_long_drives: int = 32
     imagined_share: float = 0.5  # of a batch
     hidden_map_share: float = 0.3
     mirrored_share: float = 0.5

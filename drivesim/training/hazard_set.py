@@ -47,8 +47,8 @@ class HazardSetConfig:
     """How much is driven, shown and imagined."""
 
     weights: str = "drive-tiny"  # of the world model
-    num_drives: int = 360  # each with true and imagined states
-    num_long_drives: int = 40  # half end in a collision, half in none; imagined at length
+    num_drives: int = 240  # each with true and imagined states
+    num_long_drives: int = 24  # half end in a collision, half in none; imagined at length
     frames_per_drive: int = 80
     true_states_per_drive: int = 36
     num_imagined: int = 12
