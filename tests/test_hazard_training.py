@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hazard_samples import SMALL, samples
 from torch import nn
 
 from drivesim.errors import InputError
-from drivesim.hazard import HazardConfig, HazardInputs
+from drivesim.hazard import HazardInputs
 from drivesim.metrics.ranking import reliability, roc_auc
 from drivesim.reference.seeds import FIRST_VALIDATION_SEED
 from drivesim.training.hazard_calibration import (
@@ -39,9 +40,8 @@ from drivesim.training.hazard_head import (
     survival_loss,
     varied,
 )
-from drivesim.training.hazard_set import HazardSamples, HazardSetConfig
+from drivesim.training.hazard_set import HazardSetConfig
 
-SMALL = HazardConfig(picture_widths=[8, 8], width=16, num_blocks=1, place_channels=4)
 SETTINGS = HazardTrainingConfig(model=SMALL)
 
 
@@ -53,28 +53,6 @@ def known(num_frames: int = 40, *, contact: int | None = None, off_road: tuple[i
     is_off_road[list(off_road)] = True
     gap_m = 50.0 - np.arange(num_frames)
     return KnownDrive(drive=None, seed=1, is_contact=is_contact, is_off_road=is_off_road, gap_m=gap_m)
-
-
-def samples(count: int = 64, *, seed: int = 0) -> HazardSamples:
-    """Return samples whose picture is bright where a collision comes; even ones are true, odd ones imagined."""
-    rng = np.random.default_rng(seed)
-    comes = rng.random(count) < 0.5
-    pictures = rng.integers(0, 60, (count, 6, 32, 56), dtype=np.uint8)
-    pictures[comes, :, 12:] += 150
-    event = np.full((count, 2), NONE, np.int8)
-    event[comes, 0] = np.arange(comes.sum()) // 2 % 7
-    number = np.arange(count)
-    return HazardSamples(
-        pictures=pictures,
-        token_ids=rng.integers(0, 1900, (count, 112)).astype(np.int16),
-        facts=rng.normal(size=(count, SMALL.num_facts)).astype(np.float32),
-        event=event,
-        known=np.full(count, 6, np.int8),
-        depth=(number % 2 * (1 + number // 8)).astype(np.int16),
-        road=number // 4,
-        rollout=np.where(number % 2, number // 8, -1),
-        wanted=np.where(number < count // 2, "collision", "blind"),
-    )
 
 
 def test_the_first_event_within_sight_is_the_label() -> None:
