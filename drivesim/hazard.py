@@ -36,6 +36,9 @@ PICTURE_STRIDE = 4
 NUM_PICTURES = 2  # the newest and the one before
 YAW_RATE_CHANGES = (-0.35, 0.0, 0.35)  # rad/s; the car is also followed as if it steered a little
 NUM_CORNERS = 5  # of the car, its middle included
+AHEAD_M = (2.0, 26.0)  # from the rear axle: where the head learns to say where other cars are
+ACROSS_M = (-7.5, 7.5)
+CELLS = (6, 5)  # ahead and across
 DEPTH_SCALE = 4.0  # the logarithm of 60 imagined frames
 
 
@@ -164,6 +167,7 @@ class HazardHead(nn.Module):
         num_seen = config.place_channels * (rows - config.num_skipped_rows) * columns
         self.seen = nn.Sequential(nn.SiLU(), nn.Dropout(config.dropout), nn.Linear(num_seen, width))
         self.told = nn.Sequential(nn.Linear(config.num_facts, width), nn.SiLU(), nn.Linear(width, width))
+        self.cars = nn.Linear(width, CELLS[0] * CELLS[1])
         self.hazard = nn.Linear(width, len(EVENTS) * (config.num_steps + 1))
         self.join = nn.Sequential(nn.SiLU(), nn.Linear(2 * width, width), nn.SiLU())
         nn.init.constant_(self.hazard.bias, -4.0)
@@ -178,8 +182,12 @@ class HazardHead(nn.Module):
         """Return the probability of collision within a second from which on one counts as near."""
         return self.config.collision_threshold
 
-    def forward(self, inputs: HazardInputs) -> Tensor:
-        """Return the logits (B, E, K) of the hazards at the steps from now on, not calibrated."""
+    def forward(self, inputs: HazardInputs) -> tuple[Tensor, Tensor]:
+        """Return the logits (B, E, K) of the hazards at the steps from now on, not calibrated, and of other cars.
+
+        The second, (B, cells), say in which of ``CELLS`` before the car others are. Nothing but the training needs
+        them: a head that has to say where the cars are learns from fewer drives when one will be touched.
+        """
         weight = self.place
         pictures_BCHW = inputs.pictures_BCHW.to(weight.dtype) / 127.5 - 1
         rows, columns = self.config.grid
@@ -192,7 +200,7 @@ class HazardHead(nn.Module):
         seen_BC = self.seen(rearrange(ground_BCHW, "b c h w -> b (c h w)"))
         told_BC = self.told(inputs.facts_BF.to(weight.dtype))
         logits = self.hazard(self.join(torch.cat([seen_BC, told_BC], dim=-1)))
-        return rearrange(logits.float(), "b (e k) -> b e k", e=len(EVENTS))
+        return rearrange(logits.float(), "b (e k) -> b e k", e=len(EVENTS)), self.cars(seen_BC).float()
 
     def calibrated(self, logits_BEK: Tensor) -> Tensor:
         """Return the hazards (B, E, K) as probabilities, after the calibration that was found on validation roads."""
@@ -207,7 +215,7 @@ class HazardHead(nn.Module):
         Row by row: matrix products of other sizes may round otherwise, and a row must not depend on its neighbours.
         """
         indices = torch.arange(len(inputs.facts_BF), device=inputs.facts_BF.device)
-        logits = [self(inputs.rows(index)) for index in indices.split(1)]
+        logits = [self(inputs.rows(index))[0] for index in indices.split(1)]
         hazard_BEK = self.calibrated(torch.cat(logits))
         within_BE = within(hazard_BEK)
         return Hazards(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from drivesim.hazard import HazardConfig
+from drivesim.hazard import CELLS, HazardConfig
 from drivesim.training.hazard_drives import NONE
 from drivesim.training.hazard_set import HazardSamples
 
@@ -26,6 +26,7 @@ def samples(count: int = 64, *, seed: int = 0) -> HazardSamples:
         facts=rng.normal(size=(count, SMALL.num_facts)).astype(np.float32),
         event=event,
         known=np.full(count, 6, np.int8),
+        cars=np.repeat(comes[:, None], CELLS[0] * CELLS[1], axis=1),
         depth=(number % 2 * (1 + number // 8)).astype(np.int16),
         road=number // 4,
         rollout=np.where(number % 2, number // 8, -1),

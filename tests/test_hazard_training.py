@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hazard_samples import SMALL, samples
 from torch import nn
 
+from drivesim.checkpoint import read_checkpoint
+from drivesim.config import load_config
 from drivesim.errors import InputError
-from drivesim.hazard import HazardInputs
+from drivesim.hazard import HazardInputs, load_hazard_head
 from drivesim.metrics.ranking import reliability, roc_auc
 from drivesim.reference.seeds import FIRST_VALIDATION_SEED
+from drivesim.training import commands
 from drivesim.training.hazard_calibration import (
     ContactRecord,
     best_f1_threshold,
@@ -145,7 +150,7 @@ def test_mirroring_twice_gives_the_state_back_and_turns_left_into_right() -> Non
 def test_variation_hides_maps_and_keeps_shapes() -> None:
     inputs, generator = samples(16).inputs(), torch.Generator().manual_seed(0)
     settings = HazardTrainingConfig(model=SMALL, hidden_map_share=1.0, mirrored_share=0.0)
-    found = varied(inputs, settings, generator)
+    found = varied(inputs, torch.zeros(16, dtype=torch.bool), settings, generator)
     assert not found.facts_BF[:, 3:].any()
     assert torch.equal(found.token_ids_BS, inputs.token_ids_BS)
     assert found.pictures_BCHW.shape == inputs.pictures_BCHW.shape
@@ -177,6 +182,24 @@ def test_a_few_steps_lower_the_loss() -> None:
     after = task.evaluate(task.model).metrics
     assert after["loss"] < before
     assert after["collision_auc_true"] > 0.8
+
+
+def test_the_command_trains_calibrates_and_writes_the_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = (samples(), samples(32, seed=1))
+    monkeypatch.setattr(commands, "open_hazard_samples", lambda *_, **__: made)
+    sizes = ["picture_widths=[8,8]", "width=16", "num_blocks=1", "place_channels=4"]
+    overrides = [f"hazard_head.model.{size}" for size in sizes]
+    training = ["num_train_steps=2", "batch_size=4", "accelerator=cpu", "num_threads=1"]
+    config = load_config("train", [*overrides, *(f"training.{setting}" for setting in training)])
+    result = commands.train_hazard_head(config, tmp_path / "run")
+    assert result.weights == tmp_path / "run" / "hazard-head.safetensors"
+    head = load_hazard_head(result.weights)
+    assert head.contact_threshold == pytest.approx(result.metrics["contact_threshold"])
+    assert head.config.logit_shift != [0.0, 0.0]
+    facts = read_checkpoint(result.weights).facts
+    assert (facts["task"], facts["step"], facts["data"]) == ("hazard-head", 2, {})
 
 
 def test_calibration_lowers_the_loss_and_sets_thresholds() -> None:
@@ -212,10 +235,10 @@ def test_contact_records_tell_early_from_timely() -> None:
     class Fixed(nn.Module):
         place = torch.zeros(1)
 
-        def forward(self, inputs: HazardInputs) -> torch.Tensor:
+        def forward(self, inputs: HazardInputs) -> tuple[torch.Tensor, None]:
             logits = torch.full((len(inputs.facts_BF), 2, 7), -9.0)
             logits[:, 0, 0] = torch.logit(contact)
-            return logits
+            return logits, None
 
         def calibrated(self, logits: torch.Tensor) -> torch.Tensor:
             return logits.sigmoid()

@@ -12,11 +12,12 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from drivesim.hazard import ACROSS_M, AHEAD_M, CELLS
 from drivesim.metrics.driving import off_road
 from drivesim.reference.drive import Drive, drive
 from drivesim.reference.drivers import HABITS, Habits, RoadDriver
 from drivesim.reference.simulator import ReferenceWorld, draw_spec
-from drivesim.scene.geometry import FloatArray
+from drivesim.scene.geometry import FloatArray, global_from_ego, transform_points
 
 NONE = -1  # in place of the step of an event that does not happen as far as is known
 NUM_TRIES = 6  # drives in search of what is wanted
@@ -108,6 +109,32 @@ class Labels:
 
     event_NE: NDArray[np.int8]  # steps until collision and off-road; ``NONE`` where not within what is known
     known_N: NDArray[np.int8]  # steps that are known, at most those looked ahead
+
+
+def cars_ahead(known: KnownDrive, instant: int) -> NDArray[np.bool_]:
+    """Return in which of the cells before the car, (ahead * across,), others are at an instant."""
+    found = np.zeros(CELLS, bool)
+    boxes = known.drive.traffic[instant]
+    if not boxes:
+        return found.ravel()
+    corners = np.stack(np.meshgrid(np.linspace(-0.5, 0.5, 5), np.linspace(-0.5, 0.5, 3)), axis=-1).reshape(
+        -1, 2
+    )
+    points = np.concatenate(
+        [
+            transform_points(
+                global_from_ego((box.x_m, box.y_m), box.yaw_rad), corners * (box.length_m, box.width_m)
+            )
+            for box in boxes
+        ]
+    )
+    x_m, y_m, yaw_rad = known.pose[instant]
+    ego_m = transform_points(np.linalg.inv(global_from_ego((x_m, y_m), yaw_rad)), points)
+    low, high = np.array([AHEAD_M[0], ACROSS_M[0]]), np.array([AHEAD_M[1], ACROSS_M[1]])
+    cells = np.floor((ego_m - low) / (high - low) * CELLS).astype(np.int64)
+    is_inside = ((cells >= 0) & (cells < CELLS)).all(axis=1)
+    found[tuple(cells[is_inside].T)] = True
+    return found.ravel()
 
 
 def first_step(is_event: NDArray[np.bool_], instant: int, *, last: int, num_steps: int) -> int:

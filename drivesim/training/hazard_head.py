@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from drivesim.errors import InputError
 from drivesim.hazard import (
+    CELLS,
     EVENTS,
     NUM_CORNERS,
     YAW_RATE_CHANGES,
@@ -51,6 +52,7 @@ class HazardTrainingConfig:
     imagined_share: float = 0.5  # of a batch
     hidden_map_share: float = 0.3
     mirrored_share: float = 0.5
+    cars_weight: float = 3.0  # of the loss of where other cars are, a mean over cells
     brightness: float = 0.15
     contrast: float = 0.2
 
@@ -116,10 +118,18 @@ class HazardTask:
         self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Return the named loss terms of one batch, varied with the generator's randomness."""
-        logits_BEK = model(varied(inputs_of(batch), self.config, generator))
+        is_mirrored_B = draw_mirrored(self.config, len(batch["known"]), generator)
+        logits_BEK, cars_BP = model(varied(inputs_of(batch), is_mirrored_B, self.config, generator))
         loss_BE = survival_loss(logits_BEK, batch["event"], batch["known"])
+        cars_loss = functional.binary_cross_entropy_with_logits(
+            cars_BP, torch.where(is_mirrored_B.unsqueeze(-1), mirrored_cars(batch["cars"]), batch["cars"])
+        )
         terms = {f"{name}_loss": loss for name, loss in zip(EVENTS, loss_BE.mean(0), strict=True)}
-        return {"loss": loss_BE.sum(-1).mean(), **{name: term.detach() for name, term in terms.items()}}
+        loss = loss_BE.sum(-1).mean() + self.config.cars_weight * cars_loss
+        return {
+            "loss": loss,
+            **{name: term.detach() for name, term in (terms | {"cars_loss": cars_loss}).items()},
+        }
 
     def num_frames(self, batch: dict[str, Tensor]) -> int:
         """Return the states in a batch."""
@@ -140,6 +150,7 @@ def batch_of(samples: HazardSamples, chosen: NDArray[np.int64]) -> dict[str, Ten
         "facts": inputs.facts_BF,
         "event": torch.from_numpy(samples.event[chosen]).long(),
         "known": torch.from_numpy(samples.known[chosen]).long(),
+        "cars": torch.from_numpy(samples.cars[chosen]).float(),
     }
 
 
@@ -166,7 +177,14 @@ def survival_loss(logits_BEK: Tensor, event_BE: Tensor, known_B: Tensor) -> Tens
     return (loss_BEK * is_at_risk).sum(-1)
 
 
-def varied(inputs: HazardInputs, config: HazardTrainingConfig, generator: torch.Generator) -> HazardInputs:
+def draw_mirrored(config: HazardTrainingConfig, count: int, generator: torch.Generator) -> Tensor:
+    """Draw which of the states (B,) are mirrored."""
+    return torch.rand(count, generator=generator, device=generator.device) < config.mirrored_share
+
+
+def varied(
+    inputs: HazardInputs, is_mirrored_B: Tensor, config: HazardTrainingConfig, generator: torch.Generator
+) -> HazardInputs:
     """Return the states in another light, some mirrored, some without their map."""
     batch, device = len(inputs.facts_BF), inputs.facts_BF.device
 
@@ -178,7 +196,7 @@ def varied(inputs: HazardInputs, config: HazardTrainingConfig, generator: torch.
     inputs = HazardInputs(
         pictures_BCHW=inputs.pictures_BCHW, token_ids_BS=inputs.token_ids_BS, facts_BF=facts_BF
     )
-    is_mirrored_B, other = drawn() < config.mirrored_share, mirrored(inputs, config.model)
+    other = mirrored(inputs, config.model)
     gain_B111 = 1 + config.contrast * (2 * rearrange(drawn(), "b -> b 1 1 1") - 1)
     shift_B111 = 255 * config.brightness * (2 * rearrange(drawn(), "b -> b 1 1 1") - 1)
     pictures_BCHW = torch.where(
@@ -214,6 +232,12 @@ def mirrored(inputs: HazardInputs, config: HazardConfig) -> HazardInputs:
     )
 
 
+def mirrored_cars(cars_BP: Tensor) -> Tensor:
+    """Return the cells where cars are with left and right exchanged."""
+    cells = rearrange(cars_BP, "b (ahead across) -> b ahead across", ahead=CELLS[0], across=CELLS[1])
+    return rearrange(cells.flip(-1), "b ahead across -> b (ahead across)")
+
+
 @torch.no_grad()
 def logits_of(head: HazardHead, samples: HazardSamples, *, has_map: bool = True) -> Tensor:
     """Return the logits (N, E, K) of samples, not calibrated."""
@@ -224,7 +248,7 @@ def logits_of(head: HazardHead, samples: HazardSamples, *, has_map: bool = True)
         inputs = samples.inputs(slice(first, first + EVALUATION_BATCH))
         if not has_map:
             inputs.facts_BF = hide_map(inputs.facts_BF)
-        found.append(head(inputs.to(head.place.device)).float().cpu())
+        found.append(head(inputs.to(head.place.device))[0].float().cpu())
     head.train(was_training)
     return torch.cat(found)
 

@@ -28,6 +28,7 @@ from drivesim.training.hazard_drives import (
     SEEDS_PER_DRIVE,
     KnownDrive,
     Wanted,
+    cars_ahead,
     draw_instants,
     draw_start,
     draw_wanted,
@@ -85,6 +86,7 @@ class HazardSamples:
     facts: NDArray[np.float32]  # (N, F)
     event: NDArray[np.int8]  # (N, 2) steps until collision and off-road, -1 for none
     known: NDArray[np.int8]  # (N,) steps that are known
+    cars: NDArray[np.bool_]  # (N, cells) where other cars are, see ``cars_ahead``
     depth: NDArray[np.int16]  # (N,) frames imagined since the last true one; 0 is a true state
     road: NDArray[np.int64]  # (N,) seed of the road
     rollout: NDArray[np.int64]  # (N,) which imagined drive it is of, or -1
@@ -254,6 +256,7 @@ def true_states(
         "facts": np.stack([facts_of(twist[t], 0.0, roads, pose[t], head) for t in instants]),
         "event": labels.event_NE,
         "known": labels.known_N,
+        "cars": np.stack([cars_ahead(known, int(t)) for t in instants]),
         "depth": 0,
         "road": known.seed,
         "rollout": -1,
@@ -312,6 +315,7 @@ def _imagined_rows(
                 "facts": inputs.facts_BF[row : row + 1].numpy(),
                 "event": labels.event_NE,
                 "known": labels.known_N,
+                "cars": cars_ahead(known, instant)[None],
                 "depth": depth,
                 "road": known.seed,
                 "rollout": job.numbers[row],
