@@ -66,7 +66,7 @@ def judge(head: HazardHead, samples: HazardSamples, *, num_short: int) -> Judged
         samples=samples,
         probability=within(hazard).numpy().astype(np.float64),
         probability_without_map=within(hidden).numpy().astype(np.float64),
-        contact=hazard[:, 0, 0].numpy().astype(np.float64),
+        contact=head.contact(hazard).numpy().astype(np.float64),
         num_steps=head.config.num_steps,
         is_short=(samples.depth == 0) | (samples.rollout < num_short),
     )

@@ -56,11 +56,12 @@ class HazardConfig:
     num_blocks: int = 2
     num_skipped_rows: int = 2  # of tokens: the sky
     place_channels: int = 16
-    dropout: float = 0.1
+    dropout: float = 0.3
     logit_scale: list[float] = field(
         default_factory=lambda: [1.0, 1.0]
     )  # per event; found on validation roads
     logit_shift: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    num_contact_steps: int = 2  # that count as now: an imagined car stands where it should to about a step
     contact_threshold: float = 0.5
     collision_threshold: float = 0.5
 
@@ -73,6 +74,10 @@ class HazardConfig:
         if self.num_steps < 1 or not self.rate_hz > 0 or not 0 <= self.num_skipped_rows < self.grid[0]:
             raise ValueError(
                 "a hazard head needs num_steps >= 1, rate_hz > 0 and num_skipped_rows within the grid"
+            )
+        if not 1 <= self.num_contact_steps <= self.num_steps + 1:
+            raise ValueError(
+                f"num_contact_steps must lie in 1..{self.num_steps + 1}, got {self.num_contact_steps}"
             )
         if not (0 < self.contact_threshold < 1 and 0 < self.collision_threshold < 1):
             raise ValueError(
@@ -127,7 +132,9 @@ class Hazards:
 
     collision: Tensor  # within the next second, now included
     off_road: Tensor  # the same of leaving the road with more than half of the car
-    contact: Tensor  # that the car touches another one in the newest frame
+    contact: (
+        Tensor  # that the car touches another one now: in the newest frame or, as the pictures go, the next
+    )
 
 
 class _Block(nn.Module):
@@ -208,6 +215,10 @@ class HazardHead(nn.Module):
         shift_E1 = logits_BEK.new_tensor(self.config.logit_shift).unsqueeze(-1)
         return torch.sigmoid(logits_BEK * scale_E1 + shift_E1)
 
+    def contact(self, hazard_BEK: Tensor) -> Tensor:
+        """Return the probability (B,) of contact now, from hazards."""
+        return within(hazard_BEK[:, :1, : self.config.num_contact_steps])[:, 0]
+
     @torch.no_grad()
     def judge(self, inputs: HazardInputs) -> Hazards:
         """Return the probabilities of what was read of states.
@@ -221,7 +232,7 @@ class HazardHead(nn.Module):
         return Hazards(
             collision=within_BE[:, 0],
             off_road=within_BE[:, 1],
-            contact=hazard_BEK[:, 0, 0],
+            contact=self.contact(hazard_BEK),
         )
 
     @torch.no_grad()

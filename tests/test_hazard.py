@@ -207,6 +207,7 @@ def test_bad_weights_and_states_are_refused(head: HazardHead, state: WorldState,
         ({"contact_threshold": 1.0}, "thresholds lie in"),
         ({"num_steps": 0}, "num_steps >= 1"),
         ({"num_skipped_rows": 8}, "num_skipped_rows"),
+        ({"num_contact_steps": 0}, "num_contact_steps"),
     ],
 )
 def test_sizes_that_make_no_head_are_refused(changes: dict, words: str) -> None:

@@ -15,8 +15,8 @@ from drivesim.training.hazard_drives import Wanted
 from drivesim.training.hazard_head import is_within, logits_of, measured, survival_loss
 from drivesim.training.hazard_set import HazardSamples
 
-MAX_FALSE_ALARM_SHARE = 0.04  # of long imagined drives without contact
-LEAST_CONTACT_THRESHOLD = 0.1
+MAX_FALSE_ALARM_SHARE = 0.04  # of imagined drives without contact
+LEAST_CONTACT_THRESHOLD = 0.05
 EARLY_STEPS = 2  # a contact that is seen so many steps too early is seen
 LARGEST_SCALE = 3.0
 
@@ -28,7 +28,6 @@ class ContactRecord:
     has_contact: bool  # the drive ended in one
     before: float  # while no contact was near
     at: float  # from ``EARLY_STEPS`` before the contact on; 0 where there was none
-    num_imagined: int
 
 
 def calibrate(head: HazardHead, samples: HazardSamples) -> HazardHead:
@@ -71,7 +70,7 @@ def _fit(logits_NK: Tensor, event_N: NDArray[np.int8], known_N: NDArray[np.int8]
 def contact_records(head: HazardHead, samples: HazardSamples) -> list[ContactRecord]:
     """Return what the head says of contact in each imagined drive."""
     imagined = samples.chosen(samples.rollout >= 0)
-    contact_N = head.calibrated(logits_of(head, imagined))[:, 0, 0].numpy()
+    contact_N = head.contact(head.calibrated(logits_of(head, imagined))).numpy()
     records = []
     for rollout in np.unique(imagined.rollout):
         is_this = imagined.rollout == rollout
@@ -84,7 +83,6 @@ def contact_records(head: HazardHead, samples: HazardSamples) -> list[ContactRec
                 has_contact=bool((event == 0).any()),
                 before=float(contact[~is_near].max(initial=0.0)),
                 at=float(contact[is_near].max(initial=0.0)) if is_ahead else 0.0,
-                num_imagined=int(imagined.depth[is_this].max()),
             )
         )
     return records
@@ -92,8 +90,7 @@ def contact_records(head: HazardHead, samples: HazardSamples) -> list[ContactRec
 
 def contact_threshold(records: list[ContactRecord]) -> float:
     """Return the lowest threshold at which few drives without contact raise a false alarm."""
-    longest = max(record.num_imagined for record in records)
-    quiet = [r.before for r in records if not r.has_contact and 2 * r.num_imagined > longest]
+    quiet = [record.before for record in records if not record.has_contact]
     quiet = quiet or [record.before for record in records]
     limit = float(np.quantile(quiet, 1 - MAX_FALSE_ALARM_SHARE, method="higher"))
     return float(np.clip(limit + 1e-3, LEAST_CONTACT_THRESHOLD, 0.99))

@@ -48,7 +48,7 @@ class HazardSetConfig:
     """How much is driven, shown and imagined."""
 
     weights: str = "drive-tiny"  # of the world model
-    num_drives: int = 240  # each with true and imagined states
+    num_drives: int = 400  # each with true and imagined states
     num_long_drives: int = 24  # half end in a collision, half in none; imagined at length
     frames_per_drive: int = 80
     true_states_per_drive: int = 36
