@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from benchmarks.page import Plot
 from benchmarks.report import Curve, Report, Target
 from benchmarks.statistics import Estimate, FloatArray, wilson_share
-from drivesim.hazard import EVENTS, HazardHead, within
+from drivesim.hazard import HazardHead, within
+from drivesim.hazard_inputs import EVENTS
 from drivesim.metrics.ranking import reliability, roc_auc
 from drivesim.training.hazard_calibration import EARLY_STEPS, ContactRecord, contact_records
 from drivesim.training.hazard_drives import Wanted
 from drivesim.training.hazard_head import is_within, logits_of
-from drivesim.training.hazard_set import HazardSamples
+from drivesim.training.hazard_samples import HazardSamples
 
 NUM_RESAMPLES = 500
 NUM_BINS = 10

@@ -25,7 +25,8 @@ from drivesim import console
 from drivesim.errors import InputError
 from drivesim.hazard import HazardHead, load_hazard_head
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
-from drivesim.training.hazard_set import HazardSamples, HazardSetConfig, open_or_make_samples
+from drivesim.training.hazard_samples import HazardSamples, HazardSetConfig
+from drivesim.training.hazard_set import open_or_make_samples
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)

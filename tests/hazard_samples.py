@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from drivesim.hazard import CELLS, HazardConfig
+from drivesim.hazard_inputs import CELLS, HazardConfig
 from drivesim.training.hazard_drives import NONE
-from drivesim.training.hazard_set import HazardSamples
+from drivesim.training.hazard_samples import HazardSamples
 
 SMALL = HazardConfig(picture_widths=[8, 8], width=16, num_blocks=1, place_channels=4)
 

@@ -14,17 +14,8 @@ from torch import Tensor, nn
 
 from drivesim.dynamics import planar_motion
 from drivesim.errors import InputError
-from drivesim.hazard import (
-    HazardConfig,
-    HazardHead,
-    HazardInputs,
-    facts_of,
-    hide_map,
-    load_hazard_head,
-    read_state,
-    save_hazard_head,
-    within,
-)
+from drivesim.hazard import HazardHead, load_hazard_head, save_hazard_head, within
+from drivesim.hazard_inputs import HazardConfig, HazardInputs, facts_of, hide_map, read_state
 from drivesim.scene.road_map import ground_of, road_map
 from drivesim.scene.types import front_camera
 from drivesim.world_model.places import Places

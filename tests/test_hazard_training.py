@@ -13,7 +13,8 @@ from torch import nn
 from drivesim.checkpoint import read_checkpoint
 from drivesim.config import load_config
 from drivesim.errors import InputError
-from drivesim.hazard import HazardInputs, load_hazard_head
+from drivesim.hazard import load_hazard_head
+from drivesim.hazard_inputs import HazardInputs
 from drivesim.metrics.ranking import reliability, roc_auc
 from drivesim.reference.seeds import FIRST_VALIDATION_SEED
 from drivesim.training import commands
@@ -45,7 +46,7 @@ from drivesim.training.hazard_head import (
     survival_loss,
     varied,
 )
-from drivesim.training.hazard_set import HazardSetConfig
+from drivesim.training.hazard_samples import HazardSetConfig
 
 SETTINGS = HazardTrainingConfig(model=SMALL)
 

@@ -13,7 +13,7 @@ from drivesim.hazard import HazardHead, within
 from drivesim.scene.geometry import FloatArray
 from drivesim.training.hazard_drives import Wanted
 from drivesim.training.hazard_head import is_within, logits_of, measured, survival_loss
-from drivesim.training.hazard_set import HazardSamples
+from drivesim.training.hazard_samples import HazardSamples
 
 MAX_FALSE_ALARM_SHARE = 0.06  # of imagined drives without contact, near misses among them
 LEAST_CONTACT_THRESHOLD = 0.05

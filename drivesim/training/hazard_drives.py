@@ -12,7 +12,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
-from drivesim.hazard import ACROSS_M, AHEAD_M, CELLS
+from drivesim.hazard_inputs import ACROSS_M, AHEAD_M, CELLS
 from drivesim.metrics.driving import off_road
 from drivesim.reference.drive import Drive, drive
 from drivesim.reference.drivers import HABITS, Habits, RoadDriver

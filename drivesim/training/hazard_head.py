@@ -18,21 +18,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from drivesim.errors import InputError
-from drivesim.hazard import (
+from drivesim.hazard import HazardHead, save_hazard_head, within
+from drivesim.hazard_inputs import (
     CELLS,
     EVENTS,
     NUM_CORNERS,
     YAW_RATE_CHANGES,
     HazardConfig,
-    HazardHead,
     HazardInputs,
     hide_map,
-    save_hazard_head,
-    within,
 )
 from drivesim.metrics.ranking import reliability, roc_auc
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, FIRST_VALIDATION_SEED
-from drivesim.training.hazard_set import HazardSamples, HazardSetConfig
+from drivesim.training.hazard_samples import HazardSamples, HazardSetConfig
 from drivesim.training.task import Evaluation
 
 EVALUATION_BATCH = 256

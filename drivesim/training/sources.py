@@ -25,7 +25,8 @@ from drivesim.training.config import TrainConfig
 from drivesim.training.data import ClipSource, DataConfig, DataSource, RecordedClips, open_or_record
 from drivesim.training.data import facts_of as recording_facts
 from drivesim.training.hazard_head import HazardTrainingConfig
-from drivesim.training.hazard_set import HazardSamples, open_or_make_samples
+from drivesim.training.hazard_samples import HazardSamples
+from drivesim.training.hazard_set import open_or_make_samples
 from drivesim.training.scene_source import camera_groups, open_or_convert
 from drivesim.training.token_cache import TokenSource, hash_of, open_or_build
 from drivesim.training.token_stream import TokenStream
