@@ -44,6 +44,7 @@ class Trainable(Enum):
     IMAGINATION = "imagination"
     VIDEO_MODEL = "video-model"
     INVERSE_DYNAMICS = "inverse-dynamics"
+    HAZARD_HEAD = "hazard-head"
 
 
 @app.command()
@@ -171,6 +172,7 @@ def train(
         Trainable.IMAGINATION: commands.train_imagination,
         Trainable.VIDEO_MODEL: commands.train_video_model,
         Trainable.INVERSE_DYNAMICS: commands.train_inverse_dynamics,
+        Trainable.HAZARD_HEAD: commands.train_hazard_head,
     }[what]
     check_folder(folder, resume=resume)
     result = run(config, folder, resume=resume, on_start=lambda: save_run_files(config, folder))

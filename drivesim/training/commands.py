@@ -15,7 +15,16 @@ from torch import nn
 from drivesim.checkpoint import config_to_json, save_module
 from drivesim.errors import InputError
 from drivesim.general_world.content import RATE_HZ as GENERAL_RATE_HZ
-from drivesim.training import imagination, inverse_dynamics, motion_field, tokenizer, video_model, world_model
+from drivesim.training import (
+    hazard_calibration,
+    hazard_head,
+    imagination,
+    inverse_dynamics,
+    motion_field,
+    tokenizer,
+    video_model,
+    world_model,
+)
 from drivesim.training.config import TrainConfig
 from drivesim.training.data import DataSource, FrameClips, FrameSource
 from drivesim.training.loop import FitResult, TrainTask, fit
@@ -23,6 +32,7 @@ from drivesim.training.sources import (
     facts_of,
     general_facts_of,
     open_general,
+    open_hazard_samples,
     open_sources,
     token_source,
     tokenized,
@@ -172,6 +182,23 @@ def train_inverse_dynamics(
     return _save(task, config, settings, result, out, save_fn=inverse_dynamics.save_inverse_dynamics)
 
 
+def train_hazard_head(
+    config: TrainConfig, out: Path, *, resume: bool = False, on_start: StartFn | None = None
+) -> FitResult:
+    """Train the hazard head and calibrate it on validation roads; ``weights`` are ``out/hazard-head.safetensors``.
+
+    Arguments as in :func:`train_tokenizer`.
+    """
+    settings = config.hazard_head
+    train, validation = open_hazard_samples(settings, num_workers=config.data.num_workers)
+    torch.manual_seed(config.training.seed)  # of the initial weights
+    task = hazard_head.HazardTask(settings, train, validation)
+    result = fit(task, config.training, out, resume=resume, on_start=on_start)
+    head = hazard_calibration.calibrate(task.head, validation)
+    result = replace(result, metrics=hazard_calibration.final_metrics(head, validation))
+    return _save(task, config, settings, result, out, save_fn=hazard_head.save_trained)
+
+
 def _save(
     task: TrainTask, config: TrainConfig, settings: object, result: FitResult, out: Path, *, save_fn: SaveFn
 ) -> FitResult:
@@ -183,13 +210,20 @@ def _save(
         "metrics": result.metrics,
         "training": config_to_json(config.training),
         "settings": config_to_json(settings),
-        "data": general_facts_of(config) if task.name == "video-model" else facts_of(config),
+        "data": _data_facts(task.name, config),
         "date": datetime.now(UTC).date().isoformat(),
         "drivesim": version("drivesim"),
     }
     weights = out / f"{task.name}.safetensors"
     save_fn(task.model, weights, facts=facts)
     return replace(result, weights=weights)
+
+
+def _data_facts(task_name: str, config: TrainConfig) -> dict[str, object]:
+    """Return what a model learned from, where its settings do not say it."""
+    if task_name == "video-model":
+        return general_facts_of(config)
+    return {} if task_name == "hazard-head" else facts_of(config)
 
 
 def _frames(config: TrainConfig) -> tuple[FrameSource, FrameClips]:
