@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     require_parquet()
     settings, jobs = settings_of(options), jobs_of(options)
-    _check_policies(options.policies)
+    check_policies(options.policies)
     if settings.world is World.WORLDDREAMER:
         resolve_weights(options.weights)
     configuration = configuration_of(options)
@@ -162,7 +162,7 @@ def configuration_of(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _check_policies(names: Sequence[str]) -> None:
+def check_policies(names: Sequence[str]) -> None:
     """Refuse names that are no policies; one that fails otherwise will do so in its episodes.
 
     Raises:
@@ -202,11 +202,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--resume", action="store_true", help="go on with an unfinished run in --out; failed episodes stay so"
     )
-    _add_speed_options(parser)
+    add_speed_options(parser)
     return _completed(parser.parse_args(arguments))
 
 
-def _add_speed_options(parser: argparse.ArgumentParser) -> None:
+def add_speed_options(parser: argparse.ArgumentParser) -> None:
+    """Add what changes nothing but the time a run takes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument("--batch", type=int, default=8, help="episodes side by side (8)")
     parser.add_argument(
@@ -226,11 +227,11 @@ def _completed(options: argparse.Namespace) -> argparse.Namespace:
     for name in ("seeds_per_scene", "steps", "batch", "threads", "processes"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
-    options.policies = _split(options.policies)
+    options.policies = split_names(options.policies)
     if options.scenes:
         if options.num_scenes is not None:
             raise InputError("--num-scenes counts held-out roads; leave it out where --scenes names them")
-        options.scenes = checked_scene_names(_split(options.scenes))
+        options.scenes = checked_scene_names(split_names(options.scenes))
     else:
         usual = QUICK_NUM_SCENES if options.quick else NUM_SCENES
         count = usual if options.num_scenes is None else options.num_scenes
@@ -240,7 +241,7 @@ def _completed(options: argparse.Namespace) -> argparse.Namespace:
     return options
 
 
-def _split(values: Sequence[str]) -> list[str]:
+def split_names(values: Sequence[str]) -> list[str]:
     """Return the names of a list that blanks or commas separate, each once."""
     names = [name for value in values for name in value.split(",") if name]
     if not names:

@@ -48,26 +48,36 @@ class Picture:
     rows: Sheet
 
 
-def write_page(path: Path, report: Report, *, plots: Sequence[Plot], pictures: Sequence[Picture]) -> None:
+def write_page(
+    path: Path,
+    report: Report,
+    *,
+    plots: Sequence[Plot],
+    pictures: Sequence[Picture],
+    sections: Sequence[str] = (),
+) -> None:
     """Write the page; it appears only when it is complete."""
-    text = render_page(report, plots=plots, pictures=pictures)
+    text = render_page(report, plots=plots, pictures=pictures, sections=sections)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     console.say(f"wrote {path}")
 
 
-def render_page(report: Report, *, plots: Sequence[Plot], pictures: Sequence[Picture]) -> str:
-    """Return the page as html."""
+def render_page(
+    report: Report, *, plots: Sequence[Plot], pictures: Sequence[Picture], sections: Sequence[str] = ()
+) -> str:
+    """Return the page as html; ``sections`` are pieces of html of the benchmark's own, shown before the figures."""
     title = f"drivesim: {report.title}"
     drawn = [draw_plot(plot, report.curves) for plot in plots]
     parts = [
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><h1>{escape(title)}</h1>",
         facts_table(report.facts),
+        *sections,
         _figures(report),
         '<h2>Curves</h2><p class="note">Bands are 95 % intervals, bootstrapped over scenes.</p>',
         '<div class="plots">',
-        *[f'<img alt="plot" src="{data_uri(png, "image/png")}">' for png in drawn if png],
+        *[image_tag(png, "plot") for png in drawn if png],
         "</div>",
     ]
     for picture in pictures:
@@ -101,6 +111,11 @@ def png_of(figure: Figure) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=PLOT_DPI)
     return stream.getvalue()
+
+
+def image_tag(png: bytes, alt: str) -> str:
+    """Return a picture as html that holds it."""
+    return f'<img alt="{escape(alt)}" src="{data_uri(png, "image/png")}">'
 
 
 def jpeg_of(rows: Sheet) -> bytes:

@@ -146,7 +146,7 @@ def small_pictures(pictures_BCHW: Tensor) -> Tensor:
 def _facts(state: WorldState, config: HazardConfig) -> Tensor:
     """Return motion, depth of the imagination and what the maps say (B, F)."""
     twist_BA = state.twist_BA.detach().double().cpu().numpy()
-    depth_B = np.broadcast_to(np.asarray(state.num_imagined, dtype=np.float64), len(twist_BA))
+    depth_B = state.num_imagined_B.double().numpy()
     places = state.places
     rows = []
     for index, twist in enumerate(twist_BA):

@@ -1,12 +1,11 @@
 """The report page, opened in a real browser where there is one."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import browse, needs_browser
 
 from benchmarks.closed_loop_episodes import EpisodeJob, EpisodeResult, World
 from benchmarks.closed_loop_figures import CURVES, curve_of, figures_of, report_of
@@ -16,10 +15,6 @@ from drivesim.metrics.scores import EpisodeScores
 from drivesim.video import read_image, read_video, write_video
 
 HORIZON = 6
-BROWSER = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))),
-    None,
-)
 CHECK_FILMS = """
 <p id="films"></p><script>
 const films = [...document.querySelectorAll("video")];
@@ -159,19 +154,7 @@ def test_the_page_is_one_file_that_escapes_what_it_is_told(page):
         assert f"<h2>{heading}</h2>" in text
 
 
-def browse(page: Path, profile: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        *[str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"],
-        *["--disable-background-networking", f"--user-data-dir={profile}", "--enable-logging=stderr"],
-        *[*options, page.as_uri()],
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "CONSOLE" not in done.stderr, done.stderr
-    return done
-
-
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@needs_browser
 def test_a_browser_shows_the_page(page, tmp_path):
     browse(page, tmp_path / "profile", f"--screenshot={tmp_path / 'page.png'}", "--window-size=1200,3000")
     picture = read_image(tmp_path / "page.png")
@@ -180,7 +163,7 @@ def test_a_browser_shows_the_page(page, tmp_path):
     assert (picture < 250).any(axis=(1, 2)).mean() > 0.5  # it is full of things
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+@needs_browser
 def test_a_browser_decodes_the_films(page, tmp_path):
     checked = tmp_path / "checked.html"
     checked.write_text(page.read_text().replace("</body>", CHECK_FILMS))
