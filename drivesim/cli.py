@@ -43,6 +43,7 @@ class Trainable(Enum):
     IMAGINATION = "imagination"
     VIDEO_MODEL = "video-model"
     INVERSE_DYNAMICS = "inverse-dynamics"
+    POLICY = "policy"
 
 
 @app.command()
@@ -172,6 +173,7 @@ def train(
         Trainable.IMAGINATION: commands.train_imagination,
         Trainable.VIDEO_MODEL: commands.train_video_model,
         Trainable.INVERSE_DYNAMICS: commands.train_inverse_dynamics,
+        Trainable.POLICY: commands.train_policy,
     }[what]
     check_folder(folder, resume=resume)
     result = run(config, folder, resume=resume, on_start=lambda: save_run_files(config, folder))
