@@ -3,8 +3,9 @@
 Wrappers, vector environments and policies share it, so that an agent trained in one drives in the other.
 
 The vector, in this order: route points 4, 8, 12, 16, 24, 32 and 40 m ahead (x, y in the car's frame / 20 m), speed / 20 m/s,
-steering / 0.5 rad, yaw rate (rad/s), acceleration / 8 m/s2, distance from the route / 2 m, angle to it / 0.5 rad, and the
-probabilities of a collision and of leaving the road within a second, 0 where nothing tells them. All lie in [-3, 3].
+steering / 0.5 rad, yaw rate (rad/s), acceleration / 8 m/s2, distance from the route / 2 m, angle to it / 0.5 rad; with
+``has_hazards`` also the probabilities of a collision and of leaving the road within a second, 0 where nothing tells them.
+All lie in [-3, 3]. The reference world has no such probabilities: who is to drive in both worlds does without.
 
 The first number of an action is the wheel: fine about the middle, full lock at the ends. The second is the pedal:
 the speed to reach in one step changes by at most the car's braking or acceleration.
@@ -26,7 +27,8 @@ Floats = NDArray[np.float32]
 
 AHEAD = np.array([4, 8, 12, 16, 24, 32, 40]) // 2 - 1
 """Which of the route points, every 2 m from 2 m on."""
-STATE_SIZE = 2 * len(AHEAD) + 8
+STATE_SIZE = 2 * len(AHEAD) + 6
+NUM_HAZARDS = 2  # more, if they are asked for
 STATE_LIMIT = 3.0
 FINE_SHARE = 0.3  # of the wheel's travel that answers in proportion; the rest grows with the third power
 
@@ -38,6 +40,12 @@ class LearnerViewConfig:
     width_px: int = 64
     height_px: int = 36
     has_image: bool = True
+    has_hazards: bool = False
+
+    @property
+    def state_size(self) -> int:
+        """Return how many numbers the vector has."""
+        return STATE_SIZE + NUM_HAZARDS * self.has_hazards
 
     def __post_init__(self) -> None:
         """Refuse pictures without pixels."""
@@ -48,21 +56,21 @@ class LearnerViewConfig:
 def learner_observation(
     frame: Image, info: Mapping[str, Any], config: LearnerViewConfig
 ) -> dict[str, NDArray[Any]]:
-    """Return ``state`` (22,) float32 and, if asked for, ``image`` (height_px, width_px, 3) uint8.
+    """Return ``state`` (state_size,) float32 and, if asked for, ``image`` (height_px, width_px, 3) uint8.
 
     Args:
         frame: the environment's picture.
         info: what the environment returned with it.
         config: size of the picture.
     """
-    seen: dict[str, NDArray[Any]] = {"state": state_vector(info)}
+    seen: dict[str, NDArray[Any]] = {"state": state_vector(info, has_hazards=config.has_hazards)}
     if config.has_image:
         seen["image"] = resize(frame, config.width_px, config.height_px)
     return seen
 
 
-def state_vector(info: Mapping[str, Any]) -> Floats:
-    """Return the (22,) float32 numbers of an environment's info; the module's docstring says which."""
+def state_vector(info: Mapping[str, Any], *, has_hazards: bool = False) -> Floats:
+    """Return the numbers (20,) or (22,) float32 of an environment's info; the module's docstring says which."""
     ego, metrics, hazards = info["ego"], info["metrics"], info.get("hazards", {})
     points = np.asarray(info["route_ahead_m"], dtype=np.float64)[AHEAD] / 20.0
     numbers = [
@@ -72,9 +80,9 @@ def state_vector(info: Mapping[str, Any]) -> Floats:
         ego["accel_mps2"] / 8.0,
         _valid(metrics.get("lateral_error_m")) / 2.0,
         _valid(metrics.get("heading_error_rad")) / 0.5,
-        _valid(hazards.get("collision")),
-        _valid(hazards.get("off_road")),
     ]
+    if has_hazards:
+        numbers += [_valid(hazards.get("collision")), _valid(hazards.get("off_road"))]
     state = np.concatenate([points.ravel(), numbers])
     return np.clip(state, -STATE_LIMIT, STATE_LIMIT).astype(np.float32)
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from drivesim.learner_view import (
     STATE_LIMIT,
-    STATE_SIZE,
     LearnerViewConfig,
     car_action,
     learner_observation,
@@ -25,7 +24,7 @@ Observation = dict[str, NDArray[Any]]
 def learner_observation_space(config: LearnerViewConfig) -> spaces.Dict:
     """Return the space of :func:`drivesim.learner_view.learner_observation`."""
     parts: dict[str, spaces.Space[Any]] = {
-        "state": spaces.Box(-STATE_LIMIT, STATE_LIMIT, (STATE_SIZE,), np.float32)
+        "state": spaces.Box(-STATE_LIMIT, STATE_LIMIT, (config.state_size,), np.float32)
     }
     if config.has_image:
         parts["image"] = spaces.Box(0, 255, (config.height_px, config.width_px, 3), np.uint8)

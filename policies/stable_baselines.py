@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.errors import InputError, nearest
-from drivesim.learner_view import LearnerViewConfig, car_action, learner_observation
+from drivesim.learner_view import STATE_SIZE, LearnerViewConfig, car_action, learner_observation
 from drivesim.rollout import Action
 from drivesim.scene.types import Image
 
@@ -91,12 +91,13 @@ def _view_of(space: Any, path: Path) -> LearnerViewConfig | None:
     if parts is None:
         if len(getattr(space, "shape", ()) or ()) == 3:
             return None
-    elif set(parts) == {"state"}:
-        return LearnerViewConfig(has_image=False)
-    elif set(parts) == {"state", "image"}:
+    elif set(parts) <= {"state", "image"} and "state" in parts:
+        has_hazards = parts["state"].shape != (STATE_SIZE,)
+        if "image" not in parts:
+            return LearnerViewConfig(has_image=False, has_hazards=has_hazards)
         shape = parts["image"].shape
         height_px, width_px = shape[1:] if shape[0] == 3 else shape[:2]
-        return LearnerViewConfig(width_px=width_px, height_px=height_px)
+        return LearnerViewConfig(width_px=width_px, height_px=height_px, has_hazards=has_hazards)
     raise InputError(
         f"{path} was trained on observations {space}; this policy gives pictures, or the learner's view "
         "(drivesim/learner_view.py): train with envs.learner_view.LearnerView or StableBaselinesVecEnv"

@@ -73,9 +73,17 @@ def test_the_state_tells_route_motion_and_valid_hazards() -> None:
         "collision": {"value": 0.7, "is_valid": True},
         "off_road": {"value": 0.9, "is_valid": False},
     }
-    assert state_vector(info)[-2:] == pytest.approx([0.7, 0.0])
+    assert len(state_vector(info)) == STATE_SIZE
+    assert state_vector(info, has_hazards=True)[-2:] == pytest.approx([0.7, 0.0])
     info["route_ahead_m"] = info["route_ahead_m"] * 1e6
     assert np.abs(state_vector(info)).max() <= STATE_LIMIT
+
+
+def test_hazards_are_part_of_the_space_if_asked_for() -> None:
+    config = LearnerViewConfig(has_image=False, has_hazards=True)
+    env = LearnerView(make_env(), config)
+    assert env.observation_space["state"].shape == (config.state_size,) == (STATE_SIZE + 2,)
+    assert env.observation_space.contains(env.reset(seed=0)[0])
 
 
 @pytest.mark.parametrize(

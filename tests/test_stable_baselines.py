@@ -112,7 +112,7 @@ def test_other_ways_to_begin_anew_are_refused() -> None:
         StableBaselinesVecEnv(envs)
 
 
-@pytest.mark.parametrize("config", [LearnerViewConfig(), STATE_ONLY])
+@pytest.mark.parametrize("config", [LearnerViewConfig(), LearnerViewConfig(has_hazards=True), STATE_ONLY])
 def test_a_trained_model_drives_from_its_zip(config: LearnerViewConfig, tmp_path: Path) -> None:
     env = make_vec(config)
     model = small_ppo(env)
