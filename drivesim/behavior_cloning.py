@@ -96,7 +96,7 @@ class CameraDriver(nn.Module):
     def drive(self, frame: Image, *, speed_mps: float, command: Command) -> NDArray[np.float64]:
         """Return the (2,) steering in rad and target speed in m/s for a camera picture (H, W, 3), within limits."""
         config = self.config
-        device = self.head[1].weight.device
+        device = next(self.parameters()).device
         picture = torch.from_numpy(view_of(frame, config))[None].to(device)
         state = torch.from_numpy(state_of(np.array([speed_mps]), [command], config)).to(device)
         shares = self(as_input(picture), state)[0].double().cpu().numpy()

@@ -2,10 +2,11 @@
 
 Wrappers, vector environments and policies share it, so that an agent trained in one drives in the other.
 
-The vector, in this order: route points 4, 8, 12, 16, 24, 32 and 40 m ahead (x, y in the car's frame / 20 m), speed / 20 m/s,
-steering / 0.5 rad, yaw rate (rad/s), acceleration / 8 m/s2, distance from the route / 2 m, angle to it / 0.5 rad; with
-``has_hazards`` also the probabilities of a collision and of leaving the road within a second, 0 where nothing tells them.
-All lie in [-3, 3]. The reference world has no such probabilities: who is to drive in both worlds does without.
+The vector, in this order: route points 4, 8, 12, 16, 24, 32 and 40 m ahead (x, y in the car's frame / 20 m),
+speed / 20 m/s, steering / 0.5 rad, yaw rate (rad/s), acceleration / 8 m/s2, distance from the route / 2 m, angle to it
+/ 0.5 rad; with ``has_hazards`` also the probabilities of a collision and of leaving the road within a second, 0 where
+nothing tells them. All lie in [-3, 3]. The reference world has no such probabilities: who is to drive in both worlds
+does without.
 
 The first number of an action is the wheel: fine about the middle, full lock at the ends. The second is the pedal:
 the speed to reach in one step changes by at most the car's braking or acceleration.

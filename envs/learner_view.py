@@ -36,15 +36,13 @@ def learner_action_space() -> spaces.Box:
     return spaces.Box(-1.0, 1.0, (2,), np.float32)
 
 
-class LearnerView(
-    gym.Wrapper[Observation, NDArray[np.float32], Image, Action], gym.utils.RecordConstructorArgs
-):
+class LearnerView(gym.Wrapper[Any, Any, Any, Any], gym.utils.RecordConstructorArgs):
     """Wrap ``gym.make("WorldDreamer-Drive-v0", ...)`` or ``"Reference-Drive-v0"``; info stays as it is."""
 
     def __init__(self, env: gym.Env[Image, Action], config: LearnerViewConfig | None = None) -> None:
         """Take an environment of this project, wrapped or not."""
         gym.utils.RecordConstructorArgs.__init__(self, config=config)
-        gym.Wrapper.__init__(self, env)
+        super().__init__(env)
         self.config = config or LearnerViewConfig()
         self.observation_space = learner_observation_space(self.config)
         self.action_space = learner_action_space()
@@ -57,9 +55,7 @@ class LearnerView(
         frame, self._info = self.env.reset(seed=seed, options=options)
         return learner_observation(frame, self._info, self.config), self._info
 
-    def step(
-        self, action: NDArray[np.float32]
-    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Drive one step by wheel and pedal.
 
         Raises:

@@ -1,7 +1,7 @@
 """Stable-Baselines3's ``VecEnv`` over a Gymnasium vector environment of this project, in the learner's view.
 
-    envs = gym.make_vec("WorldDreamer-Drive-v0", num_envs=8, scenes=..., autoreset_mode=AutoresetMode.DISABLED)
-    PPO("MultiInputPolicy", StableBaselinesVecEnv(envs)).learn(10_000)
+envs = gym.make_vec("WorldDreamer-Drive-v0", num_envs=8, scenes=..., autoreset_mode=AutoresetMode.DISABLED)
+PPO("MultiInputPolicy", StableBaselinesVecEnv(envs)).learn(10_000)
 """
 
 from __future__ import annotations
@@ -32,11 +32,13 @@ _OFFERED = ("render_mode",)
 class StableBaselinesVecEnv(VecEnv):
     """Episodes that end begin anew in the same step, as SB3 wants: the last picture is ``terminal_observation``.
 
-    The environments below must leave finished rows alone (``AutoresetMode.DISABLED``): this class resets them, and so sees
-    both the end of one episode and the beginning of the next.
+    The environments below must leave finished rows alone (``AutoresetMode.DISABLED``): this class resets them, and so
+    sees both the end of one episode and the beginning of the next.
     """
 
-    def __init__(self, envs: gym.vector.VectorEnv[Any, Any, Any], config: LearnerViewConfig | None = None) -> None:
+    def __init__(
+        self, envs: gym.vector.VectorEnv[Any, Any, Any], config: LearnerViewConfig | None = None
+    ) -> None:
         """Take a vector environment.
 
         Raises:
@@ -102,7 +104,11 @@ class StableBaselinesVecEnv(VecEnv):
         setattr(self.envs, attr_name, value)
 
     def env_method(
-        self, method_name: str, *method_args: Any, indices: int | Iterable[int] | None = None, **method_kwargs: Any
+        self,
+        method_name: str,
+        *method_args: Any,
+        indices: int | Iterable[int] | None = None,
+        **method_kwargs: Any,
     ) -> list[Any]:
         """Call a method of the vector environment once; return its result once per row."""
         result = getattr(self.envs, method_name)(*method_args, **method_kwargs)
@@ -122,7 +128,8 @@ class StableBaselinesVecEnv(VecEnv):
 
     def _begin(self, is_chosen: NDArray[np.bool_], *, seed: list[int] | None = None) -> None:
         """Reset the chosen rows; the others keep what they show."""
-        frames, infos = self.envs.reset(seed=seed, options={"reset_mask": is_chosen})
+        seeds: Any = seed  # Gymnasium's annotation knows one integer only
+        frames, infos = self.envs.reset(seed=seeds, options={"reset_mask": is_chosen})
         fresh = plain_infos(self.envs, infos)
         if self._frames is None:
             self._frames = np.array(frames)

@@ -1,4 +1,4 @@
-"""Drives by camera with a cloned driver (``drivesim/behavior_cloning.py``): picture, speed and command, no route points."""
+"""Drives by camera with a cloned driver (``drivesim/behavior_cloning.py``): picture, speed, command, no route."""
 
 from __future__ import annotations
 

@@ -26,9 +26,9 @@ ALGORITHMS = ("A2C", "DDPG", "PPO", "SAC", "TD3")
 class StableBaselinesPolicy:
     """Drive with a trained model; the view and the action map follow from the spaces it was trained with.
 
-    A ``Dict`` of ``state`` (and ``image``) is :mod:`drivesim.learner_view`, with its wheel and pedal. A plain box of pictures
-    is the environment's own observation; its actions are the environment's too, or stretched from [-1, 1] to them, as
-    ``gymnasium.wrappers.RescaleAction`` does.
+    A ``Dict`` of ``state`` (and ``image``) is :mod:`drivesim.learner_view`, with its wheel and pedal. A plain box of
+    pictures is the environment's own observation; its actions are the environment's too, or stretched from [-1, 1] to
+    them, as ``gymnasium.wrappers.RescaleAction`` does.
     """
 
     checkpoint: str | Path

@@ -34,7 +34,9 @@ def make_env(num_frames: int = 24, **settings: Any) -> gym.Env:
     )
 
 
-def make_vec(config: LearnerViewConfig | None = None, num_frames: tuple[int, int] = (24, 24), **settings: Any) -> Any:
+def make_vec(
+    config: LearnerViewConfig | None = None, num_frames: tuple[int, int] = (24, 24), **settings: Any
+) -> Any:
     from envs.stable_baselines_vec import StableBaselinesVecEnv
 
     makers = [lambda count=count: make_env(count, **settings) for count in num_frames]
@@ -68,7 +70,7 @@ def test_only_the_row_that_ended_begins_anew() -> None:
     env = make_vec(num_frames=(24, 8))  # the shorter road ends at its goal
     env.reset()
     for _ in range(20):
-        seen, _, is_over, infos = env.step(ALWAYS_STRAIGHT)
+        _, _, is_over, infos = env.step(ALWAYS_STRAIGHT)
         if is_over.any():
             break
     assert list(is_over) == [False, True]
@@ -146,7 +148,7 @@ def test_single_environments_train_in_sb3s_own_vector(tmp_path: Path) -> None:
 
 
 def test_bad_checkpoints_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match="no algorithm 'PPQ'.*PPO"):
+    with pytest.raises(InputError, match=r"no algorithm 'PPQ'.*PPO"):
         StableBaselinesPolicy(checkpoint=tmp_path / "none.zip", algorithm="PPQ")
     with pytest.raises(InputError, match="there is no file"):
         StableBaselinesPolicy(checkpoint=tmp_path / "none.zip")

@@ -38,7 +38,12 @@ class BehaviorCloningTrainingConfig:
         """Refuse weights that are not positive and shares that are none."""
         if not (self.steering_weight > 0 and self.huber_share > 0):
             raise ValueError("steering_weight and huber_share must be positive")
-        if not (0 <= self.blurred_share <= 1 and 0 <= self.brightness and 0 <= self.contrast < 1 and 0 <= self.noise):
+        if not (
+            0 <= self.blurred_share <= 1
+            and self.brightness >= 0
+            and 0 <= self.contrast < 1
+            and self.noise >= 0
+        ):
             raise ValueError("blurred_share and contrast must lie in [0, 1]; brightness and noise from 0 on")
 
 

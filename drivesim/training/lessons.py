@@ -1,8 +1,8 @@
 """Driving lessons: drives through the reference world, good and bad, each instant labelled with what was right there.
 
-Whoever drives, a teacher on the passenger's seat says what he would do in that very place: a learner that has left the
-lane must have seen how to get back (DAgger, arXiv 1011.0686). The teacher follows the route at one cruising speed, slows for
-bends and keeps his distance from the car ahead. With a student's weights, part of the drives are the student's own.
+Whoever drives, a teacher on the passenger's seat says what he would do in that very place: a learner that has left
+the lane must have seen how to get back (DAgger, arXiv 1011.0686). The teacher follows the route at one cruising speed,
+slows for bends and keeps his distance from the car ahead. With a student's weights, part of the drives are the student's own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ from drivesim.reference.simulator import ReferenceWorld, draw_spec
 from drivesim.scene.route import Route, RoutePosition
 from drivesim.training.worker_pool import worked
 
-DRIVERS = {"good": 0.25, "sloppy": 0.25, "swerving": 0.2, "bursts": 0.15, "leaving-road": 0.1, "speeding": 0.05}
+DRIVERS = {
+    "good": 0.25,
+    "sloppy": 0.25,
+    "swerving": 0.2,
+    "bursts": 0.15,
+    "leaving-road": 0.1,
+    "speeding": 0.05,
+}
 STUDENT_SHARE = 0.6  # of the drives, where there is a student
 STUDENT_NOISE_RAD = 0.03
 _LOST_M = 6.0  # further from the route there is no right answer
@@ -51,7 +58,9 @@ class LessonsConfig:
         """Refuse empty sets and road seeds that are not for training."""
         counts = (self.num_lessons, self.num_validation_lessons, self.frames_per_lesson, self.num_workers)
         if min(counts) < 1:
-            raise ValueError("lessons need num_lessons, num_validation_lessons, frames_per_lesson, num_workers >= 1")
+            raise ValueError(
+                "lessons need num_lessons, num_validation_lessons, frames_per_lesson, num_workers >= 1"
+            )
         if self.first_seed < 0 or self.first_seed + self.num_lessons > FIRST_VALIDATION_SEED:
             raise ValueError(
                 f"lessons.first_seed + lessons.num_lessons must stay in 0..{FIRST_VALIDATION_SEED}, "
@@ -90,7 +99,9 @@ class Lessons:
             index = np.argwhere(arrays["is_answered"])
             return cls(pictures=pictures, index=index, **{name: arrays[name] for name in _ARRAYS})
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{path} holds no lessons ({error}); remove it so that they are driven anew") from error
+            raise InputError(
+                f"{path} holds no lessons ({error}); remove it so that they are driven anew"
+            ) from error
 
 
 _ARRAYS = ("speed_mps", "command", "answer")
