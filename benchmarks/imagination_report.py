@@ -45,18 +45,20 @@ def make_report(options: argparse.Namespace, roads: Sequence[int]) -> Report:
 def _trained(world: str, options: argparse.Namespace) -> dict[int, Path]:
     """Return the agents of one world by their steps."""
     plan = plan_of(world, options)
-    settings: dict[str, Any] = {}
-    if world == IMAGINATION:
-        settings["world_model"] = load_world_model(options.weights)
     total = plan.num_segments * plan.steps_per_segment
     with console.progress_bar(f"learning ({world})", total) as bar:
         return train(
             plan,
             options.out / world,
             kept_segments=plan.evaluation_segments(options.evaluations),
-            env_settings=settings,
+            env_settings=env_settings(world, options),
             on_progress=bar.update,
         )
+
+
+def env_settings(world: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the environments of a world are made with: one world model for all segments."""
+    return {"world_model": load_world_model(options.weights)} if world == IMAGINATION else {}
 
 
 def plan_of(world: str, options: argparse.Namespace) -> TrainingPlan:

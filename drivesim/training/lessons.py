@@ -2,7 +2,8 @@
 
 Whoever drives, a teacher on the passenger's seat says what he would do in that very place: a learner that has left
 the lane must have seen how to get back (DAgger, arXiv 1011.0686). The teacher follows the route at one cruising speed,
-slows for bends and keeps his distance from the car ahead. With a student's weights, part of the drives are the student's own.
+slows for bends and keeps his distance from the car ahead. With a student's weights, part of the drives are the
+student's own.
 """
 
 from __future__ import annotations
