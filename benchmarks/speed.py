@@ -88,7 +88,9 @@ def time_env(env: WorldDreamerDriveEnv, num_steps: int, *, clock: StageClock | N
 def measure(model: WorldModel, config: SpeedConfig) -> Report:
     """Time the env, its stages, the reference decoders and the curves."""
     env = open_env(model)
-    report = Report(title="speed", targets=TARGETS, facts={"decode_steps": env.sampler.num_decode_steps})
+    report = Report(
+        title="speed", targets=TARGETS, facts={"decode_steps": env.worlds.sampler.num_decode_steps}
+    )
     own_s = add_env(report, env, model, num_steps=config.num_steps)
     sizes = sorted({1, VECTOR_CARS, *config.batch_sizes})
     measured = curves(model, env.scene, batch_sizes=sizes, num_rounds=config.num_rounds)

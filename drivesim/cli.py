@@ -15,6 +15,7 @@ import typer
 from drivesim import console
 from drivesim.cli_generate.commands import app as generate_app
 from drivesim.errors import InputError
+from drivesim.policy_loading import POLICY_HELP
 
 app = typer.Typer(
     help="A learned driving world: load a scene, steer, watch it answer.",
@@ -52,9 +53,7 @@ def rollout(  # noqa: PLR0913 one parameter per flag
     scene: Annotated[str | None, typer.Option(help="Scene name; see `drivesim scenes`.")] = None,
     dataroot: DataRoot = None,
     version: Version = None,
-    policy: Annotated[
-        str | None, typer.Option(help="constant, replay, pure-pursuit or module:Class.")
-    ] = None,
+    policy: Annotated[str | None, typer.Option(help=f"One of {POLICY_HELP}")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps to drive.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the rollout.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for video, record and configuration.")] = Path(
@@ -65,7 +64,7 @@ def rollout(  # noqa: PLR0913 one parameter per flag
     """Drive a scene; write a video and a record."""
     del debug  # read by main()
     from drivesim.config import load_config, override, save_run_files
-    from drivesim.rollout import load_policy, make_env
+    from drivesim.rollout import make_env, make_policy
     from drivesim.rollout import rollout as drive
     from drivesim.rollout_files import TABLE_COLUMNS, summary_words, table_rows, write_rollout
 
@@ -80,7 +79,7 @@ def rollout(  # noqa: PLR0913 one parameter per flag
     chosen = [override(key, value) for key, value in flags.items() if value is not None]
     config = load_config("rollout", [*(overrides or []), *chosen])
     _check_version(version, config.episode.dataroot)
-    driver = load_policy(config.policy.target, **config.policy.kwargs)
+    driver = make_policy(config.policy.target, **{"seed": config.seed, **config.policy.kwargs})
     out.mkdir(parents=True, exist_ok=True)
     with (
         contextlib.closing(make_env(config.episode)) as env,

@@ -15,6 +15,8 @@ from drivesim.scene.nuscenes import embedded_dataset, open_dataset
 from drivesim.scene.types import Scene
 from drivesim.world_model.sampler import SamplerConfig, UnmaskOrder
 
+DEFAULT_MIN_CONFIDENCE = 0.05
+
 
 @dataclass(kw_only=True, slots=True)
 class SamplerSettings:
@@ -51,7 +53,11 @@ class EpisodeConfig:
     height_px: int = 128
     max_log_deviation_m: float | None = None  # truncate when further from the recorded car than this
     off_road_limit: float = 0.5  # terminate when a larger share of the car's footprint is off the road
+    speed_limit_mps: float | None = None  # rewarded and measured where there is one
+    min_confidence: float | None = DEFAULT_MIN_CONFIDENCE  # truncate when the model stays below it
+    max_unsure_steps: int = 6  # so many steps in a row
     weights: str = "drive-tiny"  # name of shipped weights, or a path
+    hazard_head: str | None = None  # None is the one made for the weights, where there is one; "" is none
     device: str = "cpu"
     uses_map: bool = True  # show the world model the scene's drivable area, where there is one
     sampler: SamplerSettings = field(default_factory=SamplerSettings)  # a SamplerConfig sets all
@@ -60,12 +66,16 @@ class EpisodeConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts, rates and limits that make no episode."""
-        for name in ("horizon", "context_frames", "rate_hz", "width_px", "height_px"):
+        for name in ("horizon", "context_frames", "rate_hz", "width_px", "height_px", "max_unsure_steps"):
             if not getattr(self, name) > 0:
                 raise InputError(f"episode.{name} must be positive, got {getattr(self, name)}")
-        if self.max_log_deviation_m is not None and not self.max_log_deviation_m > 0:
+        for name in ("max_log_deviation_m", "speed_limit_mps"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                raise InputError(f"episode.{name} must be positive or None, got {limit}")
+        if self.min_confidence is not None and not 0.0 <= self.min_confidence <= 1.0:
             raise InputError(
-                f"episode.max_log_deviation_m must be positive or None, got {self.max_log_deviation_m}"
+                f"episode.min_confidence is a probability in [0, 1] or None, got {self.min_confidence}"
             )
         if not 0.0 <= self.off_road_limit <= 1.0:
             raise InputError(f"episode.off_road_limit is a share in [0, 1], got {self.off_road_limit}")

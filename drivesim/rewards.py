@@ -24,9 +24,11 @@ class RewardConfig:
     comfort: float = 0.1
     off_road: float = 1.0
     collision: float = 2.0
+    speeding: float = 0.2
     full_progress_m: float = 20.0 / 6.0  # one step at 20 m/s and 6 Hz
     full_lateral_m: float = 2.0
     full_heading_rad: float = 0.5
+    full_speeding_mps: float = 5.0
 
     def __post_init__(self) -> None:
         """Refuse negative weights and scales that are not positive."""
@@ -38,7 +40,7 @@ class RewardConfig:
     @property
     def bounds(self) -> tuple[float, float]:
         """Return the lowest and highest reward that one step can give."""
-        costs = self.lateral + self.heading + self.comfort + self.off_road + self.collision
+        costs = self.lateral + self.heading + self.comfort + self.off_road + self.collision + self.speeding
         return -(self.progress + costs), self.progress
 
 
@@ -56,6 +58,7 @@ def reward(metrics: Metrics, config: RewardConfig) -> tuple[float, dict[str, flo
         "comfort": _value(metrics["comfort"]) - 1.0 if metrics["comfort"].is_valid else 0.0,
         "off_road": -_share(metrics["off_road"], 1.0),
         "collision": -_share(metrics["collision"], 1.0),
+        "speeding": -_share(metrics["speed_over_limit_mps"], config.full_speeding_mps),
     }
     # Adding 0.0 turns -0.0 into 0.0, which reads better in tables.
     parts = {name: getattr(config, name) * share + 0.0 for name, share in shares.items()}

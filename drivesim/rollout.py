@@ -1,4 +1,4 @@
-"""Episodes and how to drive them: EpisodeConfig, the Policy protocol, load_policy and rollout().
+"""Episodes and how to drive them: EpisodeConfig, make_env and rollout(); policies come from ``policy_loading``.
 
 Knows environments only through Gymnasium and policies only through ``select_action``.
 """
@@ -6,32 +6,22 @@ Knows environments only through Gymnasium and policies only through ``select_act
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import inspect
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, SupportsFloat, runtime_checkable
+from typing import Any, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
-from numpy.typing import NDArray
 
 from drivesim.episode import EpisodeConfig as EpisodeConfig
 from drivesim.episode import load_scene as load_scene
 from drivesim.errors import InputError, nearest
+from drivesim.policy_loading import POLICIES as POLICIES
+from drivesim.policy_loading import Action as Action
+from drivesim.policy_loading import Policy as Policy
+from drivesim.policy_loading import load_policy as load_policy
+from drivesim.policy_loading import make_policy as make_policy
 from drivesim.scene.types import Image, Scene
-
-Action = NDArray[np.float32]
-"""(2,): road-wheel steering angle in rad, left positive; target speed in m/s."""
-
-POLICIES = {
-    "constant": "policies.constant:ConstantPolicy",
-    "replay": "policies.replay:ReplayPolicy",
-    "pure-pursuit": "policies.pure_pursuit:PurePursuitPolicy",
-}
-"""Short names of the policies that come with drivesim."""
 
 
 def make_env(
@@ -55,57 +45,6 @@ def make_env(
         raise InputError(
             f"there is no environment {episode.env_id!r}; {nearest(episode.env_id, ours)}"
         ) from error
-
-
-@runtime_checkable
-class Policy(Protocol):
-    """Anything that drives."""
-
-    def select_action(self, observation: Image, info: dict[str, Any]) -> Action:
-        """Return the (2,) float32 action for an (H, W, 3) uint8 picture and the environment's info."""
-        ...
-
-
-def load_policy(name: str, **kwargs: Any) -> Policy:
-    """Make a policy from a short name or a dotted ``module:Class``, with keyword arguments for it.
-
-    Raises:
-        InputError: unknown name, module or class, arguments that do not fit, or no ``select_action``.
-    """
-    target = POLICIES.get(name, name)
-    module_name, separator, class_name = target.partition(":")
-    if not (separator and module_name and class_name):
-        raise InputError(
-            f"there is no policy {name!r}; {nearest(name, sorted(POLICIES))}, or write module:Class"
-        )
-    policy_class = _find_class(module_name, class_name)
-    try:
-        inspect.signature(policy_class).bind(**kwargs)
-    except TypeError as error:
-        raise InputError(f"policy {name!r} cannot be made with {kwargs}: {error}") from error
-    policy = policy_class(**kwargs)
-    if not isinstance(policy, Policy):
-        raise InputError(
-            f"policy {name!r} has no select_action(observation, info); add that method to {class_name}"
-        )
-    return policy
-
-
-def _find_class(module_name: str, class_name: str) -> Any:
-    """Import a class; modules beside the user's working directory count too."""
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise InputError(f"cannot import the policy module {module_name!r}: {error}") from error
-    found = getattr(module, class_name, None)
-    if not callable(found):
-        names = [
-            key for key, value in vars(module).items() if inspect.isclass(value) and not key.startswith("_")
-        ]
-        raise InputError(f"module {module_name!r} has no class {class_name!r}; {nearest(class_name, names)}")
-    return found
 
 
 @dataclass(kw_only=True, slots=True)

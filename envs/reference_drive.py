@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from drivesim.errors import InputError
-from drivesim.reference.simulator import ReferenceWorld, WorldSpec
+from drivesim.reference.simulator import ReferenceWorld, SavedWorld, WorldSpec
 from drivesim.rollout import EpisodeConfig
 from drivesim.scene.types import EgoState, Scene
-from envs.drive_episode import DriveEpisodeEnv, View
+from envs.drive_episode import DriveEpisodeEnv
+from envs.ride import View
 
 
 class ReferenceDriveEnv(DriveEpisodeEnv):
@@ -60,6 +61,8 @@ class ReferenceDriveEnv(DriveEpisodeEnv):
     * v0: first version.
     """
 
+    env_id = "Reference-Drive-v0"
+
     def __init__(
         self,
         *,
@@ -88,21 +91,36 @@ class ReferenceDriveEnv(DriveEpisodeEnv):
                 "or take WorldDreamer-Drive-v0"
             ) from error
 
-    def _begin_world(self, start_index: int) -> View:
-        assert self._world is not None
-        self._world.reset()
+    def _begin_world(self, start_index: int, seed: int) -> View:
+        del seed  # the world's own seed is part of the scene
+        world = self._driven
+        world.reset()
         for passed in range(1, start_index + 1):
-            self._world.advance(self.log.ego_state(passed))
-        return _view(self._world)
+            world.advance(self.log.ego_state(passed))
+        return _view(world)
 
     def _advance_world(self, previous: EgoState, current: EgoState) -> View:
-        assert self._world is not None
-        self._world.advance(current)
-        return _view(self._world)
+        self._driven.advance(current)
+        return _view(self._driven)
+
+    def _saved_world(self) -> SavedWorld:
+        return self._driven.saved()
+
+    def _restore_world(self, saved: SavedWorld) -> None:
+        self._driven.restore(saved)
 
     def _free_world(self) -> None:
         self._world = None
 
+    @property
+    def _driven(self) -> ReferenceWorld:
+        assert self._world is not None, "the world was freed"
+        return self._world
+
 
 def _view(world: ReferenceWorld) -> View:
-    return View(frame=world.render(), is_collision=bool(world.is_collision))
+    return View(
+        frame=world.render(),
+        is_collision=bool(world.is_collision),
+        time_to_collision_s=world.time_to_collision_s,
+    )

@@ -48,3 +48,15 @@ def checked_action(action: Any, space: spaces.Box) -> NDArray[np.float64]:
                 "clip it to env.action_space before the step"
             )
     return np.asarray(np.clip(values, low, high))
+
+
+def batched_actions(actions: Any, space: spaces.Box, count: int) -> NDArray[np.float64]:
+    """Return ``count`` actions (N, 2), each as :func:`checked_action` returns it.
+
+    Raises:
+        InputError: another shape, or an action that is not finite or out of range.
+    """
+    rows = np.asarray(actions)
+    if rows.shape != (count, *(space.shape or ())):
+        raise InputError(f"a batch takes actions of shape {(count, *(space.shape or ()))}, got {rows.shape}")
+    return np.stack([checked_action(row, space) for row in rows])

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from drivesim.episode import sampler_with
-from drivesim.errors import InputError
+from drivesim.hazard import HazardHead
 from drivesim.rollout import EpisodeConfig
-from drivesim.scene.road_map import ground_of, mapped
 from drivesim.scene.types import EgoState, Scene
-from drivesim.world_model.places import Places
-from drivesim.world_model.pretrained import load_world_model
-from drivesim.world_model.world_model import WorldModel, WorldState
-from envs.drive_episode import DriveEpisodeEnv, View
+from drivesim.world_model.world_model import WorldModel
+from envs.drive_episode import DriveEpisodeEnv
+from envs.imagined_worlds import ImaginedWorlds, SavedRow, models_of
+from envs.ride import View
 
 
 class WorldDreamerDriveEnv(DriveEpisodeEnv):
@@ -115,12 +109,15 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     * v0: first version.
     """
 
+    env_id = "WorldDreamer-Drive-v0"
+
     def __init__(
         self,
         *,
         episode: EpisodeConfig | None = None,
         scene: str | Scene | None = None,
         world_model: WorldModel | None = None,
+        hazard_head: HazardHead | str | None = None,
         render_mode: str | None = None,
         **settings: Any,
     ) -> None:
@@ -129,86 +126,24 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
         Raises:
             InputError: an argument does not fit, or scene and weights do not fit each other.
         """
+        if isinstance(hazard_head, str):
+            settings["hazard_head"] = hazard_head
         super().__init__(episode=episode, scene=scene, render_mode=render_mode, **settings)
-        self._device = _usable_device(self.episode.device)
-        if world_model is None:
-            world_model = load_world_model(self.episode.weights, device=self.episode.device)
-        self._require_fit(world_model)
-        self._world_model: WorldModel | None = world_model
-        self.sampler = sampler_with(world_model.config.sampler, self.episode.sampler)
-        self._state: WorldState | None = None
-        self._map = mapped(self.scene.drivable) if self.episode.uses_map else None
-        self._generator = torch.Generator(device=self._device)
+        self.worlds = ImaginedWorlds(
+            self.episode, [self.scene], *models_of(self.episode, world_model, hazard_head)
+        )
 
-    def _require_fit(self, world_model: WorldModel) -> None:
-        if not np.isclose(world_model.rate_hz, self.scene.rate_hz):
-            raise InputError(
-                f"the weights imagine {world_model.rate_hz:g} frames per second but scene "
-                f"{self.scene.name!r} is read at {self.scene.rate_hz:g}; set rate_hz={world_model.rate_hz:g}"
-            )
-        drawn, camera = world_model.tokenizer.config, self.scene.camera
-        if (drawn.width_px, drawn.height_px) != (camera.width_px, camera.height_px):
-            raise InputError(
-                f"the weights draw pictures of {drawn.width_px}x{drawn.height_px} but scene "
-                f"{self.scene.name!r} is read at {camera.width_px}x{camera.height_px}; "
-                f"set width_px={drawn.width_px} and height_px={drawn.height_px}"
-            )
-        if self.episode.context_frames < world_model.num_context_frames:
-            raise InputError(
-                f"the weights need a context of {world_model.num_context_frames} frames, got "
-                f"context_frames={self.episode.context_frames}; raise it"
-            )
-
-    def _begin_world(self, start_index: int) -> View:
-        assert self._world_model is not None
-        self._generator.manual_seed(int(self.np_random.integers(2**63 - 1)))
-        context = range(start_index - self.episode.context_frames + 1, start_index + 1)
-        frames = np.stack([self.scene.frames[index] for index in context])
-        twist = np.stack([self.scene.speed_mps[context], self.scene.yaw_rate_radps[context]], axis=-1)
-        with torch.inference_mode():
-            self._state = self._world_model.observe(
-                torch.from_numpy(frames)[None].to(self._device),
-                self._tensor(twist),
-                self.scene.camera,
-                places=self._places(self.scene.ego_state(start_index)),
-            )
-        return View(frame=frames[-1])
+    def _begin_world(self, start_index: int, seed: int) -> View:
+        return self.worlds.begin([0], [start_index], [seed])[0]
 
     def _advance_world(self, previous: EgoState, current: EgoState) -> View:
-        assert self._world_model is not None
-        assert self._state is not None
-        mean_speed_mps = 0.5 * (previous.speed_mps + current.speed_mps)
-        twist = np.array([mean_speed_mps, current.yaw_rate_radps])
-        with torch.inference_mode():
-            imagined = self._world_model.imagine(
-                self._state, self._tensor(twist), generator=self._generator, sampler=self.sampler
-            )
-        self._state = imagined.state
-        return View(frame=imagined.frames_BHWC[0].cpu().numpy(), confidence=float(imagined.confidence_B[0]))
+        return self.worlds.advance([(previous, current)])[0]
 
-    def _places(self, ego: EgoState) -> Places | None:
-        """Return where the car is on the scene's map; None without one."""
-        if self._map is None:
-            return None
-        pose = np.array([[ego.x_m, ego.y_m, ego.yaw_rad]])
-        return Places(maps=(self._map,), ground=ground_of(self.scene.camera), pose=pose)
+    def _saved_world(self) -> SavedRow:
+        return self.worlds.save(0)
+
+    def _restore_world(self, saved: SavedRow) -> None:
+        self.worlds.restore(0, saved)
 
     def _free_world(self) -> None:
-        self._world_model = self._state = None
-
-    def _tensor(self, values: NDArray[np.float64]) -> torch.Tensor:
-        """Return values with a batch axis of one in front, where the world model is."""
-        return torch.from_numpy(values.astype(np.float32))[None].to(self._device)
-
-
-def _usable_device(name: str) -> torch.device:
-    """Return the device of that name, after it has held a tensor.
-
-    Raises:
-        InputError: PyTorch knows no such device, or has none here.
-    """
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"device {name!r} cannot be used ({reason}); name another, such as cpu") from error
+        self.worlds.free()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import SimpleNamespace
@@ -106,6 +107,7 @@ class FakeWorldModel:
         self.samplers: list[object] = []
         self.observed_twist: torch.Tensor | None = None
         self.places: Places | None = None
+        self.confidence = 0.5
         self.twists: list[torch.Tensor] = []
 
     def observe(
@@ -129,17 +131,20 @@ class FakeWorldModel:
         state: FakeState,
         twist_BA: torch.Tensor,
         *,
-        generator: torch.Generator | None = None,
+        generator: Sequence[torch.Generator],
         sampler: object = None,
     ) -> FakeImagined:
         self.twists.append(twist_BA)
         self.samplers.append(sampler)
-        shift_px = round(float(twist_BA[0, 1]) * 20)
-        frame = torch.roll(state.frame_BHWC, shift_px, dims=2)
-        frame[:, 0] = torch.randint(0, 255, frame[:, 0].shape, generator=generator, dtype=torch.uint8)
+        rows = []
+        for frame, twist, own in zip(state.frame_BHWC, twist_BA, generator, strict=True):
+            moved = torch.roll(frame, round(float(twist[1]) * 20), dims=1)
+            moved[0] = torch.randint(0, 255, moved[0].shape, generator=own, dtype=torch.uint8)
+            rows.append(moved)
+        frames = torch.stack(rows)
         return FakeImagined(
-            state=replace(state, frame_BHWC=frame, num_imagined=state.num_imagined + 1),
-            frames_BHWC=frame,
-            token_ids_BS=torch.zeros(1, 112, dtype=torch.int64),
-            confidence_B=torch.full((1,), 0.5),
+            state=replace(state, frame_BHWC=frames, num_imagined=state.num_imagined + 1),
+            frames_BHWC=frames,
+            token_ids_BS=torch.zeros(len(frames), 112, dtype=torch.int64),
+            confidence_B=torch.full((len(frames),), self.confidence),
         )

@@ -241,7 +241,7 @@ def test_order_of_calls_is_enforced() -> None:
         env.reset()
     with pytest.raises(gym.error.ResetNeeded):
         env.step(STRAIGHT_ON)
-    assert env._world_model is None
+    assert env.worlds._world_model is None
 
 
 def test_rgb_array_is_the_observation_and_nobody_elses_memory() -> None:

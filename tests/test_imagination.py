@@ -97,8 +97,8 @@ def test_a_rollout_goes_on_from_its_own_pictures():
         task.losses(task.model, batch, torch.Generator())
         seen[group] = store.frames[group].clone()
         state = store.read(group, task.model.rays)
-        assert state.num_frames == 4 + depth
-        assert state.memory[0].num_frames == 3 + depth
+        assert (state.num_frames_B == 4 + depth).all()
+        assert (state.memory[0].num_frames_F == 3 + depth).all()
     assert len(seen) == 2
 
 

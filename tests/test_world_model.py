@@ -33,8 +33,8 @@ def test_imagine_returns_a_frame_and_leaves_the_state_alone(model, state):
     model.imagine(first.state, TWIST)
     again = model.imagine(state, TWIST)
     assert torch.equal(first.token_ids_BS, again.token_ids_BS)
-    assert state.num_frames == 4
-    assert first.state.num_frames == 5
+    assert state.num_frames_B.tolist() == [4, 4]
+    assert first.state.num_frames_B.tolist() == [5, 5]
 
 
 def test_a_batch_equals_its_rows(model, state, rng):
@@ -125,12 +125,12 @@ def test_a_place_for_every_row_is_needed(model, history):
 
 
 def test_imagined_frames_are_counted_from_the_last_recorded_one(model, state):
-    assert state.num_imagined == 0
+    assert state.num_imagined_B.tolist() == [0, 0]
     sampler = SamplerConfig(temperature=1.0, temperature_rise=2)
     draw = lambda state, seed: model.imagine(  # noqa: E731
         state, TWIST, generator=torch.Generator().manual_seed(seed), sampler=sampler
     )
     first = draw(state, 0)
     assert torch.equal(first.token_ids_BS, draw(state, 1).token_ids_BS)
-    assert first.state.num_imagined == 1
+    assert first.state.num_imagined_B.tolist() == [1, 1]
     assert not torch.equal(draw(first.state, 0).token_ids_BS, draw(first.state, 1).token_ids_BS)

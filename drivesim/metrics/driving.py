@@ -36,7 +36,7 @@ NUPLAN_COMFORT = ComfortLimits()
 class DrivenStep:
     """Everything the metrics look at: the two ends of one step and what is known of the place.
 
-    ``drivable``, ``is_collision`` and ``log_xy_m`` are None where they are not known.
+    ``drivable`` and what follows is None where it is not known.
     """
 
     previous: EgoState
@@ -48,6 +48,8 @@ class DrivenStep:
     vehicle: VehicleConfig
     drivable: DrivableArea | None = None
     is_collision: bool | None = None
+    time_to_collision_s: float | None = None
+    speed_limit_mps: float | None = None
     log_xy_m: FloatArray | None = None  # (2,) recorded rear axle at the end of the step
 
 
@@ -62,6 +64,8 @@ def measure(step: DrivenStep) -> dict[str, MetricResult]:
         "comfort": comfort(step.previous, step.current, dt_s=step.dt_s),
         "off_road": off_road(step.current, step.drivable, step.vehicle),
         "collision": collision(step.is_collision),
+        "time_to_collision_s": time_to_collision(step.time_to_collision_s),
+        "speed_over_limit_mps": speed_over_limit(step.current, step.speed_limit_mps),
         "log_deviation_m": log_deviation(step.current, step.log_xy_m),
     }
 
@@ -118,6 +122,16 @@ def comfort(
 def collision(is_collision: bool | None) -> MetricResult:
     """Return 1.0 while the car touches another, 0.0 otherwise; invalid where the world cannot tell."""
     return NOT_MEASURABLE if is_collision is None else MetricResult(value=float(is_collision))
+
+
+def time_to_collision(time_s: float | None) -> MetricResult:
+    """Return the seconds until the car would touch another, see ``closeness.py``; invalid where none can tell."""
+    return NOT_MEASURABLE if time_s is None else MetricResult(value=float(time_s))
+
+
+def speed_over_limit(ego: EgoState, limit_mps: float | None) -> MetricResult:
+    """Return by how much the car is faster than allowed, at least 0; invalid without a limit."""
+    return NOT_MEASURABLE if limit_mps is None else MetricResult(value=max(ego.speed_mps - limit_mps, 0.0))
 
 
 def log_deviation(ego: EgoState, log_xy_m: FloatArray | None) -> MetricResult:

@@ -11,6 +11,7 @@ import numpy as np
 
 from drivesim.dynamics import VehicleConfig
 from drivesim.errors import InputError
+from drivesim.metrics.closeness import time_to_collision
 from drivesim.reference.camera import FrameRenderer
 from drivesim.reference.cars import TrafficCar
 from drivesim.reference.layout import RoadLayout
@@ -74,6 +75,15 @@ class WorldSpec:
                 "choose a scene whose log is named like 'reference-winding-900003'"
             )
         return cls(family=match[1], seed=int(match[2]))
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class SavedWorld:
+    """What changes in a world while it is driven."""
+
+    ego: EgoState
+    is_collision: bool
+    traffic: Traffic
 
 
 def draw_spec(seed: int) -> WorldSpec:
@@ -207,6 +217,21 @@ class ReferenceWorld:
         """Move the ego car to a state one step later; traffic acts and moves meanwhile."""
         self._is_collision = self._traffic.advance(self._ego, ego, duration_s=1.0 / self.rate_hz)
         self._ego = ego
+
+    @property
+    def time_to_collision_s(self) -> float:
+        """Return how soon the ego car would touch another, see ``drivesim/metrics/closeness.py``."""
+        boxes = [(b.x_m, b.y_m, b.yaw_rad, b.speed_mps, b.length_m, b.width_m) for b in self.traffic]
+        return time_to_collision(self._ego, self.vehicle, boxes)
+
+    def saved(self) -> SavedWorld:
+        """Return the world as it is; moving it on does not change what is returned."""
+        return SavedWorld(ego=self._ego, is_collision=self._is_collision, traffic=self._traffic.copied())
+
+    def restore(self, saved: SavedWorld) -> None:
+        """Put the world where it was saved."""
+        self._ego, self._is_collision = saved.ego, saved.is_collision
+        self._traffic = saved.traffic.copied()
 
     def render(self) -> Image:
         """Return the camera's picture of this instant: (H, W, 3) RGB."""

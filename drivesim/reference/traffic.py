@@ -5,6 +5,8 @@ The ego car is mirrored into HighwayEnv, so that traffic reacts to it and collis
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 from highway_env.road.road import LaneIndex
 from highway_env.vehicle.objects import Obstacle
@@ -91,6 +93,11 @@ class Traffic:
         self._refresh(after)
         return bool(self._ego.crashed)
 
+    def copied(self) -> Traffic:
+        """Return traffic that goes on alike, on the same roads."""
+        memo = {id(shared): shared for shared in (self.road.network, self._spots, self._spots_xy_m)}
+        return deepcopy(self, memo)
+
     def _refresh(self, ego: EgoState) -> None:
         """Drop cars that are far away or out of road, and let new ones come where they are hardly seen."""
         self.road.vehicles = [self._ego] + [car for car in self.cars if not self._is_gone(car, ego)]
@@ -147,6 +154,7 @@ def _box_of(car: TrafficCar) -> VehicleBox:
         height_m=car.body.height_m,
         color_rgb=COLORS[car.body.color],
         is_braking=bool(car.crashed or car.action["acceleration"] < _BRAKING_MPS2),
+        speed_mps=float(car.speed),
     )
 
 

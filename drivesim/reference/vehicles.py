@@ -24,6 +24,7 @@ class VehicleBox:
     height_m: float = 1.55
     color_rgb: Color = (170.0, 30.0, 30.0)
     is_braking: bool = False
+    speed_mps: float = 0.0  # along the heading
 
 
 _PAINT, _GLASS, _TYRE, _TAIL, _HEAD, _TRIM, _PLATE, _SHADE, _DEEP_SHADE = range(9)

@@ -45,6 +45,12 @@ class Camera:
         """Return the (3, 3) matrix that takes camera rays to pixels."""
         return np.array([[self.fx_px, 0, self.cx_px], [0, self.fy_px, self.cy_px], [0, 0, 1.0]])
 
+    def equals(self, other: Camera) -> bool:
+        """Tell whether another camera sees the same from the same place."""
+        numbers = ("width_px", "height_px", "fx_px", "fy_px", "cx_px", "cy_px")
+        is_same_size = all(getattr(self, name) == getattr(other, name) for name in numbers)
+        return is_same_size and bool(np.array_equal(self.ego_from_cam, other.ego_from_cam))
+
     def resized(self, *, width_px: int, height_px: int) -> Camera:
         """Return the camera of the same picture scaled to another size."""
         sx, sy = width_px / self.width_px, height_px / self.height_px

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from drivesim.tokenizer.interface import Tokenizer
 from drivesim.tokenizer.quantizer import FiniteScalarQuantizer, Quantized, VectorQuantizer
+from drivesim.tokenizer.row_norm import RowGroupNorm
 
 STEM_STRIDE = 4
 
@@ -68,9 +69,9 @@ class ResBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         """Build the block; the second convolution starts at zero."""
         super().__init__()
-        self.norm_in = nn.GroupNorm(8, channels)
+        self.norm_in = RowGroupNorm(8, channels)
         self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
-        self.norm_out = nn.GroupNorm(8, channels)
+        self.norm_out = RowGroupNorm(8, channels)
         self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
 
@@ -90,7 +91,7 @@ def _encoder(config: VQGANConfig, code_dim: int) -> nn.Sequential:
         if i > 0:
             layers.append(nn.Conv2d(widths[i - 1], width, 3, stride=2, padding=1))
         layers += [ResBlock(width) for _ in range(config.num_res_blocks[i])]
-    return nn.Sequential(*layers, nn.GroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], code_dim, 1))
+    return nn.Sequential(*layers, RowGroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], code_dim, 1))
 
 
 def _decoder(config: VQGANConfig, code_dim: int) -> nn.Sequential:
@@ -101,7 +102,7 @@ def _decoder(config: VQGANConfig, code_dim: int) -> nn.Sequential:
         if i > 0:
             layers += [nn.Conv2d(widths[i], 4 * widths[i - 1], 1), nn.PixelShuffle(2)]
     head = nn.Conv2d(widths[0], 3 * STEM_STRIDE**2, 3, padding=1)
-    return nn.Sequential(*layers, nn.GroupNorm(8, widths[0]), nn.SiLU(), head, nn.PixelShuffle(STEM_STRIDE))
+    return nn.Sequential(*layers, RowGroupNorm(8, widths[0]), nn.SiLU(), head, nn.PixelShuffle(STEM_STRIDE))
 
 
 @dataclass(kw_only=True, slots=True)

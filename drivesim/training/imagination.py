@@ -98,9 +98,9 @@ class ImaginationModule(nn.Module):
             state = self._begun(frames_BTHWC[:, :first], twist_BTA, road_BTHW)
         else:
             state = self.rollouts.read(group, self.rays.to(twist_BTA.device))
-            if state.num_frames != config.num_true_frames + depth:
+            if (length := int(state.num_frames_B[0])) != config.num_true_frames + depth:
                 raise InputError(
-                    f"the rollouts of this run are {state.num_frames} frames long where its settings say "
+                    f"the rollouts of this run are {length} frames long where its settings say "
                     f"{config.num_true_frames + depth}; resume with the imagination.rollouts it began with"
                 )
         steps = []

@@ -48,7 +48,7 @@ class RolloutStore(nn.Module):
             "token_ids": state.token_ids_BS,
             "frames": state.frames_BCHW,
             "earlier": state.earlier_BCHW,
-            "num_frames": torch.tensor(state.num_frames),
+            "num_frames": state.num_frames_B[0],
             "twist": state.twist_BA,
             "prompt": state.prompt_BLC,
             "guide": state.guide_BSG,
@@ -69,11 +69,11 @@ class RolloutStore(nn.Module):
         is_mixed = torch.is_autocast_enabled(device_type)
         dtype = torch.get_autocast_dtype(device_type) if is_mixed else torch.float32
         names = ("low_FWRS", "keys", "values")
-        count = of("num_frames")
+        counts = of("num_frames").repeat(self.get_buffer("token_ids").shape[1])
         layers = zip(*(of(name).to(dtype).unbind(0) for name in names), strict=True)
         return WorldState(
             memory=[
-                FrameMemory(low_FWRS=low, keys=keys, values=values, num_frames=count - 1)
+                FrameMemory(low_FWRS=low, keys=keys, values=values, num_frames_F=counts - 1)
                 for low, keys, values in layers
             ],
             token_ids_BS=of("token_ids").long(),
@@ -83,5 +83,6 @@ class RolloutStore(nn.Module):
             prompt_BLC=of("prompt"),
             guide_BSG=of("guide"),
             rays=rays,
-            num_frames=int(count),
+            num_frames_B=counts,
+            num_imagined_B=torch.zeros(len(counts), dtype=torch.int64),
         )

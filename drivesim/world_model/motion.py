@@ -98,7 +98,7 @@ class Reprojection:
         shift_B3 = functional.pad(offset_B2, (0, 1)) + rotation_B33 @ rays.camera_xyz_3 - rays.camera_xyz_3
         to_pixels_33 = rays.intrinsic_33 @ rays.cam_from_ego_33
         direction = reduce(rays.direction_HW3, "(h i) (w j) d -> h w d", "mean", i=stride, j=stride)
-        self._turned_BHW3 = torch.einsum("bij,hwj->bhwi", to_pixels_33 @ rotation_B33, direction)
+        self._turned_BHW3 = _turned(direction, to_pixels_33 @ rotation_B33)
         self._shift_B113 = rearrange(shift_B3 @ to_pixels_33.T, "b i -> b 1 1 i")
         height, width = rays.direction_HW3.shape[:2]
         self.size_2 = torch.tensor([width, height], dtype=torch.float32, device=direction.device)
@@ -135,6 +135,13 @@ class Reprojection:
         u, v = pixels_BHW2.unbind(-1)
         width, height = self.size_2.unbind()
         return (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
+
+
+def _turned(direction_HW3: Tensor, matrix_B33: Tensor) -> Tensor:
+    """Return the matrices times the directions (B, H, W, 3), term by term: a row is the same in every batch."""
+    columns_3B113 = rearrange(matrix_B33, "b i j -> j b 1 1 i")
+    x, y, z = direction_HW3.unsqueeze(-2).unbind(-1)
+    return x * columns_3B113[0] + y * columns_3B113[1] + z * columns_3B113[2]
 
 
 def previous_pixels(rays: Rays, twist_BA: Tensor, dt_s: float) -> tuple[Tensor, Tensor]:

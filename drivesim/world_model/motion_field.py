@@ -17,6 +17,7 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 from torch.nn import functional
 
+from drivesim.tokenizer.row_norm import RowGroupNorm
 from drivesim.world_model.motion import (
     Compensated,
     Rays,
@@ -65,7 +66,7 @@ class CellBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         """Build the block; the second convolution starts at zero."""
         super().__init__()
-        self.norm = nn.GroupNorm(8, channels)
+        self.norm = RowGroupNorm(8, channels)
         self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)

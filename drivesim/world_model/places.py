@@ -9,6 +9,7 @@ and `M` numbers per token.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,6 +48,17 @@ class Places:
     def at(self, pose: FloatArray) -> Places:
         """Return the same cars and maps at other poses (B, 3)."""
         return replace(self, pose=pose)
+
+    def rows(self, indices: Sequence[int]) -> Places:
+        """Return some rows, in their order; a row may be taken more than once."""
+        chosen = [int(index) for index in indices]
+        return replace(self, maps=tuple(self.maps[index] for index in chosen), pose=self.pose[chosen])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Places]) -> Places:
+        """Return the rows of several, all of one camera."""
+        maps = tuple(roads for part in parts for roads in part.maps)
+        return cls(maps=maps, ground=parts[0].ground, pose=np.concatenate([part.pose for part in parts]))
 
     def view(self) -> Tensor:
         """Return what the maps say is seen (B, 2, H, W), see ``scene.road_map.road_view``."""

@@ -6,7 +6,7 @@ Letters: `B` batch, `S` tokens to fill, `K` codebook size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 from drivesim.world_model.masking import num_masked_after
+
+Generators = torch.Generator | Sequence[torch.Generator] | None
+"""Where chance comes from: one generator for a batch, or one for each row, so that rows are independent."""
 
 
 class UnmaskOrder(Enum):
@@ -56,6 +59,10 @@ class SamplerConfig:
         share = min(num_imagined / self.temperature_rise, 1.0)
         return replace(self, temperature=share * self.temperature, temperature_rise=0)
 
+    def temperatures(self, num_imagined_B: Tensor) -> Tensor:
+        """Return the temperature (B,) of each row, of which so many frames (B,) were imagined."""
+        return torch.tensor([self.at(count).temperature for count in num_imagined_B.tolist()])
+
 
 @dataclass(kw_only=True, slots=True)
 class Sampled:
@@ -65,13 +72,41 @@ class Sampled:
     confidence_BS: Tensor  # probability of each drawn token at temperature 1; 1 where the token was given
 
 
-def draw_tokens(logits_BSK: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
-    """Draw ids (B, S) from softmax(logits / temperature); temperature 0 is the argmax."""
-    if temperature == 0:
+def draw_tokens(logits_BSK: Tensor, temperature: float | Tensor, generator: Generators) -> Tensor:
+    """Draw ids (B, S) from softmax(logits / temperature); temperature 0 is the argmax.
+
+    Args:
+        logits_BSK: (B, S, K).
+        temperature: of all rows, or (B,) of each. Rows at 0 take no number from a generator of their own.
+        generator: for all rows, or one for every row.
+    """
+    temperatures = torch.as_tensor(temperature, dtype=torch.float32).expand(len(logits_BSK))
+    is_drawn_B = temperatures > 0
+    if not bool(is_drawn_B.any()):
         return logits_BSK.argmax(-1)
-    noise = torch.rand(logits_BSK.shape, generator=generator, device=generator.device if generator else None)
-    gumbel = -torch.log(-torch.log(noise.clamp(1e-9, 1 - 1e-7))).to(logits_BSK.device)
-    return (logits_BSK.float() / temperature + gumbel).argmax(-1)
+    # One number per token, looked up in the summed probabilities: a third of the work of Gumbel noise for every code.
+    divisor_B11 = torch.where(is_drawn_B, temperatures, 1.0).to(logits_BSK.device).view(-1, 1, 1)
+    summed_BSK = (logits_BSK.float() / divisor_B11).softmax(-1).cumsum(-1)
+    uniform_BS = _uniform(logits_BSK.shape[:2], generator, is_drawn_B).to(logits_BSK.device)
+    place_BS1 = uniform_BS.unsqueeze(-1) * summed_BSK[..., -1:]
+    drawn_BS = torch.searchsorted(summed_BSK, place_BS1, right=True).squeeze(-1)
+    drawn_BS = drawn_BS.clamp_max(logits_BSK.shape[-1] - 1)
+    if bool(is_drawn_B.all()):
+        return drawn_BS
+    return torch.where(is_drawn_B.to(drawn_BS.device).unsqueeze(-1), drawn_BS, logits_BSK.argmax(-1))
+
+
+def _uniform(shape: torch.Size, generator: Generators, is_drawn_B: Tensor) -> Tensor:
+    """Return numbers (B, S) in [0, 1): one draw for the batch, or one of each drawn row's own generator."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return torch.rand(shape, generator=generator, device=generator.device if generator else None)
+    if len(generator) != shape[0]:
+        raise ValueError(f"{shape[0]} rows need as many generators, got {len(generator)}")
+    rows = [
+        torch.rand(shape[1], generator=own, device=own.device) if is_drawn else torch.zeros(shape[1])
+        for own, is_drawn in zip(generator, is_drawn_B.tolist(), strict=True)
+    ]
+    return torch.stack([row.to(rows[0].device) for row in rows])
 
 
 def fill_in(
@@ -79,8 +114,9 @@ def fill_in(
     token_ids_BS: Tensor,
     is_masked_BS: Tensor,
     config: SamplerConfig,
-    generator: torch.Generator | None = None,
+    generator: Generators = None,
     *,
+    temperature_B: Tensor | None = None,
     on_round: Callable[[int], None] | None = None,
 ) -> Sampled:
     """Fill the hidden tokens in ``config.num_decode_steps`` rounds; the caller's tensors are not written.
@@ -90,7 +126,8 @@ def fill_in(
         token_ids_BS: given tokens; hidden entries are not read.
         is_masked_BS: the same number of hidden tokens in every row.
         config: rounds, temperature and order.
-        generator: source of all randomness.
+        generator: source of all randomness, for all rows or one for every row.
+        temperature_B: of each row (B,), instead of the one of ``config``.
         on_round: called with the number of finished rounds.
     """
     token_ids_BS, is_masked_BS = token_ids_BS.clone(), is_masked_BS.clone()
@@ -102,7 +139,8 @@ def fill_in(
     num_rounds = min(config.num_decode_steps, max(num_hidden, 1))
     for round_index in range(num_rounds if num_hidden else 0):
         logits_BSK = logits_fn(token_ids_BS, is_masked_BS).float()
-        drawn_BS = draw_tokens(logits_BSK, config.temperature, generator)
+        temperature = config.temperature if temperature_B is None else temperature_B
+        drawn_BS = draw_tokens(logits_BSK, temperature, generator)
         chosen = logits_BSK.gather(-1, drawn_BS.unsqueeze(-1)).squeeze(-1)
         probability_BS = (chosen - logits_BSK.logsumexp(-1)).exp()
         score_BS = _scores(probability_BS, config, generator, share_left=1 - (round_index + 1) / num_rounds)
@@ -117,13 +155,13 @@ def fill_in(
 
 
 def _scores(
-    probability_BS: Tensor, config: SamplerConfig, generator: torch.Generator | None, *, share_left: float
+    probability_BS: Tensor, config: SamplerConfig, generator: Generators, *, share_left: float
 ) -> Tensor:
     """Return what decides who is fixed first: highest first; ``share_left`` of the rounds are still to come."""
     if config.order is UnmaskOrder.CONFIDENCE and config.choice_temperature == 0:
         return probability_BS
-    device = generator.device if generator else None
-    noise = torch.rand(probability_BS.shape, generator=generator, device=device).to(probability_BS.device)
+    is_drawn_B = torch.ones(len(probability_BS), dtype=torch.bool)
+    noise = _uniform(probability_BS.shape, generator, is_drawn_B).to(probability_BS.device)
     if config.order is UnmaskOrder.RANDOM:
         return noise
     gumbel = -torch.log(-torch.log(noise.clamp(1e-9, 1 - 1e-7)))

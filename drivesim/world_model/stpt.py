@@ -13,6 +13,7 @@ Letters: see ``drivesim/world_model/__init__.py``; `R` channels of the convoluti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,7 +63,7 @@ class FrameMemory:
     low_FWRS: Tensor  # (F, 2, R, S)
     keys: Tensor  # (F, P, N, W - 1, J, D), rotated to the times of their frames
     values: Tensor
-    num_frames: Tensor  # int64, no axes: seen so far, those that dropped out too; the time of the next frame
+    num_frames_F: Tensor  # int64: seen so far, those that dropped out too; the time of the next frame
 
     def window(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values (F, P, N, W, J, D) of the remembered frames and of one more."""
@@ -71,10 +72,11 @@ class FrameMemory:
             torch.cat([self.values, values.unsqueeze(3)], dim=3),
         )
 
-    def is_valid_W(self) -> Tensor:
+    def is_valid_FW(self) -> Tensor:
         """Return which frames of the window, the next one included, exist."""
         window = self.keys.shape[3] + 1
-        return torch.arange(window, device=self.keys.device) >= window - 1 - self.num_frames
+        slots = torch.arange(window, device=self.keys.device)
+        return slots >= window - 1 - self.num_frames_F.unsqueeze(-1)
 
     def after(self, lows_F3RS: Tensor, keys: Tensor, values: Tensor) -> FrameMemory:
         """Return the memory one frame later from the full window; the oldest frame drops out, nothing is copied."""
@@ -82,8 +84,23 @@ class FrameMemory:
             low_FWRS=lows_F3RS[:, 1:],
             keys=keys[:, :, :, 1:],
             values=values[:, :, :, 1:],
-            num_frames=self.num_frames + 1,
+            num_frames_F=self.num_frames_F + 1,
         )
+
+    def rows(self, indices: Tensor) -> FrameMemory:
+        """Return the memory of some rows, in their order; a row may be taken more than once."""
+        return FrameMemory(
+            low_FWRS=self.low_FWRS[indices],
+            keys=self.keys[indices],
+            values=self.values[indices],
+            num_frames_F=self.num_frames_F[indices],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[FrameMemory]) -> FrameMemory:
+        """Return the memory of all rows of several."""
+        names = ("low_FWRS", "keys", "values", "num_frames_F")
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
     def detached(self) -> FrameMemory:
         """Return the same memory without its gradient."""
@@ -91,7 +108,7 @@ class FrameMemory:
             low_FWRS=self.low_FWRS.detach(),
             keys=self.keys.detach(),
             values=self.values.detach(),
-            num_frames=self.num_frames,
+            num_frames_F=self.num_frames_F,
         )
 
 
@@ -162,10 +179,10 @@ class STPTLayer(nn.Module):
         lows_F3RS = torch.cat([memory.low_FWRS, self.low(x_FSC).unsqueeze(1)], dim=1)
         x_FSC = x_FSC + self.convolved(lows_F3RS)
         q, k, v = self.attention.project(x_FSC)
-        time_1 = memory.num_frames.view(1)
-        q, k = self.attention.rotated(q, time_1), self.attention.rotated(k, time_1)
+        times_F = memory.num_frames_F
+        q, k = self.attention.rotated(q, times_F), self.attention.rotated(k, times_F)
         keys, values = memory.window(k, v)
-        x_FSC = x_FSC + self.attention.over_window(q, keys, values, memory.is_valid_W().expand(len(q), -1))
+        x_FSC = x_FSC + self.attention.over_window(q, keys, values, memory.is_valid_FW())
         return self.finished(x_FSC, prompt_FLC, is_given_FL), memory.after(lows_F3RS, keys, values)
 
     def next_to(self, x_FSC: Tensor, memory: FrameMemory, prompt_FLC: Tensor) -> tuple[Tensor, FrameMemory]:
@@ -180,13 +197,13 @@ class STPTLayer(nn.Module):
         hidden_F3RS = torch.cat([lows_F3RS[:, 1:], low_FRS[count:].unsqueeze(1)], dim=1)
         x_FSC = x_FSC + self.convolved(torch.cat([lows_F3RS, hidden_F3RS]))
         q, k, v = self.attention.project(x_FSC)
-        times_F = torch.stack([memory.num_frames, memory.num_frames + 1]).repeat_interleave(count)
+        times_F = torch.cat([memory.num_frames_F, memory.num_frames_F + 1])
         q, k = self.attention.rotated(q, times_F), self.attention.rotated(k, times_F)
         keys, values = memory.window(k[:count], v[:count])
         after = memory.after(lows_F3RS, keys, values)
-        newest = self.attention.over_window(q[:count], keys, values, memory.is_valid_W().expand(count, -1))
+        newest = self.attention.over_window(q[:count], keys, values, memory.is_valid_FW())
         keys, values = after.window(k[count:], v[count:])
-        hidden = self.attention.over_window(q[count:], keys, values, after.is_valid_W().expand(count, -1))
+        hidden = self.attention.over_window(q[count:], keys, values, after.is_valid_FW())
         x_FSC = x_FSC + torch.cat([newest, hidden])
         return self.finished(x_FSC, prompt_FLC, None), after
 
@@ -323,8 +340,8 @@ class STPT(nn.Module):
         )
         zeros = torch.zeros(shape, device=device, dtype=dtype)
         low = torch.zeros(batch, NUM_CONV_PAST, config.conv_dim, tokens, device=device, dtype=dtype)
-        none = torch.zeros((), dtype=torch.int64, device=device)
-        return [FrameMemory(low_FWRS=low, keys=zeros, values=zeros, num_frames=none) for _ in self.layers]
+        none = torch.zeros(batch, dtype=torch.int64, device=device)
+        return [FrameMemory(low_FWRS=low, keys=zeros, values=zeros, num_frames_F=none) for _ in self.layers]
 
     def frame(
         self,

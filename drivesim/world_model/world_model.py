@@ -5,6 +5,7 @@ Letters: see ``drivesim/world_model/__init__.py``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -18,7 +19,7 @@ from drivesim.world_model.conditioning import ActionEncoder, expected_latents, g
 from drivesim.world_model.motion import Rays, camera_rays
 from drivesim.world_model.motion_field import Expected, MotionField, MotionFieldConfig
 from drivesim.world_model.places import Places, no_view
-from drivesim.world_model.sampler import Sampled, SamplerConfig, fill_in
+from drivesim.world_model.sampler import Generators, Sampled, SamplerConfig, fill_in
 from drivesim.world_model.stpt import STPT, FrameMemory, STPTConfig
 
 
@@ -53,9 +54,70 @@ class WorldState:
     prompt_BLC: Tensor  # of the newest frame
     guide_BSG: Tensor  # of the newest frame
     rays: Rays
-    num_frames: int
-    num_imagined: int = 0  # frames since the last recorded one
+    num_frames_B: Tensor  # int64
+    num_imagined_B: Tensor  # int64, on the CPU: frames since the last recorded one
     places: Places | None = None  # on maps; None where there are none
+
+    def __len__(self) -> int:
+        """Return the number of rows B."""
+        return len(self.token_ids_BS)
+
+    def rows(self, indices: Sequence[int]) -> WorldState:
+        """Return some rows, in their order; a row may be taken more than once."""
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        there = chosen.to(self.token_ids_BS.device)
+        tensors = {name: getattr(self, name)[there] for name in ROW_TENSORS}
+        return WorldState(
+            memory=[layer.rows(there) for layer in self.memory],
+            rays=self.rays,
+            num_imagined_B=self.num_imagined_B[chosen],
+            places=None if self.places is None else self.places.rows(indices),
+            **tensors,
+        )
+
+    def fork(self, count: int) -> WorldState:
+        """Return a state of one row ``count`` times, to imagine as many futures of it at once.
+
+        Raises:
+            ValueError: the state has more rows than one, or ``count`` is below 1.
+        """
+        if len(self) != 1 or count < 1:
+            raise ValueError(
+                f"a state of one row is forked into at least 1, got {len(self)} rows and {count}"
+            )
+        return self.rows([0] * count)
+
+
+ROW_TENSORS = (
+    "token_ids_BS",
+    "frames_BCHW",
+    "earlier_BCHW",
+    "twist_BA",
+    "prompt_BLC",
+    "guide_BSG",
+    "num_frames_B",
+)
+"""Fields of a :class:`WorldState` that have a row for every car, where the model runs."""
+
+
+def joined(states: Sequence[WorldState]) -> WorldState:
+    """Return the rows of several states of one camera, the first state's first.
+
+    Raises:
+        ValueError: none, or some have places on maps and others have none.
+    """
+    if not states or len({state.places is None for state in states}) != 1:
+        raise ValueError("states are joined where there is at least one, and all or none of them have places")
+    first = states[0]
+    layers = zip(*(state.memory for state in states), strict=True)
+    tensors = {name: torch.cat([getattr(state, name) for state in states]) for name in ROW_TENSORS}
+    return WorldState(
+        memory=[FrameMemory.joined(parts) for parts in layers],
+        rays=first.rays,
+        num_imagined_B=torch.cat([state.num_imagined_B for state in states]),
+        places=None if first.places is None else Places.joined([s.places for s in states if s.places]),
+        **tensors,
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -166,7 +228,8 @@ class WorldModel(nn.Module):
             prompt_BLC=self.action_encoder(twist_BA.unsqueeze(1)).squeeze(1),
             guide_BSG=torch.zeros(batch, grid_tokens, guide_dim(self.tokenizer), device=device),
             rays=rays,
-            num_frames=1,
+            num_frames_B=torch.ones(batch, dtype=torch.int64, device=device),
+            num_imagined_B=torch.zeros(batch, dtype=torch.int64),
         )
 
     @torch.no_grad()
@@ -213,7 +276,7 @@ class WorldModel(nn.Module):
         outlook: Outlook,
         *,
         sampler: SamplerConfig | None = None,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
     ) -> tuple[Sampled, list[FrameMemory]]:
         """Draw the tokens of the next frame; also returns the memory with the frame before it written in.
 
@@ -234,8 +297,15 @@ class WorldModel(nn.Module):
             logits_BSK = self.stpt.head(features_BSC, outlook.guide_BSG)
             return logits_BSK
 
-        settings = (sampler or self.config.sampler).at(state.num_imagined)
-        sampled = fill_in(logits_fn, state.token_ids_BS, hidden_BS, settings, generator)
+        settings = sampler or self.config.sampler
+        sampled = fill_in(
+            logits_fn,
+            state.token_ids_BS,
+            hidden_BS,
+            settings,
+            generator,
+            temperature_B=settings.temperatures(state.num_imagined_B),
+        )
         return sampled, memory
 
     def first_look(self, state: WorldState, outlook: Outlook) -> tuple[Tensor, list[FrameMemory]]:
@@ -264,7 +334,7 @@ class WorldModel(nn.Module):
         pictures_BCHW = normalized(frames_BHWC.to(state.frames_BCHW.device))
         token_ids_BS = self.tokenizer.encode(pictures_BCHW)
         after = advanced(state, outlook, self.remembered(state), token_ids_BS, pictures_BCHW)
-        return replace(after, num_imagined=0)
+        return replace(after, num_imagined_B=torch.zeros_like(after.num_imagined_B))
 
     @torch.no_grad()
     def imagine(
@@ -272,7 +342,7 @@ class WorldModel(nn.Module):
         state: WorldState,
         twist_BA: Tensor,
         *,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         sampler: SamplerConfig | None = None,
     ) -> Imagined:
         """Imagine the frame that the twists lead to.
@@ -280,7 +350,8 @@ class WorldModel(nn.Module):
         Args:
             state: what was observed or imagined so far; it is not changed.
             twist_BA: speed in m/s and yaw rate in rad/s held for one step (B, 2).
-            generator: source of randomness, used when the sampler draws.
+            generator: source of randomness, used when the sampler draws: one for all rows, or one for each, so that a
+                row's future does not depend on its neighbours.
             sampler: decoding settings; the model's own by default.
         """
         if twist_BA.shape != (len(state.token_ids_BS), 2) or not bool(torch.isfinite(twist_BA).all()):
@@ -296,7 +367,7 @@ class WorldModel(nn.Module):
         state: WorldState,
         outlook: Outlook,
         *,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         sampler: SamplerConfig | None = None,
     ) -> Imagined:
         """Imagine the frame of an outlook; the other arguments as in :meth:`imagine`."""
@@ -348,8 +419,8 @@ def advanced(
         prompt_BLC=outlook.prompt_BLC,
         guide_BSG=outlook.guide_BSG,
         rays=state.rays,
-        num_frames=state.num_frames + 1,
-        num_imagined=state.num_imagined + 1,
+        num_frames_B=state.num_frames_B + 1,
+        num_imagined_B=state.num_imagined_B + 1,
         places=outlook.places,
     )
 

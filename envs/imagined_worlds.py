@@ -1,0 +1,279 @@
+"""Several cars in imagined pictures at once: one pass of the world model for all rows.
+
+A row is the same, bit for bit, whether it is imagined alone or beside others: each draws from a generator of its own,
+and nothing in the model mixes rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from drivesim.checkpoint import resolve_weights, shipped_weights
+from drivesim.episode import EpisodeConfig, sampler_with
+from drivesim.errors import InputError
+from drivesim.hazard import HazardHead, load_hazard_head
+from drivesim.metrics.closeness import HORIZON_S
+from drivesim.scene.geometry import FloatArray
+from drivesim.scene.road_map import RoadMap, ground_of, mapped
+from drivesim.scene.types import EgoState, Scene
+from drivesim.world_model.places import Places
+from drivesim.world_model.pretrained import load_world_model
+from drivesim.world_model.world_model import WorldModel, WorldState, joined
+from envs.ride import View
+
+SHIPPED_WEIGHTS, SHIPPED_HEAD = "drive-tiny", "hazard-tiny"
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class SavedRow:
+    """A row as it was: its state, shared and never changed, and where its chance stood."""
+
+    state: WorldState
+    chance: Tensor
+
+
+class ImaginedWorlds:
+    """Rows of imagined worlds, one scene each. Rows begin and end; those between are imagined together."""
+
+    def __init__(
+        self,
+        episode: EpisodeConfig,
+        scenes: Sequence[Scene],
+        world_model: WorldModel,
+        hazard_head: HazardHead | None = None,
+    ) -> None:
+        """Join scenes and weights.
+
+        Args:
+            episode: settings of all rows.
+            scenes: one for each row.
+            world_model: imagines.
+            hazard_head: foresees collisions and leaving the road; None leaves that out.
+
+        Raises:
+            InputError: scenes and weights do not fit each other, or the device cannot be used.
+        """
+        self.episode, self.scenes = episode, list(scenes)
+        for scene in self.scenes:
+            _require_fit(world_model, scene, episode)
+        self.device = _usable_device(episode.device)
+        self.sampler = sampler_with(world_model.config.sampler, episode.sampler)
+        self._world_model: WorldModel | None = world_model
+        self._hazard_head = hazard_head
+        self._maps = _maps_of(self.scenes) if episode.uses_map else None
+        self._generators = [torch.Generator(device=self.device) for _ in self.scenes]
+        self._state: WorldState | None = None
+        self.rows: list[int] = []  # those that go on, in the order of the state
+
+    @property
+    def world_model(self) -> WorldModel:
+        """Return the model that imagines."""
+        assert self._world_model is not None, "these worlds were freed"
+        return self._world_model
+
+    def begin(self, rows: Sequence[int], start_indices: Sequence[int], seeds: Sequence[int]) -> list[View]:
+        """Show rows the recorded frames up to their starts; returns their views in that order."""
+        self.end(rows)
+        for row, seed in zip(rows, seeds, strict=True):
+            self._generators[row].manual_seed(seed)
+        scenes, count = [self.scenes[row] for row in rows], self.episode.context_frames
+        spans = [range(start - count + 1, start + 1) for start in start_indices]
+        frames = np.stack(
+            [[scene.frames[i] for i in span] for scene, span in zip(scenes, spans, strict=True)]
+        )
+        twist = np.stack(
+            [
+                np.stack([scene.speed_mps[span], scene.yaw_rate_radps[span]], axis=-1)
+                for scene, span in zip(scenes, spans, strict=True)
+            ]
+        )
+        egos = [scene.ego_state(start) for scene, start in zip(scenes, start_indices, strict=True)]
+        with torch.inference_mode():
+            fresh = self.world_model.observe(
+                torch.from_numpy(frames).to(self.device),
+                self._tensor(twist),
+                scenes[0].camera,
+                places=self._places(rows, egos),
+            )
+            self._append(rows, fresh)
+            return self._views(fresh, torch.from_numpy(frames[:, -1]), np.ones(len(rows), np.float32))
+
+    def advance(self, steps: Sequence[tuple[EgoState, EgoState]]) -> list[View]:
+        """Imagine all rows that go on one step further; returns their views.
+
+        Args:
+            steps: the ego before and after the step, in the order of ``rows``.
+        """
+        assert self._state is not None
+        twist = [
+            (0.5 * (before.speed_mps + after.speed_mps), after.yaw_rate_radps) for before, after in steps
+        ]
+        with torch.inference_mode():
+            imagined = self.world_model.imagine(
+                self._state,
+                self._tensor(np.array(twist)),
+                generator=[self._generators[row] for row in self.rows],
+                sampler=self.sampler,
+            )
+            self._state = imagined.state
+            return self._views(imagined.state, imagined.frames_BHWC, imagined.confidence_B.numpy())
+
+    def end(self, rows: Sequence[int]) -> None:
+        """Let go of rows; those that do not go on are passed over."""
+        kept = [place for place, row in enumerate(self.rows) if row not in set(rows)]
+        if len(kept) == len(self.rows):
+            return
+        with torch.inference_mode():
+            self._state = self._state.rows(kept) if self._state is not None and kept else None
+        self.rows = [self.rows[place] for place in kept]
+
+    def save(self, row: int) -> SavedRow:
+        """Return a row as it is."""
+        assert self._state is not None
+        with torch.inference_mode():
+            state = self._state if self.rows == [row] else self._state.rows([self.rows.index(row)])
+        return SavedRow(state=state, chance=self._generators[row].get_state())
+
+    def restore(self, row: int, saved: SavedRow) -> None:
+        """Put a row where it was saved."""
+        self.end([row])
+        self._generators[row].set_state(saved.chance)
+        with torch.inference_mode():
+            self._append([row], saved.state)
+
+    def free(self) -> None:
+        """Let go of the model and all rows."""
+        self._world_model = self._hazard_head = self._state = None
+        self.rows = []
+
+    def _append(self, rows: Sequence[int], fresh: WorldState) -> None:
+        self._state = fresh if self._state is None else joined([self._state, fresh])
+        self.rows += rows
+
+    def _views(self, state: WorldState, frames: Tensor, confidence: NDArray[np.float32]) -> list[View]:
+        pictures = frames.numpy()
+        if self._hazard_head is None:
+            pairs = zip(pictures, confidence, strict=True)
+            return [View(frame=frame, confidence=float(sure)) for frame, sure in pairs]
+        head, hazards = self._hazard_head, self._hazard_head.assess(state)
+        columns = (hazards.collision.tolist(), hazards.off_road.tolist(), hazards.contact.tolist())
+        return [
+            View(
+                frame=frame,
+                confidence=float(sure),
+                is_collision=contact > head.contact_threshold,
+                time_to_collision_s=0.0 if collision > head.collision_threshold else HORIZON_S,
+                hazards={"collision": collision, "off_road": off_road},
+            )
+            for frame, sure, collision, off_road, contact in zip(pictures, confidence, *columns, strict=True)
+        ]
+
+    def _places(self, rows: Sequence[int], egos: Sequence[EgoState]) -> Places | None:
+        """Return where the cars are on their maps; None where no scene has one."""
+        if self._maps is None or not any(self._maps):
+            return None
+        return Places(
+            maps=tuple(self._maps[row] for row in rows),
+            ground=ground_of(self.scenes[rows[0]].camera),
+            pose=np.array([[ego.x_m, ego.y_m, ego.yaw_rad] for ego in egos]),
+        )
+
+    def _tensor(self, values: FloatArray) -> Tensor:
+        return torch.from_numpy(values.astype(np.float32)).to(self.device)
+
+
+def models_of(
+    episode: EpisodeConfig, world_model: WorldModel | None, hazard_head: HazardHead | str | None
+) -> tuple[WorldModel, HazardHead | None]:
+    """Return the models of an episode; those that are given go before those that it names.
+
+    A hazard head reads the pictures of the weights that it was trained on. So without a name, the shipped one is taken
+    for the shipped weights, and none for others.
+
+    Raises:
+        InputError: weights that do not exist or cannot be read.
+    """
+    name = episode.hazard_head
+    if (
+        name is None
+        and world_model is None
+        and episode.weights == SHIPPED_WEIGHTS
+        and SHIPPED_HEAD in shipped_weights()
+    ):
+        name = SHIPPED_HEAD
+    if not isinstance(hazard_head, HazardHead):
+        hazard_head = shared_hazard_head(name, episode.device) if name else None
+    return world_model or shared_world_model(episode.weights, episode.device), hazard_head
+
+
+def shared_world_model(name_or_path: str, device: str) -> WorldModel:
+    """Return a world model that all environments of a process share; it is read again when its file changes."""
+    path = resolve_weights(name_or_path)
+    return _world_model_of(path, path.stat().st_mtime_ns, device)
+
+
+def shared_hazard_head(name_or_path: str, device: str) -> HazardHead:
+    """Return a hazard head likewise."""
+    path = resolve_weights(name_or_path)
+    return _hazard_head_of(path, path.stat().st_mtime_ns, device)
+
+
+@lru_cache(maxsize=2)
+def _world_model_of(path: Path, modified_ns: int, device: str) -> WorldModel:
+    _usable_device(device)
+    return load_world_model(path, device=device)
+
+
+@lru_cache(maxsize=2)
+def _hazard_head_of(path: Path, modified_ns: int, device: str) -> HazardHead:
+    return load_hazard_head(path, device=device)
+
+
+def _maps_of(scenes: Sequence[Scene]) -> list[RoadMap | None]:
+    """Return the map of every scene; scenes that share an area share its map."""
+    made: dict[int, RoadMap | None] = {}
+    for scene in scenes:
+        if id(scene.drivable) not in made:
+            made[id(scene.drivable)] = mapped(scene.drivable)
+    return [made[id(scene.drivable)] for scene in scenes]
+
+
+def _require_fit(world_model: WorldModel, scene: Scene, episode: EpisodeConfig) -> None:
+    if not np.isclose(world_model.rate_hz, scene.rate_hz):
+        raise InputError(
+            f"the weights imagine {world_model.rate_hz:g} frames per second but scene "
+            f"{scene.name!r} is read at {scene.rate_hz:g}; set rate_hz={world_model.rate_hz:g}"
+        )
+    drawn, camera = world_model.tokenizer.config, scene.camera
+    if (drawn.width_px, drawn.height_px) != (camera.width_px, camera.height_px):
+        raise InputError(
+            f"the weights draw pictures of {drawn.width_px}x{drawn.height_px} but scene "
+            f"{scene.name!r} is read at {camera.width_px}x{camera.height_px}; "
+            f"set width_px={drawn.width_px} and height_px={drawn.height_px}"
+        )
+    if episode.context_frames < world_model.num_context_frames:
+        raise InputError(
+            f"the weights need a context of {world_model.num_context_frames} frames, got "
+            f"context_frames={episode.context_frames}; raise it"
+        )
+
+
+def _usable_device(name: str) -> torch.device:
+    """Return the device of that name, after it has held a tensor.
+
+    Raises:
+        InputError: PyTorch knows no such device, or has none here.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"device {name!r} cannot be used ({reason}); name another, such as cpu") from error
