@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.imagination_training import HORIZON, start_of_road
+from benchmarks.imagination_training import HORIZON, ROUTE_SPEED_MPS, start_of_road
 from benchmarks.statistics import Estimate, bootstrap_mean, bootstrap_ratio, wilson_share
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
@@ -21,7 +21,6 @@ from drivesim.rollout import Action, EpisodeConfig, Policy, make_env, rollout
 from drivesim.scene.types import Image
 
 REFERENCE = "Reference-Drive-v0"
-ROUTE_SPEED_MPS = 10.0  # the route asked for ends where this steady speed gets to
 
 
 @dataclass(kw_only=True, slots=True)

@@ -116,6 +116,7 @@ def _facts(options: argparse.Namespace) -> dict[str, Any]:
         "seed": options.seed,
         "horizon": HORIZON,
         "ppo": asdict(plan.ppo),
+        "reward": asdict(plan.reward),
     }
 
 

@@ -6,9 +6,8 @@ what an unkilled one does.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,12 @@ from drivesim.learner_view import LearnerViewConfig
 from drivesim.reference.behavior import record
 from drivesim.reference.seeds import FIRST_VALIDATION_SEED
 from drivesim.reference.simulator import draw_spec
+from drivesim.rewards import RewardConfig
 from drivesim.scene.types import Scene
 from envs.stable_baselines_vec import StableBaselinesVecEnv
 
 HORIZON = 100  # steps of an episode
+ROUTE_SPEED_MPS = 10.0  # the route asked for ends where this steady speed gets to
 CONTEXT_FRAMES = 4
 LAST_AGENT = "last.zip"
 
@@ -48,6 +49,11 @@ class PPOConfig:
     has_image: bool = True
 
 
+def learners_reward() -> RewardConfig:
+    """Return what learners are paid: progress up to the speed that is asked for, and dear errors."""
+    return RewardConfig(full_progress_m=ROUTE_SPEED_MPS / 6.0, lateral=0.5, off_road=5.0, collision=5.0)
+
+
 @dataclass(kw_only=True, slots=True)
 class TrainingPlan:
     """One agent: where it learns, for how long, on which roads."""
@@ -58,6 +64,7 @@ class TrainingPlan:
     seed: int = 0
     first_road_seed: int = 500_000
     ppo: PPOConfig = field(default_factory=PPOConfig)
+    reward: RewardConfig = field(default_factory=learners_reward)
 
     def __post_init__(self) -> None:
         """Refuse no steps, and roads that are not for training."""
@@ -151,7 +158,8 @@ def make_envs(
 def _train_segment(plan: TrainingPlan, segment: int, folder: Path, settings: dict[str, Any]) -> PPO:
     """Train the agent of the last segment for one rollout on new roads."""
     view = LearnerViewConfig(has_image=plan.ppo.has_image)
-    envs = make_envs(plan.env_id, training_scenes(plan, segment), view, settings)
+    scenes = training_scenes(plan, segment)
+    envs = make_envs(plan.env_id, scenes, view, {"reward": plan.reward, **settings})
     rate = plan.ppo.learning_rate * (1 - 0.8 * segment / max(plan.num_segments - 1, 1))
     try:
         if segment == 0:
@@ -212,8 +220,3 @@ def _segments_done(folder: Path, plan: TrainingPlan) -> int:
 def _save(agent: PPO, path: Path) -> None:
     with atomic_path(path) as temporary:
         agent.save(temporary)
-
-
-def plan_facts(plan: TrainingPlan) -> str:
-    """Return everything that an agent depends on, as json."""
-    return json.dumps(asdict(plan), sort_keys=True)
