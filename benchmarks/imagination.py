@@ -9,7 +9,6 @@ run that was killed goes on when it is started again with the same arguments; tr
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,24 @@ from pathlib import Path
 import torch
 
 from benchmarks.held_out import check_seeds
+from benchmarks.imagination_folder import run_folder
 from benchmarks.page import Plot, draw_plot, write_page
 from benchmarks.report import Report, Target, machine_facts, run_command
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
 
-SETTINGS_FILE = "settings.json"
+SETTINGS = (
+    "weights",
+    "driver",
+    "steps",
+    "evaluations",
+    "num_roads",
+    "first_road",
+    "envs",
+    "seed",
+    "no_image",
+)
 FIRST_ROAD_SEED = FIRST_HELD_OUT_SEED + 20_000
 TARGETS = (Target(name="route_completion_ratio", limit=0.8),)
 PLOTS = (
@@ -73,8 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     roads = list(range(options.first_road, options.first_road + options.num_roads))
     purpose = check_seeds(roads[0], len(roads))
-    _open_folder(options)
-    report = make_report(options, roads)
+    with run_folder(options.out, {name: getattr(options, name) for name in SETTINGS}):
+        report = make_report(options, roads)
     report.facts = {"roads": f"{purpose} {roads[0]}..{roads[-1]}", **report.facts, **machine_facts()}
     report.targets = TARGETS
     report.show()
@@ -98,46 +108,6 @@ def _require_stable_baselines() -> None:
         raise InputError(
             f"this benchmark needs Stable-Baselines3 ({error}); install it with: pip install 'drivesim[rl]'"
         ) from error
-
-
-def _open_folder(options: argparse.Namespace) -> None:
-    """Note the run's settings in its folder.
-
-    Raises:
-        InputError: the folder holds a run of other settings, or other files.
-    """
-    names = (
-        "weights",
-        "driver",
-        "steps",
-        "evaluations",
-        "num_roads",
-        "first_road",
-        "envs",
-        "seed",
-        "no_image",
-    )
-    settings = {name: getattr(options, name) for name in names}
-    path = options.out / SETTINGS_FILE
-    if options.out.exists() and not options.out.is_dir():
-        raise InputError(f"--out {options.out} is a file; name a folder")
-    if not path.is_file():
-        if options.out.exists() and any(options.out.iterdir()):
-            raise InputError(f"--out {options.out} holds other files; name a new folder")
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
-        return
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} cannot be read ({error}); name a new folder for --out") from error
-    changed = [name for name in names if found.get(name) != settings[name]]
-    if changed:
-        name = changed[0]
-        raise InputError(
-            f"--out {options.out} holds a run with --{name.replace('_', '-')} {found.get(name)}, this one has "
-            f"{settings[name]}; name a new folder, or give the same arguments to go on"
-        )
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -41,17 +41,28 @@ class PPOConfig:
     num_epochs: int = 10
     gamma: float = 0.95
     gae_lambda: float = 0.9
-    learning_rate: float = 1e-3  # falls to a fifth
+    learning_rate: float = 2e-3  # falls to a fifth
     clip_range: float = 0.2
-    log_std: float = -0.7  # at the start
+    log_std: float = -1.0  # at the start
     widths: list[int] = field(default_factory=lambda: [64, 64])
     picture_features: int = 16
     has_image: bool = True
 
 
 def learners_reward() -> RewardConfig:
-    """Return what learners are paid: progress up to the speed that is asked for, and dear errors."""
-    return RewardConfig(full_progress_m=ROUTE_SPEED_MPS / 6.0, lateral=0.5, off_road=5.0, collision=5.0)
+    """Return what learners are paid: progress up to the speed that is asked for, and dear errors.
+
+    A tenth of the size of the environment's own: larger returns would drown the actor's gradient in the critic's.
+    """
+    return RewardConfig(
+        full_progress_m=ROUTE_SPEED_MPS / 6.0,
+        progress=0.1,
+        lateral=0.05,
+        heading=0.01,
+        comfort=0.01,
+        off_road=0.5,
+        collision=0.5,
+    )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -26,6 +26,7 @@ from benchmarks.imagination_drives import (
     drive_roads,
     end_share,
 )
+from benchmarks.imagination_folder import run_folder
 from benchmarks.imagination_training import LAST_AGENT, PPOConfig, TrainingPlan, start_of_road, train
 from drivesim.errors import InputError
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, FIRST_VALIDATION_SEED
@@ -89,7 +90,7 @@ def test_a_killed_training_computes_what_an_unkilled_one_does(tmp_path: Path) ->
         assert first.num_timesteps == second.num_timesteps == steps
         pairs = zip(first.policy.parameters(), second.policy.parameters(), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
-    assert second.learning_rate == pytest.approx(0.2e-3)  # at the end
+    assert second.learning_rate == pytest.approx(0.4e-3)  # at the end
 
 
 def test_a_finished_training_is_not_begun_again(tmp_path: Path) -> None:
@@ -208,6 +209,18 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
         imagination.main(["--out", str(tmp_path)])
     with pytest.raises(InputError, match="is a file"):
         imagination.main(["--out", str(tmp_path / "notes.txt")])
+
+
+def test_two_runs_into_one_folder_are_refused(tmp_path: Path) -> None:
+    settings = {"steps": 8}
+    with run_folder(tmp_path, settings), pytest.raises(InputError, match="another run writes into"):
+        with run_folder(tmp_path, settings):
+            pass
+    with run_folder(tmp_path, settings):
+        pass
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(InputError, match="cannot be read"), run_folder(tmp_path, settings):
+        pass
 
 
 def test_quick_is_a_smaller_run_on_published_roads() -> None:
