@@ -92,8 +92,8 @@ class EpisodeConfig:
                 raise InputError("gym.make takes max_episode_steps=..., not horizon=..., for the time limit")
             if name not in names:
                 raise UnknownSettingError(
-                    f"an environment has no setting {name!r} (unexpected keyword argument {name!r}); "
-                    f"{nearest(name, names)}"
+                    f"an environment has no setting {name!r}; {nearest(name, names)} "
+                    f"(unexpected keyword argument {name!r})"
                 )
         return dataclasses.replace(self, **settings)
 

@@ -23,11 +23,13 @@ from drivesim.behavior_cloning import (
     state_of,
     view_of,
 )
-from drivesim.checkpoint import read_checkpoint, save_module
+from drivesim.checkpoint import read_checkpoint, save_module, shipped_weights
 from drivesim.dynamics import control_from_action, step
 from drivesim.errors import InputError
+from drivesim.reference.behavior import record
 from drivesim.reference.seeds import FIRST_VALIDATION_SEED
 from drivesim.reference.simulator import ReferenceWorld, WorldSpec, draw_spec
+from drivesim.rollout import rollout
 from drivesim.scene.route import Route
 from drivesim.scene.types import Command
 from drivesim.training.behavior_cloning import (
@@ -251,3 +253,14 @@ def test_the_policy_stays_within_car_and_comfort(weights: Path) -> None:
             assert -6.01 / 6 <= action[1] - speed_mps <= 1.51 / 6
     info["vehicle"]["max_steering_rad"] = 1e-6
     assert abs(policy.select_action(observation, info)[0]) <= 2e-6
+
+
+@pytest.mark.skipif("driver-tiny" not in shipped_weights(), reason="the weights driver-tiny are not there")
+def test_the_shipped_driver_keeps_to_an_unseen_road() -> None:
+    seed = FIRST_VALIDATION_SEED + 101
+    scene = record(draw_spec(seed), driver="good", num_frames=5, driver_seed=seed).scene
+    env = gym.make("Reference-Drive-v0", scene=scene)
+    driven = rollout(env, BehaviorCloningPolicy(), seed=0, num_steps=40)
+    assert driven.end_reason == ""
+    assert driven.summary()["progress_m"] > 25
+    assert max(record.metrics["off_road"]["value"] for record in driven.steps) == 0
