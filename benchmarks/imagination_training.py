@@ -60,6 +60,7 @@ def learners_reward() -> RewardConfig:
         lateral=0.05,
         heading=0.01,
         comfort=0.01,
+        speeding=0.02,
         off_road=0.5,
         collision=0.5,
     )
