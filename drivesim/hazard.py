@@ -12,6 +12,7 @@ Letters: see ``drivesim/world_model/__init__.py``; here `H W` are cells of ``PIC
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ class HazardHead(nn.Module):
         rows, columns = config.grid
         widths, width = [3 * NUM_PICTURES, *config.picture_widths], config.width
         stem: list[nn.Module] = []
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        for narrow, wide in pairwise(widths):
             stem += [nn.Conv2d(narrow, wide, 3, stride=2, padding=1), nn.SiLU()]
         self.stem = nn.Sequential(*stem)
         self.quantizer = FiniteScalarQuantizer(config.fsq_levels)
