@@ -12,10 +12,12 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from drivesim import console
 from drivesim.checkpoint import config_to_json, save_module
 from drivesim.errors import InputError
 from drivesim.general_world.content import RATE_HZ as GENERAL_RATE_HZ
 from drivesim.training import (
+    behavior_cloning,
     hazard_calibration,
     hazard_head,
     imagination,
@@ -27,6 +29,7 @@ from drivesim.training import (
 )
 from drivesim.training.config import TrainConfig
 from drivesim.training.data import DataSource, FrameClips, FrameSource
+from drivesim.training.lessons import open_or_record
 from drivesim.training.loop import FitResult, TrainTask, fit
 from drivesim.training.sources import (
     facts_of,
@@ -199,6 +202,25 @@ def train_hazard_head(
     return _save(task, config, settings, result, out, save_fn=hazard_head.save_trained)
 
 
+def train_policy(
+    config: TrainConfig, out: Path, *, resume: bool = False, on_start: StartFn | None = None
+) -> FitResult:
+    """Train a driver by camera on labelled drives; ``weights`` are ``out/policy.safetensors``.
+
+    Arguments as in :func:`train_tokenizer`; ``behavior_cloning.lessons`` takes the place of ``data``.
+    """
+    settings = config.behavior_cloning
+    counts = {"train": settings.lessons.num_lessons, "validation": settings.lessons.num_validation_lessons}
+    sets = {}
+    for name, count in counts.items():
+        with console.progress_bar(f"driving lessons ({name})", count) as bar:
+            sets[name] = open_or_record(settings.lessons, settings.model, name, on_progress=bar.update)
+    torch.manual_seed(config.training.seed)  # of the initial weights
+    task = behavior_cloning.BehaviorCloningTask(settings, sets["train"], sets["validation"])
+    result = fit(task, config.training, out, resume=resume, on_start=on_start)
+    return _save(task, config, settings, result, out, save_fn=behavior_cloning.save_camera_driver)
+
+
 def _save(
     task: TrainTask, config: TrainConfig, settings: object, result: FitResult, out: Path, *, save_fn: SaveFn
 ) -> FitResult:
@@ -210,7 +232,7 @@ def _save(
         "metrics": result.metrics,
         "training": config_to_json(config.training),
         "settings": config_to_json(settings),
-        "data": _data_facts(task.name, config),
+        "data": _data_facts(task, config),
         "date": datetime.now(UTC).date().isoformat(),
         "drivesim": version("drivesim"),
     }
@@ -219,11 +241,16 @@ def _save(
     return replace(result, weights=weights)
 
 
-def _data_facts(task_name: str, config: TrainConfig) -> dict[str, object]:
-    """Return what a model learned from, where its settings do not say it."""
-    if task_name == "video-model":
+def _data_facts(task: TrainTask, config: TrainConfig) -> dict[str, Any]:
+    """Return what a task learned from."""
+    if task.name == "video-model":
         return general_facts_of(config)
-    return {} if task_name == "hazard-head" else facts_of(config)
+    if task.name == "hazard-head":  # its settings say it
+        return {}
+    if task.name == "policy":
+        lessons = config_to_json(config.behavior_cloning.lessons)
+        return {name: value for name, value in lessons.items() if name not in ("path", "num_workers")}
+    return facts_of(config)
 
 
 def _frames(config: TrainConfig) -> tuple[FrameSource, FrameClips]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from drivesim.scene.captioned_source import CaptionedSourceConfig
+from drivesim.training.behavior_cloning import BehaviorCloningTrainingConfig
 from drivesim.training.captioned_makers import GeneralDataConfig
 from drivesim.training.clip_pool import PoolConfig
 from drivesim.training.data import DataConfig
@@ -41,6 +42,7 @@ class TrainConfig:
     video_model: VideoTrainingConfig = field(default_factory=VideoTrainingConfig)
     inverse_dynamics: InverseDynamicsTrainingConfig = field(default_factory=InverseDynamicsTrainingConfig)
     hazard_head: HazardTrainingConfig = field(default_factory=HazardTrainingConfig)
+    behavior_cloning: BehaviorCloningTrainingConfig = field(default_factory=BehaviorCloningTrainingConfig)
 
     def __post_init__(self) -> None:
         """Refuse settings of the world model that follow from its tokenizer."""
