@@ -199,7 +199,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--time-limit", type=float, default=10.0, help="seconds that an action may take (10)")
     parser.add_argument("--no-videos", action="store_true", help="keep no films")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="go on with an unfinished run in --out")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with an unfinished run in --out; failed episodes stay so"
+    )
     add_speed_options(parser)
     return _completed(parser.parse_args(arguments))
 

@@ -164,6 +164,7 @@ class TimeCurve:
     title: str
     unit: str
     value_fn: Callable[[EpisodeResult, int], FloatArray]  # (horizon,) of an episode; nan where it has none
+    is_imagined: bool = False  # whether it says something of the learned world only
 
 
 def is_intact(result: EpisodeResult, horizon: int) -> FloatArray:
@@ -196,7 +197,10 @@ CURVES = (
     ),
     TimeCurve(title="Reward per step", unit="those still driving", value_fn=driven("reward")),
     TimeCurve(
-        title="Confidence of the world model", unit="those still driving", value_fn=driven("confidence")
+        title="Confidence of the world model",
+        unit="those still driving",
+        value_fn=driven("confidence"),
+        is_imagined=True,
     ),
 )
 

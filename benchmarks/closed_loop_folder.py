@@ -96,15 +96,11 @@ class RunFolder:
         """Refuse a folder that holds something else than this run.
 
         Raises:
-            InputError: other files, another run, or an unfinished one without ``--resume``.
+            InputError: another run, or an unfinished one without ``--resume``.
         """
         known = self.path / CONFIGURATION
-        if not known.is_file():
-            if any(entry.name != LOCK for entry in self.path.iterdir()):
-                raise InputError(f"{self.path} is not empty and holds no run; name a new folder for --out")
-            return
-        if not any(self._episodes.glob("*.json")):
-            return  # it ended before there was anything
+        if not known.is_file() or not any(self._episodes.glob("*.json")):
+            return  # a run that was there ended before it had anything
         before = _read_configuration(known)
         changed = sorted(
             key for key in {*before, *configuration} if before.get(key) != configuration.get(key)
@@ -136,6 +132,8 @@ def opened(path: Path, configuration: Mapping[str, Any], *, resumes: bool) -> It
     if path.exists() and not path.is_dir():
         raise InputError(f"--out {path} is a file; name a folder")
     path.mkdir(parents=True, exist_ok=True)
+    if not (path / CONFIGURATION).is_file() and any(entry.name != LOCK for entry in path.iterdir()):
+        raise InputError(f"{path} is not empty and holds no run; name a new folder for --out")
     with _locked(path):
         folder = RunFolder(path)
         plain = json.loads(json.dumps(configuration))

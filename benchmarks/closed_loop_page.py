@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from benchmarks.closed_loop_episodes import EpisodeResult
+from benchmarks.closed_loop_episodes import EpisodeResult, World
 from benchmarks.closed_loop_figures import (
     COLUMNS,
     CURVES,
@@ -121,6 +121,7 @@ def _plots(results: Sequence[EpisodeResult], figures: Sequence[PolicyFigures], h
     lines = {
         curve: {one.policy: curve_of(_of_policy(results, one.policy), curve, horizon) for one in figures}
         for curve in CURVES
+        if results[0].world is World.WORLDDREAMER or not curve.is_imagined
     }
     rate_hz = results[0].rate_hz
     drawn += [curve_plot(curve.title, curve.unit, rows, rate_hz) for curve, rows in lines.items()]

@@ -170,6 +170,9 @@ def _imported_file(path: Path) -> ModuleType:
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+    except InputError:
+        del sys.modules[name]
+        raise
     except (Exception, SystemExit) as error:  # whatever the user's file raises
         del sys.modules[name]
         raise _import_failure(str(full), error, shown=str(path)) from error

@@ -1,7 +1,8 @@
 """Several cars in imagined pictures at once: one pass of the world model for all rows.
 
-A row is the same, bit for bit, whether it is imagined alone or beside others: each draws from a generator of its own,
-and nothing in the model mixes rows.
+On a CPU a row is the same, bit for bit, whether it is imagined alone or beside others: each draws from a generator of
+its own, nothing in the model mixes rows, and products of bfloat16 matrices do not depend on how many rows they have.
+Those of float32 do, so there the rows are imagined one after another. On an accelerator a row may differ by rounding.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from drivesim.scene.road_map import RoadMap, ground_of, mapped
 from drivesim.scene.types import EgoState, Scene
 from drivesim.world_model.places import Places
 from drivesim.world_model.pretrained import load_world_model
-from drivesim.world_model.world_model import WorldModel, WorldState, joined
+from drivesim.world_model.world_model import Imagined, WorldModel, WorldState, joined
 from envs.ride import View
 
 SHIPPED_WEIGHTS, SHIPPED_HEAD = "drive-tiny", "hazard-tiny"
@@ -97,12 +98,16 @@ class ImaginedWorlds:
         )
         egos = [scene.ego_state(start) for scene, start in zip(scenes, start_indices, strict=True)]
         with torch.inference_mode():
-            fresh = self.world_model.observe(
-                torch.from_numpy(frames).to(self.device),
-                self._tensor(twist),
-                scenes[0].camera,
-                places=self._places(rows, egos),
-            )
+            parts = [
+                self.world_model.observe(
+                    torch.from_numpy(frames[part]).to(self.device),
+                    self._tensor(twist[part]),
+                    scenes[0].camera,
+                    places=self._places([rows[place] for place in part], [egos[place] for place in part]),
+                )
+                for part in self._parts(len(rows))
+            ]
+            fresh = _together(parts)
             self._append(rows, fresh)
             return self._views(fresh, torch.from_numpy(frames[:, -1]), np.ones(len(rows), np.float32))
 
@@ -117,14 +122,27 @@ class ImaginedWorlds:
             (0.5 * (before.speed_mps + after.speed_mps), after.yaw_rate_radps) for before, after in steps
         ]
         with torch.inference_mode():
-            imagined = self.world_model.imagine(
-                self._state,
-                self._tensor(np.array(twist)),
-                generator=[self._generators[row] for row in self.rows],
-                sampler=self.sampler,
-            )
-            self._state = imagined.state
-            return self._views(imagined.state, imagined.frames_BHWC, imagined.confidence_B.numpy())
+            parts = [self._imagined(part, twist) for part in self._parts(len(self.rows))]
+            self._state = _together([part.state for part in parts])
+            frames = torch.cat([part.frames_BHWC for part in parts])
+            confidence = torch.cat([part.confidence_B for part in parts]).numpy()
+            return self._views(self._state, frames, confidence)
+
+    def _imagined(self, places: list[int], twist: list[tuple[float, float]]) -> Imagined:
+        assert self._state is not None
+        is_all = len(places) == len(self.rows)
+        return self.world_model.imagine(
+            self._state if is_all else self._state.rows(places),
+            self._tensor(np.array([twist[place] for place in places])),
+            generator=[self._generators[self.rows[place]] for place in places],
+            sampler=self.sampler,
+        )
+
+    def _parts(self, count: int) -> list[list[int]]:
+        """Return which of ``count`` rows go through the model together."""
+        if self.world_model.is_best_row_by_row:
+            return [[place] for place in range(count)]
+        return [list(range(count))]
 
     def end(self, rows: Sequence[int]) -> None:
         """Let go of rows; those that do not go on are passed over."""
@@ -155,7 +173,7 @@ class ImaginedWorlds:
         self.rows = []
 
     def _append(self, rows: Sequence[int], fresh: WorldState) -> None:
-        self._state = fresh if self._state is None else joined([self._state, fresh])
+        self._state = _together([fresh] if self._state is None else [self._state, fresh])
         self.rows += rows
 
     def _views(self, state: WorldState, frames: Tensor, confidence: NDArray[np.float32]) -> list[View]:
@@ -188,6 +206,10 @@ class ImaginedWorlds:
 
     def _tensor(self, values: FloatArray) -> Tensor:
         return torch.from_numpy(values.astype(np.float32)).to(self.device)
+
+
+def _together(parts: list[WorldState]) -> WorldState:
+    return parts[0] if len(parts) == 1 else joined(parts)
 
 
 def models_of(

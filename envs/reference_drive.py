@@ -35,8 +35,8 @@ class ReferenceDriveEnv(DriveEpisodeEnv):
 
     ## Rewards
     The parts and weights of ``WorldDreamer-Drive-v0``: progress (+1.0), lateral (-0.2), heading (-0.1),
-    comfort (-0.1), off_road (-1.0), collision (-2.0); a step lies in [-4.4, 1.0]. Here ``collision`` is
-    measured.
+    comfort (-0.1), off_road (-1.0), collision (-2.0), speeding (-0.2); a step lies in [-4.6, 1.0]. Here
+    ``collision`` is measured.
 
     ## Starting State
     The recorded pose and speed at frame ``context_frames - 1``, or at
@@ -50,12 +50,15 @@ class ReferenceDriveEnv(DriveEpisodeEnv):
     ``max_log_deviation_m``, if that is set. ``info["end_reason"]`` names the cause.
 
     ## Arguments
-    Those of ``WorldDreamer-Drive-v0`` but ``world_model``; ``weights``, ``device`` and ``sampler`` are
-    accepted and not used, so that one ``EpisodeConfig`` serves both.
+    Those of ``WorldDreamer-Drive-v0`` but ``world_model``; ``weights``, ``hazard_head``, ``device`` and ``sampler``
+    are accepted and not used, so that one ``EpisodeConfig`` serves both.
 
     ## Info keys
-    Those of ``WorldDreamer-Drive-v0``; ``confidence`` is always 1.0; ``vehicle`` and ``dt_s`` tell the car's
-    limits and the length of a step.
+    Those of ``WorldDreamer-Drive-v0``. ``confidence`` is always 1.0 and ``hazards`` are never valid;
+    ``time_to_collision_s`` is measured, both cars going straight on at their speeds (nuPlan's measure).
+
+    ## States
+    ``save_state`` and ``restore_state`` as in ``WorldDreamer-Drive-v0``.
 
     ## Version History
     * v0: first version.

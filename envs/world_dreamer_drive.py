@@ -51,8 +51,9 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | comfort | share of six nuPlan comfort limits that are broken | -0.1 |
     | off_road | share of the car's footprint outside the drivable area | -1.0 |
     | collision | 1 while touching another | -2.0 |
+    | speeding | metres per second above ``speed_limit_mps`` / 5, at most 1; 0 without a limit | -0.2 |
 
-    A step's reward lies in [-4.4, 1.0] with the default weights (``RewardConfig.bounds``).
+    A step's reward lies in [-4.6, 1.0] with the default weights (``RewardConfig.bounds``).
 
     ## Starting State
     The recorded pose and speed at frame ``context_frames - 1``, or at ``reset(options={"start_index": k})``.
@@ -61,11 +62,17 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
 
     ## Episode End
     Terminated: ``off_road`` (more than ``off_road_limit`` = half of the footprint outside the drivable
-    area) or ``goal`` (within 2 m of the route's end); ``collision`` where it can be measured, which this
-    world cannot yet.
-    Truncated: after 100 steps (``gym.make(..., max_episode_steps=...)``), or ``log_deviation`` when
-    further than ``max_log_deviation_m`` from the recorded car, if that is set. ``info["end_reason"]``
-    names the cause.
+    area), ``goal`` (within 2 m of the route's end), or ``collision``: other cars are in the picture only,
+    so the hazard head judges whether the car touches one. Where a scene has no map, it judges off-road too.
+    Truncated: after 100 steps (``gym.make(..., max_episode_steps=...)``); ``log_deviation`` when
+    further than ``max_log_deviation_m`` from the recorded car, if that is set; ``low_confidence`` when the
+    model's confidence stays below ``min_confidence`` for ``max_unsure_steps`` steps: it no longer knows.
+    ``info["end_reason"]`` names the cause.
+
+    ## States
+    ``env.unwrapped.save_state()`` returns the episode at this instant, ``restore_state(state)`` goes back to
+    it, any number of times: the same actions then give the same pictures, bit for bit. A pickled state is a
+    kilobyte or two and drives the episode again when restored.
 
     ## Arguments
     ``gym.make("WorldDreamer-Drive-v0", scene=..., ...)``:
@@ -76,10 +83,13 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | dataroot, version | None, "v1.0-mini" | a nuScenes data set; None is the embedded one |
     | weights | "drive-tiny" | shipped weights by name, or a path |
     | world_model | None | a loaded WorldModel instead of ``weights`` |
+    | hazard_head | None | a hazard head by name, path or loaded; "" is none; None is the one shipped for ``weights`` |
     | device | "cpu" | where the world model runs |
     | context_frames | 4 | recorded frames before the first imagined one |
     | max_log_deviation_m | None | see Episode End |
     | off_road_limit | 0.5 | see Episode End |
+    | min_confidence, max_unsure_steps | 0.05, 6 | see Episode End; None never ends an episode so |
+    | speed_limit_mps | None | what ``speeding`` is measured by |
     | uses_map | True | whether the model is shown the scene's drivable area, so that the road stays on the map |
     | sampler | those of the weights | ``SamplerSettings``: replaces what it names; a ``SamplerConfig``, all |
     | reward, vehicle | defaults | ``RewardConfig``, ``VehicleConfig`` |
@@ -94,7 +104,8 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | ego | x_m, y_m, yaw_rad (global, rear axle), speed_mps, yaw_rate_radps, accel_mps2, steering_rad |
     | rewards | parts of the reward by name; they sum to it |
     | metrics | name -> {value, is_valid}: progress_m, route_completion, lateral_error_m, heading_error_rad, |
-    |  | speed_mps, comfort, off_road, collision, log_deviation_m |
+    |  | speed_mps, comfort, off_road, collision, time_to_collision_s, speed_over_limit_mps, log_deviation_m |
+    | hazards | name -> {value, is_valid}: probability of "collision" and "off_road" within the next second |
     | confidence | the model's confidence in the picture, in (0, 1]; 1.0 at reset |
     | route_ahead_m | (20, 2) float32: the route every 2 m from 2 to 40 m ahead, ego frame |
     | command | "follow", "left" or "right": what the route asks within 25 m |
@@ -104,6 +115,12 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | vehicle | the fields of ``VehicleConfig``: sizes in m and limits of the car that is driven |
     | dt_s | length of a step in s |
     | scene, end_reason | name of the scene; why the episode ended, "" while it goes on |
+
+    ``time_to_collision_s`` is measured to 3 s. Here it is 0 where the hazard head foresees a collision within a second,
+    else 3; the reference world measures it.
+
+    ## Batches
+    ``gym.make_vec("WorldDreamer-Drive-v0", num_envs=N)``: see ``envs.world_dreamer_vector``.
 
     ## Version History
     * v0: first version.

@@ -41,9 +41,10 @@ class PlanningPolicy(ABC):
     num_samples: int = 128
     num_iterations: int = 3
     num_imagined: int = 4  # plans, "brake" included
-    imagined_steps: int = 6
+    imagined_steps: int = 5
     replan_every: int = 3
-    quiet_hazard: float = 0.02  # below it and with nothing ahead, nothing is imagined
+    quiet_collision: float = 0.02  # below these and with nothing ahead, nothing is imagined
+    quiet_off_road: float = 0.2
     collision_cost: float = 4.0  # mean reward per step that a collision is worth
     off_road_cost: float = 2.0
     costs: PlanCosts = field(default_factory=PlanCosts)
@@ -86,13 +87,11 @@ class PlanningPolicy(ABC):
         self._look_ahead(observation, info)
         is_alarm = collision >= self._sight.collision_threshold
         if self._plan is None or self._num_driven >= self.replan_every or is_alarm:
-            is_quiet = collision < self.quiet_hazard and float(risk.off_road[0]) < self.quiet_hazard
+            is_quiet = collision < self.quiet_collision and float(risk.off_road[0]) < self.quiet_off_road
             self._plan = self._planned(info, is_quiet=is_quiet and not self._is_gap_near(info))
             self._num_driven = 0
         step, self._num_driven = self._num_driven, self._num_driven + 1
-        return np.array(
-            [self._plan.steering_rad[0, step], self._plan.speed_mps[0, step]], dtype=np.float32
-        )
+        return np.array([self._plan.steering_rad[0, step], self._plan.speed_mps[0, step]], dtype=np.float32)
 
     @abstractmethod
     def narrowed(self, knots: FloatArray, costs: FloatArray) -> tuple[FloatArray, FloatArray]:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from drivesim.policy_loading import Action
-from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import Camera, Image
 from policies.pure_pursuit import PurePursuitPolicy
 from policies.road_vision import free_way
@@ -88,4 +87,3 @@ class GapTracker:
 def _closing(closing_mps: float, speed_mps: float) -> float:
     """Return a closing speed that a thing can have: it neither comes towards the car nor flees faster than a car."""
     return float(np.clip(closing_mps, speed_mps - FASTEST_MPS, speed_mps + FACING_MPS))
-

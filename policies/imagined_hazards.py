@@ -25,7 +25,10 @@ from policies.road_vision import camera_for
 class Assessor(Protocol):
     """What reads hazards off a world state, such as ``drivesim.hazard.HazardHead``."""
 
-    collision_threshold: float
+    @property
+    def collision_threshold(self) -> float:
+        """Return the probability from which on a collision within a second counts as near."""
+        ...
 
     def assess(self, state: WorldState) -> Hazards:
         """Return the probabilities (B,)."""
@@ -34,7 +37,7 @@ class Assessor(Protocol):
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Risk:
-    """Probabilities of plans (P,): the highest over the imagined steps."""
+    """Probabilities of plans (P,): means over the imagined steps, so that what gets out of danger is better."""
 
     collision: FloatArray
     off_road: FloatArray
@@ -114,8 +117,8 @@ class HazardSight:
                 state = imagined.state
                 risks.append(_risk(self._head.assess(state)))
         return Risk(
-            collision=np.max([risk.collision for risk in risks], axis=0),
-            off_road=np.max([risk.off_road for risk in risks], axis=0),
+            collision=np.mean([risk.collision for risk in risks], axis=0),
+            off_road=np.mean([risk.off_road for risk in risks], axis=0),
         )
 
     def _tensor(self, values: FloatArray) -> torch.Tensor:
@@ -124,6 +127,4 @@ class HazardSight:
 
 def _risk(hazards: Hazards) -> Risk:
     collision = torch.maximum(hazards.collision, hazards.contact)
-    return Risk(
-        collision=collision.double().cpu().numpy(), off_road=hazards.off_road.double().cpu().numpy()
-    )
+    return Risk(collision=collision.double().cpu().numpy(), off_road=hazards.off_road.double().cpu().numpy())

@@ -138,8 +138,10 @@ def _edges(rgb: FloatArray, expected: Lane) -> FloatArray:
     """Return (X, Y) from -1 to 1: 1 where the road ends to the left, -1 where it ends to the right; NaN unseen."""
     middle_m = expected.points(AHEAD_M)[:, 1].clip(-6.0, 6.0)
     is_lane = np.abs(ACROSS_M - middle_m[:, None]) < 1.2
-    with np.errstate(all="ignore"):
-        road = np.nanmedian(np.where(is_lane[..., None], rgb, np.nan), axis=1, keepdims=True)
+    in_lane = np.where(is_lane[..., None], rgb, np.nan)
+    is_seen = np.isfinite(in_lane[..., 0]).any(axis=1)
+    road = np.full((len(rgb), 1, 3), np.nan)
+    road[is_seen, 0] = np.nanmedian(in_lane[is_seen], axis=1)
     off = np.abs(rgb - road).max(axis=-1) / (CONTRAST_LEVELS + 2.0 * CONTRAST_SHARE * road.mean(axis=-1))
     is_road = _smooth(np.clip(2.0 - off, 0.0, 1.0), round(0.5 * EDGE_M / CELL_M))
     across = round(0.5 * EDGE_M / CELL_M)
@@ -165,14 +167,14 @@ def _coarse_shifts() -> NDArray[np.int_]:
 def _profiles(cells: FloatArray, shifts: NDArray[np.int_]) -> FloatArray:
     """Return the mean of cells (X, Y) along every bend (P, X), by the lateral place where it starts: (P, Y)."""
     num_across = cells.shape[1]
-    least = len(AHEAD_M) // 3
-    seen = np.isfinite(cells)
-    padded = np.pad(np.where(seen, cells, 0.0).astype(np.float32), ((0, 0), (num_across, num_across)))
-    counted = np.pad(seen.astype(np.float32), ((0, 0), (num_across, num_across)))
+    is_seen = np.isfinite(cells)
+    # The imaginary part counts the cells that were seen: one reading of a large array instead of two.
+    counted = (np.where(is_seen, cells, 0.0) + 1j * is_seen).astype(np.complex64)
+    padded = np.pad(counted, ((0, 0), (num_across, num_across)))
     columns = np.arange(num_across) + num_across + shifts.clip(-num_across, num_across)[..., None]
-    rows = np.arange(len(AHEAD_M))[:, None]
-    total, count = padded[rows, columns].sum(axis=1), counted[rows, columns].sum(axis=1)
-    return np.asarray(total / np.maximum(count, least), dtype=np.float64)
+    starts = np.arange(len(AHEAD_M))[:, None] * padded.shape[1]
+    total = padded.ravel().take(starts + columns).sum(axis=1)
+    return np.asarray(total.real / np.maximum(total.imag, len(AHEAD_M) // 3), dtype=np.float64)
 
 
 def _concentration(cells: FloatArray) -> FloatArray:

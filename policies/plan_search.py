@@ -13,7 +13,7 @@ import numpy as np
 from drivesim.rewards import RewardConfig
 from drivesim.scene.geometry import FloatArray, global_from_ego, transform_points
 from policies.idm import GapTracker
-from policies.planning import CarNow, OnRoute, Plans, RouteAhead, drive, plan_rewards
+from policies.planning import CarNow, OnRoute, Plans, RouteAhead, broken_comfort, drive, plan_rewards
 from policies.pure_pursuit import PurePursuitPolicy
 
 NEAR_ROUTE_M = 0.9  # from the route; a lane leaves little more to a car
@@ -26,6 +26,7 @@ class PlanCosts:
 
     reward: RewardConfig = field(default_factory=RewardConfig)
     cruise_speed_mps: float = 12.0
+    discomfort: float = 0.6  # per share of comfort limits broken, on top of the reward's
     over_cruise: float = 0.3  # per m/s above it
     lateral: float = 0.01  # per (m/s2)**2 across
     off_route: float = 1.0  # when the car cannot be on its lane any more
@@ -38,6 +39,7 @@ class PlanCosts:
         off_route = np.clip((np.abs(place.lateral_m) - NEAR_ROUTE_M) / FAR_FROM_ROUTE_M, 0.0, 1.0)
         costs = (
             -plan_rewards(plans, place, car, self.reward)
+            + self.discomfort * broken_comfort(plans, car)
             + self.over_cruise * np.maximum(plans.speed_mps - self.cruise_speed_mps, 0.0)
             + self.lateral * (plans.speed_mps * plans.yaw_rate_radps) ** 2
             + self.off_route * off_route
@@ -52,7 +54,7 @@ class PlanCosts:
         time_s = car.dt_s * np.arange(1, plans.speed_mps.shape[1] + 1)
         left_m = gap.gap_m + max(car.speed_mps - gap.closing_mps, 0.0) * time_s - place.distance_m
         wanted_m = self.standing_gap_m + self.time_gap_s * plans.speed_mps
-        return np.clip(1.0 - left_m / wanted_m, 0.0, 1.0) ** 2
+        return np.asarray(np.clip(1.0 - left_m / wanted_m, 0.0, 1.0) ** 2)
 
 
 def knot_weights(num_knots: int, num_steps: int) -> FloatArray:
@@ -80,7 +82,9 @@ def pursued(info: dict[str, Any], *, cruise_speed_mps: float, num_steps: int) ->
         is_passed = here_m[nearest, 0] < 0.5 * spacing_m
         ahead_m = here_m[min(nearest + int(is_passed), len(here_m) - 3) :]
         ego = {"speed_mps": car.speed_mps, "accel_mps2": car.accel_mps2}
-        steering_rad, speed_mps = policy.select_action(picture, {**info, "route_ahead_m": ahead_m, "ego": ego})
+        steering_rad, speed_mps = policy.select_action(
+            picture, {**info, "route_ahead_m": ahead_m, "ego": ego}
+        )
         controls[step] = steering_rad, (speed_mps - car.speed_mps) / car.dt_s
         moved = drive(controls[step : step + 1, :1], controls[step : step + 1, 1:], car)
         pose = _moved(pose, moved)

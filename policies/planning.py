@@ -1,7 +1,7 @@
 """Many plans at once: what the car does under them, and what the project's reward says of it, before anything is drawn.
 
-Everything is in the ego frame at the start of the plans. The motion is that of ``drivesim.dynamics``, the reward that of
-``drivesim.rewards`` on ``drivesim.metrics.driving``, both for `P` plans of `T` steps in arrays.
+Everything is in the ego frame at the start of the plans. The motion is that of ``drivesim.dynamics``, the reward that
+of ``drivesim.rewards`` on ``drivesim.metrics.driving``, both for `P` plans of `T` steps in arrays.
 """
 
 from __future__ import annotations

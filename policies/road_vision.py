@@ -22,10 +22,10 @@ ADAPTING = 0.5  # weight of a row of road in the colour that the next row is com
 TREND = 0.15  # in how that colour goes on changing: light of headlamps falls off, haze grows
 NOISE_LEVELS = 3.5  # a difference of colour that means nothing, and
 NOISE_SHARE = 0.11  # the same as a share of the brightness
-PATCH_SHARES = (0.55, 1.5)  # brightness of repaired asphalt and joints beside that of the road
+PATCH_SHARES = (0.64, 1.5)  # brightness of repaired asphalt and joints beside that of the road
 PATCH_WEIGHT = 0.05  # of their colour in that of the road
 STANDING_SHARE = 0.55  # of the camera's height: what stands on a road is at least so high
-BLOCKED = -0.35  # likeness of what stands on the road
+BLOCKED = -0.25  # likeness of what stands on the road
 BEYOND_M = 60.0  # the way is drawn on straight, because what stands at its end hides what lies behind
 FIRST_ROWS = 6  # that lie before the bonnet and give the road's colour
 
@@ -93,9 +93,10 @@ def free_way(
     if num_known <= FIRST_ROWS:
         return FreeWay(distance_m=reach_m, reach_m=0.0, is_blocked=False)
     evidence, road_rgb = _followed(strip.rgb)
-    standing = _standing(picture, strip, road_rgb)
     ahead = _means_ahead(evidence, np.maximum(2, np.round(0.2 * strip.below_px)).astype(int))
-    is_base = (np.maximum(standing, ahead) < BLOCKED)[:num_known]
+    is_base = ahead[:num_known] < BLOCKED
+    suspected = np.flatnonzero(is_base)
+    is_base[suspected] = _standing(picture, strip, road_rgb, suspected) < BLOCKED
     first = int(np.argmax(is_base)) if is_base.any() else num_known - 1
     last = min(first + 1 + int(0.1 * strip.below_px[first]), num_known - 1)
     while first < last and evidence[first] > 0.0:  # to where it touches the road
@@ -183,19 +184,23 @@ def _likeness(rgb: FloatArray, road_rgb: FloatArray) -> FloatArray:
 
 def _of_a_row(likeness: FloatArray) -> FloatArray:
     """Return one number for (..., NUM_ACROSS) samples: a marking covers one or two, half a car four."""
-    return np.asarray(np.sort(np.nan_to_num(likeness, nan=0.5), axis=-1)[..., : NUM_ACROSS // 2].mean(axis=-1))
+    return np.asarray(
+        np.sort(np.nan_to_num(likeness, nan=0.5), axis=-1)[..., : NUM_ACROSS // 2].mean(axis=-1)
+    )
 
 
-def _standing(picture: Image, strip: _Strip, road_rgb: FloatArray) -> FloatArray:
-    """Return per row (R,) how much what would stand there, upright in the picture, looks like road."""
-    num_up = np.maximum(3, np.round(STANDING_SHARE * strip.below_px)).astype(int)
-    up = np.arange(1, int(num_up.max()) + 1)
+def _standing(picture: Image, strip: _Strip, road_rgb: FloatArray, chosen: NDArray[np.int_]) -> FloatArray:
+    """Return for chosen rows (C,) how much what would stand there, upright in the picture, looks like road."""
+    num_up = np.maximum(3, np.round(STANDING_SHARE * strip.below_px[chosen])).astype(int)
+    up = np.arange(1, int(num_up.max(initial=3)) + 1)
     height, width = picture.shape[:2]
-    rows = np.floor(strip.pixels[:, :1, 1]).astype(int) - up  # (R, U)
-    columns = np.floor(strip.pixels[..., 0]).astype(int)  # (R, NUM_ACROSS)
+    rows = np.floor(strip.pixels[chosen, :1, 1]).astype(int) - up  # (C, U)
+    columns = np.floor(strip.pixels[chosen, :, 0]).astype(int)  # (C, NUM_ACROSS)
     is_inside = ((columns >= 0) & (columns < width))[:, None]
-    rgb = picture[rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None]].astype(np.float64)
-    likeness = np.where(is_inside, _likeness(rgb, road_rgb[:, None, None]), np.nan)
+    rgb = picture[rows.clip(0, height - 1)[:, :, None], columns.clip(0, width - 1)[:, None]].astype(
+        np.float64
+    )
+    likeness = np.where(is_inside, _likeness(rgb, road_rgb[chosen, None, None]), np.nan)
     return np.asarray(np.mean(_of_a_row(likeness), axis=1, where=up <= num_up[:, None]))
 
 

@@ -108,6 +108,7 @@ class FakeWorldModel:
         self.observed_twist: torch.Tensor | None = None
         self.places: Places | None = None
         self.confidence = 0.5
+        self.is_best_row_by_row = False
         self.twists: list[torch.Tensor] = []
 
     def observe(

@@ -282,6 +282,7 @@ def test_folders_of_other_runs_and_other_things_are_refused(driven, tmp_path, ca
         error = capfd.readouterr().err
         assert message.replace("another run ", "a run ") in error
         assert error.count("error:") == 1
+    assert [entry.name for entry in (tmp_path / "full").iterdir()] == ["thesis.tex"]
 
 
 def test_two_runs_do_not_share_a_folder_but_stale_locks_are_taken_over(tmp_path, capfd):

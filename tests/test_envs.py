@@ -244,6 +244,31 @@ def test_order_of_calls_is_enforced() -> None:
     assert env.worlds._world_model is None
 
 
+def test_a_model_that_no_longer_knows_ends_the_episode_after_some_steps() -> None:
+    model = FakeWorldModel()
+    env = make_learned(world_model=model, min_confidence=0.3, max_unsure_steps=3)
+    env.reset(seed=0)
+    for confidence in (0.5, 0.2, 0.2, 0.4, 0.2, 0.2):  # never three in a row
+        model.confidence = confidence
+        *_, truncated, info = env.step(STRAIGHT_ON)
+        assert not truncated
+        assert info["end_reason"] == ""
+    *_, terminated, truncated, info = env.step(STRAIGHT_ON)
+    assert (terminated, truncated, info["end_reason"]) == (False, True, "low_confidence")
+    env = make_learned(world_model=model, min_confidence=None)
+    env.reset(seed=0)
+    assert not any(env.step(STRAIGHT_ON)[3] for _ in range(10))
+
+
+def test_hazards_say_when_there_is_no_head() -> None:
+    env = make_learned()
+    for info in (env.reset(seed=0)[1], env.step(STRAIGHT_ON)[4]):
+        assert info["hazards"] == {
+            name: {"value": 0.0, "is_valid": False} for name in ("collision", "off_road")
+        }
+        assert not info["metrics"]["time_to_collision_s"]["is_valid"]
+
+
 def test_rgb_array_is_the_observation_and_nobody_elses_memory() -> None:
     env = make_learned(render_mode="rgb_array")
     observation, _ = env.reset(seed=0)
@@ -277,6 +302,10 @@ def test_human_mode_opens_a_window_or_says_why_not(monkeypatch: pytest.MonkeyPat
         ({"context_frames": 2}, "need a context of 4 frames, got context_frames=2"),
         ({"world_model": FakeWorldModel(rate_hz=12.0)}, "12 frames per second"),
         ({"scene": make_scene(24, camera=front_camera(width_px=112))}, "224x128.*112x128.*set width_px=224"),
+        ({"speed_limit_mps": 0.0}, "speed_limit_mps must be positive or None, got 0.0"),
+        ({"min_confidence": 1.5}, "min_confidence is a probability in \\[0, 1\\] or None, got 1.5"),
+        ({"max_unsure_steps": 0}, "max_unsure_steps must be positive, got 0"),
+        ({"hazard_head": "no-such-head"}, "no weights named 'no-such-head'"),
         ({"render_mode": "ansi"}, "render_mode.*'ansi'"),
         ({"device": "graphics-card"}, "device 'graphics-card' cannot be used"),
         ({"device": "cuda:99"}, "device 'cuda:99' cannot be used"),

@@ -89,6 +89,17 @@ def test_collision_and_log_deviation_say_when_they_are_not_measurable() -> None:
     assert driving.measure(driven_step(EGO, is_collision=False))["collision"].value == 0.0
 
 
+def test_speeding_and_time_to_collision_need_a_limit_and_a_world_that_can_tell() -> None:
+    ego = EgoState(x_m=0.0, y_m=0.0, yaw_rad=0.0, speed_mps=14.0)
+    unknown = driving.measure(driven_step(ego))
+    assert not unknown["speed_over_limit_mps"].is_valid
+    assert not unknown["time_to_collision_s"].is_valid
+    known = driving.measure(driven_step(ego, speed_limit_mps=12.0, time_to_collision_s=1.5))
+    assert known["speed_over_limit_mps"].value == pytest.approx(2.0)
+    assert known["time_to_collision_s"].value == pytest.approx(1.5)
+    assert driving.measure(driven_step(ego, speed_limit_mps=20.0))["speed_over_limit_mps"].value == 0.0
+
+
 def test_route_that_repeats_itself_is_told_apart_by_the_last_place() -> None:
     square = np.array([(0, 0), (40, 0), (40, 40), (0, 40)], dtype=float)
     laps = Route(np.concatenate([square, square, square[:1]]))

@@ -14,7 +14,7 @@ def metrics(**values: float) -> dict[str, MetricResult]:
     """Return a perfect step at full speed with some values replaced."""
     perfect = {
         "progress_m": 20.0 / 6.0, "lateral_error_m": 0.0, "heading_error_rad": 0.0,
-        "comfort": 1.0, "off_road": 0.0, "collision": 0.0,
+        "comfort": 1.0, "off_road": 0.0, "collision": 0.0, "speed_over_limit_mps": 0.0,
     }  # fmt: skip
     return {name: MetricResult(value=value) for name, value in {**perfect, **values}.items()}
 
@@ -22,15 +22,21 @@ def metrics(**values: float) -> dict[str, MetricResult]:
 def test_a_perfect_step_earns_the_upper_bound() -> None:
     total, parts = reward(metrics(), RewardConfig())
     assert total == pytest.approx(RewardConfig().bounds[1]) == pytest.approx(1.0)
-    assert set(parts) == {"progress", "lateral", "heading", "comfort", "off_road", "collision"}
+    assert set(parts) == {"progress", "lateral", "heading", "comfort", "off_road", "collision", "speeding"}
 
 
 def test_the_worst_step_costs_the_lower_bound() -> None:
     worst = metrics(
-        progress_m=-99, lateral_error_m=-99, heading_error_rad=3, comfort=0, off_road=1, collision=1
+        progress_m=-99,
+        lateral_error_m=-99,
+        heading_error_rad=3,
+        comfort=0,
+        off_road=1,
+        collision=1,
+        speed_over_limit_mps=9,
     )
     total, _ = reward(worst, RewardConfig())
-    assert total == pytest.approx(RewardConfig().bounds[0]) == pytest.approx(-4.4)
+    assert total == pytest.approx(RewardConfig().bounds[0]) == pytest.approx(-4.6)
 
 
 def test_parts_sum_to_the_total_and_stay_in_bounds() -> None:
@@ -49,7 +55,7 @@ def test_parts_sum_to_the_total_and_stay_in_bounds() -> None:
 @pytest.mark.parametrize(
     ("part", "name", "value"),
     [("lateral", "lateral_error_m", 1.0), ("heading", "heading_error_rad", 0.2), ("comfort", "comfort", 0.5),
-     ("off_road", "off_road", 0.4), ("collision", "collision", 1.0)],
+     ("off_road", "off_road", 0.4), ("collision", "collision", 1.0), ("speeding", "speed_over_limit_mps", 2.0)],
 )  # fmt: skip
 def test_each_fault_costs_only_its_own_part(part: str, name: str, value: float) -> None:
     _, perfect = reward(metrics(), RewardConfig())
@@ -58,10 +64,10 @@ def test_each_fault_costs_only_its_own_part(part: str, name: str, value: float) 
     assert {key for key in parts if parts[key] != perfect[key]} == {part}
 
 
-@pytest.mark.parametrize("name", ["comfort", "off_road", "collision"])
+@pytest.mark.parametrize("name", ["comfort", "off_road", "collision", "speed_over_limit_mps"])
 def test_what_cannot_be_measured_neither_costs_nor_earns(name: str) -> None:
     _, parts = reward({**metrics(), name: NOT_MEASURABLE}, RewardConfig())
-    assert parts[name] == 0.0
+    assert parts["speeding" if name == "speed_over_limit_mps" else name] == 0.0
 
 
 @pytest.mark.parametrize("field", [{"progress": -1.0}, {"full_lateral_m": 0.0}, {"collision": float("nan")}])

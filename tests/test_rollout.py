@@ -114,7 +114,7 @@ def test_load_policy_from_a_users_module(tmp_path: Path, monkeypatch: pytest.Mon
     ("name", "kwargs", "message"),
     [
         ("pure-persuit", {}, "did you mean pure-pursuit"),
-        ("zzz", {}, "choose from constant, pure-pursuit, replay"),
+        ("zzz", {}, "choose from constant, replay, pure-pursuit"),
         ("no_such_module_here:Policy", {}, "cannot import.*no_such_module_here"),
         ("constant", {"gain": 2}, "gain"),
         (":", {}, "there is no policy ':'"),

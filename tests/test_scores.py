@@ -31,7 +31,7 @@ def episode(num_steps=HORIZON, *, end_reason="time_limit", expert_m=20.0, route_
         "off_road": np.zeros(num_steps),
         "collision": np.zeros(num_steps),
         "comfort": np.ones(num_steps),
-        "time_to_collision": np.full(num_steps, 3.0),
+        "time_to_collision_s": np.full(num_steps, 3.0),
     }
     chosen = {name: values for name, values in (usual | metrics).items() if values is not None}
     return DrivenEpisode(
@@ -111,11 +111,11 @@ def test_the_goal_is_all_of_a_short_route():
 
 def test_a_short_time_to_collision_costs_its_part_once_and_its_step_only():
     nearest_s = at_last(HORIZON, 0.95, usual=3.0)
-    found = values_of(score_episode(episode(time_to_collision=nearest_s)))
+    found = values_of(score_episode(episode(time_to_collision_s=nearest_s)))
     assert found["min_time_to_collision_s"] == pytest.approx(0.95)
     assert found["pdms"] == pytest.approx((5 * 0.75 + 2) / 12)
     assert found["hd_score"] == pytest.approx(0.75 * (9 + 2 / 7) / 10)
-    assert values_of(score_episode(episode(time_to_collision=nearest_s + 0.01)))["time_to_collision"] == 1.0
+    assert values_of(score_episode(episode(time_to_collision_s=nearest_s + 0.01)))["time_to_collision"] == 1.0
 
 
 def test_comfort_is_the_share_of_steps_that_keep_every_limit():
@@ -138,14 +138,14 @@ def test_progress_counts_only_where_pure_pursuit_moves():
 
 def test_what_is_not_measured_is_left_out_and_named():
     blind = series(np.zeros(HORIZON), is_valid=False)
-    scores = score_episode(episode(collision=blind, time_to_collision=None))
+    scores = score_episode(episode(collision=blind, time_to_collision_s=None))
     found = values_of(scores)
     assert found["collision"] is found["no_collision"] is found["time_to_collision"] is None
     assert scores.pdms_parts == "DAC EP C"
     assert found["pdms"] == pytest.approx((5 * 0.75 + 2) / 7)
     assert scores.hd_parts == "DAC C"
     assert found["hd_score"] == pytest.approx(0.75)
-    nothing = score_episode(episode(off_road=None, collision=None, comfort=None, time_to_collision=None))
+    nothing = score_episode(episode(off_road=None, collision=None, comfort=None, time_to_collision_s=None))
     assert nothing.pdms_parts == "EP"
     assert not nothing.hd_score.is_valid
     assert not nothing.off_road_rate.is_valid
@@ -200,7 +200,7 @@ def test_scores_lie_between_0_and_1(num_steps, end_reason, random):
                 off_road=drawn(1.0),
                 collision=np.round(drawn(0.6)),
                 comfort=np.round(drawn(1.0)),
-                time_to_collision=drawn(3.0),
+                time_to_collision_s=drawn(3.0),
             )
         )
     )

@@ -9,6 +9,7 @@ from drivesim.scene.road_map import ground_of, road_map
 from drivesim.scene.types import DrivableArea, front_camera
 from drivesim.world_model.places import Places
 from drivesim.world_model.sampler import SamplerConfig
+from drivesim.world_model.world_model import ROW_TENSORS, joined
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,65 @@ def test_places_are_those_of_the_last_frame_and_move_on(model, history):
 def test_a_place_for_every_row_is_needed(model, history):
     with pytest.raises(ValueError, match="2 rows of frames need as many places, got 1"):
         model.observe(*history, front_camera(), places=on_roads(4.0))
+
+
+def of_row(state, index):
+    return [getattr(state, name)[index] for name in ROW_TENSORS] + [
+        getattr(layer, name)[index]
+        for layer in state.memory
+        for name in ("low_FWRS", "keys", "values", "num_frames_F")
+    ]
+
+
+def test_rows_are_taken_forked_and_joined(model, history):
+    state = model.observe(*history, front_camera(), places=on_roads(4.0, 6.0))
+    swapped = state.rows([1, 0, 1])
+    for index, source in enumerate([1, 0, 1]):
+        assert all(
+            torch.equal(a, b) for a, b in zip(of_row(swapped, index), of_row(state, source), strict=True)
+        )
+        assert swapped.places.maps[index] is state.places.maps[source]
+    both = joined([state.rows([0]), state.rows([1])])
+    assert len(both) == 2
+    for index in range(2):
+        assert all(torch.equal(a, b) for a, b in zip(of_row(both, index), of_row(state, index), strict=True))
+    assert len(state.rows([1]).fork(5)) == 5
+    for wrong in (lambda: state.fork(3), lambda: state.rows([0]).fork(0), lambda: joined([])):
+        with pytest.raises(ValueError, match="at least"):
+            wrong()
+
+
+def test_a_row_of_its_own_age_and_chance_is_what_it_would_be_alone(rng):
+    """Rows that began at different times, each with its own generator, do not touch each other."""
+    model = small_world_model().to(torch.bfloat16)
+    frames = torch.from_numpy(rng.integers(0, 256, (2, 4, 128, 224, 3), dtype=np.uint8))
+    sampler = SamplerConfig(temperature=1.0, temperature_rise=3)
+    alone = [model.observe(frames[i : i + 1], torch.full((1, 4, 2), 0.3), front_camera()) for i in (0, 1)]
+    generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+
+    def step(state, chance):
+        return model.imagine(state, TWIST[: len(state)], generator=chance, sampler=sampler)
+
+    older = step(step(alone[0], generators[:1]).state, generators[:1]).state
+    chance = [generator.get_state() for generator in generators]
+    together = joined([older, alone[1]])
+    assert together.num_imagined_B.tolist() == [2, 0]
+    for _ in range(3):
+        imagined = step(together, generators)
+        together = imagined.state
+    for index, state in enumerate([older, alone[1]]):
+        generator = torch.Generator()
+        generator.set_state(chance[index])
+        for _ in range(3):
+            expected = step(state, [generator])
+            state = expected.state
+        assert torch.equal(imagined.frames_BHWC[index], expected.frames_BHWC[0])
+        assert all(torch.equal(a, b) for a, b in zip(of_row(together, index), of_row(state, 0), strict=True))
+
+
+def test_a_generator_for_every_row_is_needed(model, state):
+    with pytest.raises(ValueError, match="2 rows need as many generators, got 1"):
+        model.imagine(state, TWIST, generator=[torch.Generator()], sampler=SamplerConfig(temperature=1.0))
 
 
 def test_imagined_frames_are_counted_from_the_last_recorded_one(model, state):

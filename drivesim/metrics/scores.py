@@ -155,7 +155,7 @@ def score_episode(episode: DrivenEpisode) -> EpisodeScores:
         return EpisodeScores()
     touched = _largest(episode.series("collision"))
     left = _largest(episode.series("off_road"))
-    nearest_s = _smallest(episode.series("time_to_collision"))
+    nearest_s = _smallest(episode.series("time_to_collision_s"))
     no_collision = _is(touched, touched.value == 0.0)
     drivable_area = _is(left, left.value <= episode.off_road_limit)
     time_to_collision = _is(nearest_s, nearest_s.value > LEAST_TIME_TO_COLLISION_S)
@@ -228,7 +228,7 @@ def _off_road_rate(episode: DrivenEpisode) -> MetricResult:
 def _hd_score(episode: DrivenEpisode, completion: MetricResult) -> tuple[MetricResult, str]:
     """Return HUGSIM's form of score, and the parts that were measured at any step."""
     collision, off_road = episode.series("collision"), episode.series("off_road")
-    nearest_s, comfort = episode.series("time_to_collision"), _is_comfortable(episode)
+    nearest_s, comfort = episode.series("time_to_collision_s"), _is_comfortable(episode)
     scores, names = [], dict.fromkeys(("NC", "DAC", "TTC", "C"), False)
     for step in range(episode.num_steps):
         no_collision = _at(collision, step, collision.values[step] == 0.0)

@@ -175,6 +175,15 @@ class WorldModel(nn.Module):
         """Return how many frames :meth:`observe` should be given."""
         return self.config.num_context_frames
 
+    @property
+    def is_best_row_by_row(self) -> bool:
+        """Tell whether a row may only be imagined alone if it shall not depend on its neighbours, to the last bit.
+
+        On a CPU products of float32 matrices are rounded by how many rows they have; those of bfloat16 are not.
+        """
+        weight = next(self.action_encoder.parameters())
+        return weight.device.type == "cpu" and weight.dtype == torch.float32
+
     @torch.no_grad()
     def observe(
         self,
