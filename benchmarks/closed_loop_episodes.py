@@ -154,6 +154,8 @@ def run_episodes(
     lost: list[EpisodeJob] = []
 
     def take(index: int, batch: list[EpisodeResult] | None) -> None:
+        if batch is None and len(batches[index]) == 1:
+            batch = _died(batches[index], world=settings.world)
         if batch is None:
             lost.extend(batches[index])
         for result in batch or ():
