@@ -104,7 +104,7 @@ def test_every_part_of_the_state_that_is_read_matters(head: HazardHead, state: W
         replace(state, earlier_BCHW=-state.earlier_BCHW),
         replace(state, token_ids_BS=(state.token_ids_BS + 7) % 48),
         replace(state, twist_BA=state.twist_BA + 1),
-        replace(state, num_imagined=30),
+        replace(state, num_imagined_B=torch.full_like(state.num_imagined_B, 30)),
     ):
         assert not torch.equal(said, values(head.assess(changed)))
 
