@@ -15,7 +15,9 @@ from drivesim.scene.nuscenes import embedded_dataset, open_dataset
 from drivesim.scene.types import Scene
 from drivesim.world_model.sampler import SamplerConfig, UnmaskOrder
 
-DEFAULT_MIN_CONFIDENCE = 0.005  # below what drive-tiny has after twenty seconds of ordinary driving (0.006 to 0.02)
+DEFAULT_MIN_CONFIDENCE = (
+    0.005  # below what drive-tiny has after twenty seconds of ordinary driving (0.006 to 0.02)
+)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -36,9 +36,8 @@ class Hazards:
 
     collision: Tensor  # within the next second, now included
     off_road: Tensor  # the same of leaving the road with more than half of the car
-    contact: (
-        Tensor  # that the car touches another one now: in the newest frame or, as the pictures go, the next
-    )
+    contact: Tensor  # that the car touches another now: in the newest frame or, as the pictures go, the next
+    is_outside: Tensor  # that more than half of the car is off the road now
 
 
 class _Block(nn.Module):
@@ -137,11 +136,12 @@ class HazardHead(nn.Module):
             collision=within_BE[:, 0],
             off_road=within_BE[:, 1],
             contact=self.contact(hazard_BEK),
+            is_outside=hazard_BEK[:, 1, 0],
         )
 
     @torch.no_grad()
     def assess(self, state: WorldState) -> Hazards:
-        """Return the probabilities (B,) of collision and off-road within a second, and of contact now."""
+        """Return the probabilities (B,) of collision and off-road within a second and now."""
         return self.judge(read_state(state, self.config).to(self.place.device))
 
 

@@ -30,6 +30,7 @@ from drivesim.world_model.pretrained import load_world_model
 from drivesim.world_model.world_model import Imagined, WorldModel, WorldState, joined
 from envs.ride import View
 
+OUTSIDE = 0.5  # probability of being off the road from which on the car counts as such
 SHIPPED_WEIGHTS, SHIPPED_HEAD = "drive-tiny", "hazard-tiny"
 
 
@@ -182,16 +183,20 @@ class ImaginedWorlds:
             pairs = zip(pictures, confidence, strict=True)
             return [View(frame=frame, confidence=float(sure)) for frame, sure in pairs]
         head, hazards = self._hazard_head, self._hazard_head.assess(state)
-        columns = (hazards.collision.tolist(), hazards.off_road.tolist(), hazards.contact.tolist())
+        chances = (hazards.collision, hazards.off_road, hazards.contact, hazards.is_outside)
+        columns = [chance.tolist() for chance in chances]
         return [
             View(
                 frame=frame,
                 confidence=float(sure),
                 is_collision=contact > head.contact_threshold,
                 time_to_collision_s=0.0 if collision > head.collision_threshold else HORIZON_S,
+                is_off_road=outside > OUTSIDE,
                 hazards={"collision": collision, "off_road": off_road},
             )
-            for frame, sure, collision, off_road, contact in zip(pictures, confidence, *columns, strict=True)
+            for frame, sure, collision, off_road, contact, outside in zip(
+                pictures, confidence, *columns, strict=True
+            )
         ]
 
     def _places(self, rows: Sequence[int], egos: Sequence[EgoState]) -> Places | None:
