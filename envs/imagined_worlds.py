@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivesim.checkpoint import resolve_weights, shipped_weights
+from drivesim.checkpoint import resolve_weights
 from drivesim.episode import EpisodeConfig, sampler_with
 from drivesim.errors import InputError
 from drivesim.hazard import HazardHead, load_hazard_head
@@ -229,12 +229,7 @@ def models_of(
         InputError: weights that do not exist or cannot be read.
     """
     name = episode.hazard_head
-    if (
-        name is None
-        and world_model is None
-        and episode.weights == SHIPPED_WEIGHTS
-        and SHIPPED_HEAD in shipped_weights()
-    ):
+    if name is None and world_model is None and episode.weights == SHIPPED_WEIGHTS:
         name = SHIPPED_HEAD
     if not isinstance(hazard_head, HazardHead):
         hazard_head = shared_hazard_head(name, episode.device) if name else None
