@@ -71,11 +71,14 @@ def test_make_verbs_exist():
 
 def test_the_environment_example_runs(capsys):
     exec(compile(PYTHON_BLOCKS[0], "README.md", "exec"), {})
+    assert capsys.readouterr().out
 
 
 def test_batches_and_saved_episodes_run():
-    exec(compile(PYTHON_BLOCKS[1], "README.md", "exec"), {})
-    assert capsys.readouterr().out
+    shown = {}
+    exec(compile(PYTHON_BLOCKS[1], "README.md", "exec"), shown)
+    assert shown["observations"].shape == (4, 128, 224, 3)
+    assert shown["env"].ego == shown["here"].place.ego
 
 
 def test_the_policy_example_drives(tmp_path, monkeypatch):
