@@ -25,6 +25,7 @@ from benchmarks.closed_loop_folder import (
     require_parquet,
     write_table,
 )
+from benchmarks.closed_loop_leads import leads_over, show_leads
 from benchmarks.closed_loop_page import write_page
 from benchmarks.driving_scenes import checked_scene_names, road_names
 from benchmarks.guarded_policy import GuardedPolicy, Limits, PolicyFailure
@@ -100,6 +101,9 @@ def _report(
     world = "learned world" if settings.world is World.WORLDDREAMER else "reference world"
     title = f"closed loop in the {world}, {settings.episode.horizon} steps"
     show(results, figures, title=title, off_road_limit=limit)
+    baseline = results[0].job.policy  # named first
+    leads = leads_over(baseline, results)
+    show_leads(baseline, leads)
     if folder.is_finished:
         return
     write_table(folder.path / TABLE, results, configuration)
@@ -117,7 +121,9 @@ def _report(
             "Seconds per action": {one.policy: f"{one.policy_s:.4f}" for one in figures},
         },
     )
-    report = report_of(results, figures, facts | {"configuration": configuration})
+    report = report_of(results, figures, facts | {"configuration": configuration, "lead_over": baseline})
+    for policy, lead in leads.items():
+        report.add_estimate("pdms_lead", lead, key=policy, note=f"above {baseline}, paired")
     report.write(folder.path / SUMMARY)
     console.say(f"wrote {folder.path / TABLE} and {folder.path / PAGE}")
 

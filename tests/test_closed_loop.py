@@ -9,6 +9,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,10 +24,12 @@ from benchmarks.closed_loop_episodes import (
     World,
     run_episodes,
 )
+from benchmarks.closed_loop_leads import leads_over, show_leads
 from benchmarks.driving_scenes import checked_scene_names, course_of, road_names
 from benchmarks.report import run_command
 from drivesim.errors import InputError
-from drivesim.metrics.scores import SCORE_NAMES
+from drivesim.metrics.base import MetricResult
+from drivesim.metrics.scores import SCORE_NAMES, EpisodeScores
 from drivesim.rollout import EpisodeConfig, make_env, make_policy, rollout
 from envs import imagined_worlds
 
@@ -222,6 +225,7 @@ def test_the_files_of_a_run(driven, capfd):
     low, high = summary["pdms_interval"]["pure-pursuit"]
     assert low <= summary["pdms"]["pure-pursuit"] <= high
     assert summary["num_episodes"] == 4
+    assert set(summary["pdms_lead"]) == set(POLICIES) - {summary["lead_over"]}
     assert summary["packages"]["torch"]
     assert len(list((driven / "episodes").glob("*.mp4"))) == 4
     assert run(RUN, driven, "--batch", "1") == 0  # other batches are the same run
@@ -229,6 +233,37 @@ def test_the_files_of_a_run(driven, capfd):
     assert "finished; here is its table" in out
     assert "These are not NAVSIM's PDMS" in out
     assert all(len(line) <= 80 for line in out.splitlines() if line.startswith(("│", "┃")))
+
+
+def fake_results(scores):
+    """Return episodes of made-up scores: {policy: {scene: score, None where it failed}}."""
+    return [
+        SimpleNamespace(
+            job=EpisodeJob(policy=policy, scene=scene),
+            is_failed=score is None,
+            scores=EpisodeScores(pdms=MetricResult(value=score or 0.0)),
+        )
+        for policy, by_scene in scores.items()
+        for scene, score in by_scene.items()
+    ]
+
+
+def test_leads_are_paired_so_that_hard_roads_cancel(capfd):
+    hard_and_easy = {f"road-{index}": 0.1 * index for index in range(10)}
+    better = {scene: score + 0.05 for scene, score in hard_and_easy.items()}
+    worse = {scene: score - 0.02 * (index % 2) for index, (scene, score) in enumerate(hard_and_easy.items())}
+    half = better | {"road-9": None}
+    results = fake_results({"base": hard_and_easy, "better": better, "worse": worse, "half": half})
+    leads = leads_over("base", results)
+    assert set(leads) == {"better", "worse", "half"}
+    assert (leads["better"].low, leads["better"].high) == pytest.approx((0.05, 0.05))
+    assert leads["half"].count == 9
+    assert leads["worse"].value == pytest.approx(-0.01)
+    assert leads["worse"].high < 0
+    show_leads("base", leads)
+    shown = capfd.readouterr().out
+    assert "above that of base" in shown
+    assert shown.index("better") < shown.index("worse")
 
 
 def tables(folder: Path):
