@@ -31,9 +31,9 @@ from drivesim.episode import EpisodeConfig
 from drivesim.errors import InputError
 from drivesim.hazard import HazardHead
 from drivesim.scene.types import Scene
+from drivesim.shared_models import models_of
 from drivesim.world_model.pretrained import load_world_model
 from drivesim.world_model.world_model import WorldModel
-from envs.imagined_worlds import models_of
 from envs.world_dreamer_drive import WorldDreamerDriveEnv
 
 WARM_UP_STEPS = 5

@@ -25,7 +25,7 @@ from drivesim.checkpoint import config_from_json, load_state, read_checkpoint, r
 from drivesim.hazard_inputs import CELLS, EVENTS, NUM_PICTURES, HazardInputs, read_state
 from drivesim.hazard_inputs import HazardConfig as HazardConfig
 from drivesim.tokenizer.quantizer import FiniteScalarQuantizer
-from drivesim.world_model.world_model import WorldState
+from drivesim.world_model.world_state import WorldState
 
 KIND = "hazard-head"
 

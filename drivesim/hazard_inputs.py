@@ -16,7 +16,7 @@ from drivesim.dynamics import VehicleConfig
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.road_map import RoadMap
 from drivesim.world_model.conditioning import SPEED_SCALE_MPS, YAW_RATE_SCALE_RADPS
-from drivesim.world_model.world_model import WorldState
+from drivesim.world_model.world_state import WorldState
 
 EVENTS = ("collision", "off_road")
 PICTURE_STRIDE = 4

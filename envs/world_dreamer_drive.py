@@ -7,9 +7,10 @@ from typing import Any
 from drivesim.hazard import HazardHead
 from drivesim.rollout import EpisodeConfig
 from drivesim.scene.types import EgoState, Scene
+from drivesim.shared_models import models_of
 from drivesim.world_model.world_model import WorldModel
 from envs.drive_episode import DriveEpisodeEnv
-from envs.imagined_worlds import ImaginedWorlds, SavedRow, models_of
+from envs.imagined_worlds import ImaginedWorlds, SavedRow
 from envs.ride import View
 
 

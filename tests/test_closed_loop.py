@@ -27,11 +27,11 @@ from benchmarks.closed_loop_episodes import (
 from benchmarks.closed_loop_leads import leads_over, show_leads
 from benchmarks.driving_scenes import checked_scene_names, course_of, road_names
 from benchmarks.report import run_command
+from drivesim import shared_models
 from drivesim.errors import InputError
 from drivesim.metrics.base import MetricResult
 from drivesim.metrics.scores import SCORE_NAMES, EpisodeScores
 from drivesim.rollout import EpisodeConfig, make_env, make_policy, rollout
-from envs import imagined_worlds
 
 STEPS = 6
 SCENES = ["scene-2001", "scene-2006"]
@@ -127,7 +127,7 @@ def test_seeds_reach_policies_and_names_are_files():
 
 
 def test_the_learned_world_is_driven_too(monkeypatch):
-    monkeypatch.setattr(imagined_worlds, "shared_world_model", lambda *_: FakeWorldModel())
+    monkeypatch.setattr(shared_models, "shared_world_model", lambda *_: FakeWorldModel())
     learned = settings(
         world=World.WORLDDREAMER, episode=EpisodeConfig(horizon=STEPS, hazard_head=""), has_videos=True
     )

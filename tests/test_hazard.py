@@ -19,7 +19,7 @@ from drivesim.hazard_inputs import HazardConfig, HazardInputs, facts_of, hide_ma
 from drivesim.scene.road_map import ground_of, road_map
 from drivesim.scene.types import front_camera
 from drivesim.world_model.places import Places
-from drivesim.world_model.world_model import WorldState
+from drivesim.world_model.world_state import WorldState
 
 CONFIG = HazardConfig(picture_widths=[8, 8], width=16, num_blocks=1, place_channels=4, fsq_levels=[4, 4, 3])
 STRAIGHT = np.stack([np.arange(0.0, 60.0), np.zeros(60)], axis=1)

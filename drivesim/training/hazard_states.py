@@ -29,7 +29,8 @@ from drivesim.training.hazard_drives import (
 from drivesim.training.hazard_samples import HazardSetConfig, stacked
 from drivesim.world_model.places import Places
 from drivesim.world_model.pretrained import load_world_model
-from drivesim.world_model.world_model import WorldModel, WorldState
+from drivesim.world_model.world_model import WorldModel
+from drivesim.world_model.world_state import WorldState
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
