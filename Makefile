@@ -72,6 +72,8 @@ bench: .venv/.installed  ## the published figures (see benchmarks/README.md)
 # $(call TRAIN,folder,what,experiment,more)
 TRAIN = $(BIN)/drivesim train $(2) experiment=$(3) --out out/weights/$(1) \
 	$$(test -f out/weights/$(1)/last.ckpt && echo --resume) $(4)
+# $(call TRAIN_OWN,folder,what,settings): without an experiment's file
+TRAIN_OWN = $(BIN)/drivesim train $(2) --out out/weights/$(1) $$(test -f out/weights/$(1)/last.ckpt && echo --resume) $(3)
 FROM = $(1).init=out/weights/$(2).safetensors
 
 general-weights: .venv/.installed  ## train the general weights anew, in out/weights; goes on where it stopped
@@ -85,6 +87,11 @@ weights: .venv/.installed  ## train the shipped weights anew, part after part, i
 	$(call TRAIN,first,world-model,drive_tiny,$(call FROM,world_model,motion-field/motion-field))
 	$(call TRAIN,imagination,imagination,drive_tiny_imagination,$(call FROM,imagination,first/world-model))
 	$(call TRAIN,inverse-dynamics,inverse-dynamics,drive_tiny_inverse_dynamics,inverse_dynamics.tokenizer=out/weights/tokenizer/tokenizer.safetensors)
+	$(call TRAIN_OWN,hazard-head,hazard-head,training.num_train_steps=2000 training.learning_rate=1e-3 \
+		training.ema_decay=0.995 training.weight_decay=0.05 training.num_threads=1 training.evaluate_every=500)
+	$(call TRAIN_OWN,driver,policy,training.num_train_steps=100000 training.max_minutes=18 training.batch_size=32 \
+		training.learning_rate=1.5e-3 training.warmup_steps=200 training.ema_decay=0.995 training.evaluate_every=500 \
+		training.num_threads=1 training.precision=32-true)
 
 clean:  ## remove caches and what runs wrote; keeps .venv
 	rm -rf build dist out .whl .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis htmlcov .coverage

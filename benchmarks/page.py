@@ -48,32 +48,42 @@ class Picture:
     rows: Sheet
 
 
-def write_page(path: Path, report: Report, *, plots: Sequence[Plot], pictures: Sequence[Picture]) -> None:
+def write_page(
+    path: Path,
+    report: Report,
+    *,
+    plots: Sequence[Plot],
+    pictures: Sequence[Picture],
+    sections: Sequence[str] = (),
+) -> None:
     """Write the page; it appears only when it is complete."""
-    text = render_page(report, plots=plots, pictures=pictures)
+    text = render_page(report, plots=plots, pictures=pictures, sections=sections)
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     console.say(f"wrote {path}")
 
 
-def render_page(report: Report, *, plots: Sequence[Plot], pictures: Sequence[Picture]) -> str:
-    """Return the page as html."""
+def render_page(
+    report: Report, *, plots: Sequence[Plot], pictures: Sequence[Picture], sections: Sequence[str] = ()
+) -> str:
+    """Return the page as html; ``sections`` are pieces of html of the benchmark's own, shown before the figures."""
     title = f"drivesim: {report.title}"
     drawn = [draw_plot(plot, report.curves) for plot in plots]
     parts = [
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><h1>{escape(title)}</h1>",
-        _facts(report),
+        facts_table(report.facts),
+        *sections,
         _figures(report),
         '<h2>Curves</h2><p class="note">Bands are 95 % intervals, bootstrapped over scenes.</p>',
         '<div class="plots">',
-        *[f'<img alt="plot" src="data:image/png;base64,{_base64(png)}">' for png in drawn if png],
+        *[image_tag(png, "plot") for png in drawn if png],
         "</div>",
     ]
     for picture in pictures:
-        jpeg = _base64(jpeg_of(picture.rows))
+        jpeg = data_uri(jpeg_of(picture.rows), "image/jpeg")
         parts.append(f"<h2>{escape(picture.title)}</h2>")
-        parts.append(f'<img class="sheet" alt="{escape(picture.title)}" src="data:image/jpeg;base64,{jpeg}">')
+        parts.append(f'<img class="sheet" alt="{escape(picture.title)}" src="{jpeg}">')
     return "\n".join([*parts, "</body></html>\n"])
 
 
@@ -93,9 +103,19 @@ def draw_plot(plot: Plot, curves: Mapping[str, Curve]) -> bytes | None:
     axes.set(title=plot.title, xlabel=plot.x_label, ylabel=plot.unit)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
+    return png_of(figure)
+
+
+def png_of(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=PLOT_DPI)
     return stream.getvalue()
+
+
+def image_tag(png: bytes, alt: str) -> str:
+    """Return a picture as html that holds it."""
+    return f'<img alt="{escape(alt)}" src="{data_uri(png, "image/png")}">'
 
 
 def jpeg_of(rows: Sheet) -> bytes:
@@ -106,16 +126,15 @@ def jpeg_of(rows: Sheet) -> bytes:
         return path.read_bytes()
 
 
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode("ascii")
+def data_uri(data: bytes, media_type: str) -> str:
+    """Return a file as an address that needs no file."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
 
 
-def _facts(report: Report) -> str:
-    rows = [
-        f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>"
-        for name, value in report.facts.items()
-    ]
-    return "\n".join(["<h2>What was measured</h2><table>", *rows, "</table>"])
+def facts_table(facts: Mapping[str, object], *, title: str = "What was measured") -> str:
+    """Return names and values under a heading."""
+    rows = [f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items()]
+    return "\n".join([f"<h2>{escape(title)}</h2><table>", *rows, "</table>"])
 
 
 def _figures(report: Report) -> str:

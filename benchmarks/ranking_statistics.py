@@ -93,7 +93,8 @@ class RankingAgreement:
 def rank_agreement(scores: PairedScores, *, seed: int = 0) -> RankingAgreement:
     """Compare the two rankings; intervals are 95 % and come from resampling scenes, then seeds within them.
 
-    The policies stay what they are: an interval says what other roads would have shown, not other policies.
+    The policies stay what they are: an interval says what other roads would have shown, not other policies. A resample
+    adds noise to what noise there is already, so the intervals of rank statistics lie a little on the cautious side.
     """
     weights_BSK = cluster_weights(scores.reference.shape[1], scores.reference.shape[2], seed=seed)
     resampled = scores.resampled_means(weights_BSK)

@@ -26,8 +26,12 @@ from benchmarks.roofline import add_stages
 from benchmarks.speed_tables import TARGETS, show
 from benchmarks.stages import StageClock
 from benchmarks.timing import Timing
+from benchmarks.vector_speed import add_batches, add_saving, time_batches
+from drivesim.episode import EpisodeConfig
 from drivesim.errors import InputError
+from drivesim.hazard import HazardHead
 from drivesim.scene.types import Scene
+from drivesim.shared_models import models_of
 from drivesim.world_model.pretrained import load_world_model
 from drivesim.world_model.world_model import WorldModel
 from envs.world_dreamer_drive import WorldDreamerDriveEnv
@@ -85,16 +89,20 @@ def time_env(env: WorldDreamerDriveEnv, num_steps: int, *, clock: StageClock | N
     return Timing(samples_s=samples_s)
 
 
-def measure(model: WorldModel, config: SpeedConfig) -> Report:
+def measure(model: WorldModel, config: SpeedConfig, head: HazardHead | None = None) -> Report:
     """Time the env, its stages, the reference decoders and the curves."""
-    env = open_env(model)
+    env = open_env(model, head)
     report = Report(
         title="speed", targets=TARGETS, facts={"decode_steps": env.worlds.sampler.num_decode_steps}
     )
-    own_s = add_env(report, env, model, num_steps=config.num_steps)
+    add_env(report, env, model, num_steps=config.num_steps)
     sizes = sorted({1, VECTOR_CARS, *config.batch_sizes})
     measured = curves(model, env.scene, batch_sizes=sizes, num_rounds=config.num_rounds)
-    add_batch(report, measured["batch"], own_s=own_s)
+    add_batch(report, measured["batch"])
+    num_rounds = 2 * config.num_rounds
+    cars = time_batches(model, head, env.scene, batch_sizes=(1, VECTOR_CARS), num_rounds=num_rounds)
+    add_batches(report, cars)
+    add_saving(report, model, head, env.scene)
     add_decoders(report, model, env.scene, config)
     add_curves(report, measured)
     if config.num_long_steps:
@@ -114,7 +122,7 @@ def measure_long(model: WorldModel, config: SpeedConfig) -> Report:
     return report
 
 
-def open_env(model: WorldModel) -> WorldDreamerDriveEnv:
+def open_env(model: WorldModel, head: HazardHead | None = None) -> WorldDreamerDriveEnv:
     """Return the env of the first embedded scene.
 
     Raises:
@@ -125,11 +133,11 @@ def open_env(model: WorldModel) -> WorldDreamerDriveEnv:
             "these weights attend to frames on both sides and cannot drive an env; name frame-causal ones, "
             "such as drive-tiny"
         )
-    return WorldDreamerDriveEnv(world_model=model)
+    return WorldDreamerDriveEnv(world_model=model, hazard_head=head)
 
 
-def add_env(report: Report, env: WorldDreamerDriveEnv, model: WorldModel, *, num_steps: int) -> float:
-    """Add env steps per second, memory and stages; returns the seconds of a step outside of the model."""
+def add_env(report: Report, env: WorldDreamerDriveEnv, model: WorldModel, *, num_steps: int) -> None:
+    """Add env steps per second, memory and stages."""
     timing = time_env(env, num_steps)
     seconds = sum(timing.samples_s)
     note = "one car, picture decoded"
@@ -145,18 +153,12 @@ def add_env(report: Report, env: WorldDreamerDriveEnv, model: WorldModel, *, num
     own_s = (staged_s - clock.model_total) / num_steps
     add_stages(report, model, env.scene.camera, stage_ms)
     report.add(
-        "env_own_ms", 1e3 * own_s, note="the part of the rest that is not the model: ego, metrics, reward"
+        "env_own_ms", 1e3 * own_s, note="the rest that is not the world model: hazards, ego, metrics, reward"
     )
-    return own_s
 
 
-def add_batch(report: Report, by_batch: Mapping[str, Timing], *, own_s: float) -> None:
-    """Add what eight cars cost: the model imagines them as one batch, each car's own part is paid eight times."""
-    single_s = by_batch["1"].median_s + own_s
-    vector_s = by_batch[str(VECTOR_CARS)].median_s + VECTOR_CARS * own_s
-    note = "one batch of the model, decoded, as uint8, and the env's own part once per car"
-    report.add(f"env_steps_per_s_batch{VECTOR_CARS}", VECTOR_CARS / vector_s, note=note)
-    report.add(f"per_env_cost_batch{VECTOR_CARS}_vs_batch1", vector_s / VECTOR_CARS / single_s)
+def add_batch(report: Report, by_batch: Mapping[str, Timing]) -> None:
+    """Add the frames per second of the model alone by the number of cars."""
     for key, timing in by_batch.items():
         report.add("batch_frames_per_s", int(key) / timing.median_s, key=key, note="the model alone")
     report.add(
@@ -189,7 +191,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     model = load_world_model(options.weights, dtype=DTYPES.get(options.dtype))
     started_s = time.perf_counter()
-    report = measure_long(model, config) if options.long else measure(model, config)
+    _, head = models_of(EpisodeConfig(weights=options.weights), None, None)
+    report = measure_long(model, config) if options.long else measure(model, config, head)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     report.facts = {
         "weights": options.weights,

@@ -130,7 +130,7 @@ def save_run_files(config: object, out: Path) -> None:
     with atomic_path(out / "config.yaml") as path:
         path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
     with atomic_path(out / "versions.json") as path:
-        path.write_text(json.dumps(_versions(), indent=2) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(versions(), indent=2) + "\n", encoding="utf-8")
 
 
 def _schema(name: str) -> type[Any]:
@@ -239,7 +239,8 @@ def _sentence(error: BaseException) -> str:
     return f"{keys[0]}: {lines[0]}" if keys and keys[0] else lines[0]
 
 
-def _versions() -> dict[str, Any]:
+def versions() -> dict[str, Any]:
+    """Return the git hash of the checkout, and the versions of Python and of the packages that matter."""
     packages: dict[str, str] = {}
     for name in RECORDED_PACKAGES:
         try:

@@ -8,6 +8,10 @@ class InputError(ValueError):
     """Bad input: the message names the offending value and the remedy in one or two sentences."""
 
 
+class UnknownSettingError(InputError, TypeError):
+    """A keyword argument that an environment does not have; a TypeError too, as learners that try some expect."""
+
+
 def nearest(name: str, names: Collection[str]) -> str:
     """Return the part of an error sentence that says which names were close, or what there is."""
     close = get_close_matches(name, names, n=3, cutoff=0.5)

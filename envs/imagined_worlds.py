@@ -9,28 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivesim.checkpoint import resolve_weights, shipped_weights
 from drivesim.episode import EpisodeConfig, sampler_with
 from drivesim.errors import InputError
-from drivesim.hazard import HazardHead, load_hazard_head
+from drivesim.hazard import HazardHead
 from drivesim.metrics.closeness import HORIZON_S
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.road_map import RoadMap, ground_of, mapped
 from drivesim.scene.types import EgoState, Scene
+from drivesim.shared_models import usable_device
 from drivesim.world_model.places import Places
-from drivesim.world_model.pretrained import load_world_model
-from drivesim.world_model.world_model import Imagined, WorldModel, WorldState, joined
+from drivesim.world_model.world_model import Imagined, WorldModel
+from drivesim.world_model.world_state import WorldState, joined
 from envs.ride import View
 
-SHIPPED_WEIGHTS, SHIPPED_HEAD = "drive-tiny", "hazard-tiny"
+OUTSIDE = 0.5  # probability of being off the road from which on the car counts as such
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -65,7 +63,7 @@ class ImaginedWorlds:
         self.episode, self.scenes = episode, list(scenes)
         for scene in self.scenes:
             _require_fit(world_model, scene, episode)
-        self.device = _usable_device(episode.device)
+        self.device = usable_device(episode.device)
         self.sampler = sampler_with(world_model.config.sampler, episode.sampler)
         self._world_model: WorldModel | None = world_model
         self._hazard_head = hazard_head
@@ -182,16 +180,20 @@ class ImaginedWorlds:
             pairs = zip(pictures, confidence, strict=True)
             return [View(frame=frame, confidence=float(sure)) for frame, sure in pairs]
         head, hazards = self._hazard_head, self._hazard_head.assess(state)
-        columns = (hazards.collision.tolist(), hazards.off_road.tolist(), hazards.contact.tolist())
+        chances = (hazards.collision, hazards.off_road, hazards.contact, hazards.is_outside)
+        columns = [chance.tolist() for chance in chances]
         return [
             View(
                 frame=frame,
                 confidence=float(sure),
                 is_collision=contact > head.contact_threshold,
                 time_to_collision_s=0.0 if collision > head.collision_threshold else HORIZON_S,
+                is_off_road=outside > OUTSIDE,
                 hazards={"collision": collision, "off_road": off_road},
             )
-            for frame, sure, collision, off_road, contact in zip(pictures, confidence, *columns, strict=True)
+            for frame, sure, collision, off_road, contact, outside in zip(
+                pictures, confidence, *columns, strict=True
+            )
         ]
 
     def _places(self, rows: Sequence[int], egos: Sequence[EgoState]) -> Places | None:
@@ -210,53 +212,6 @@ class ImaginedWorlds:
 
 def _together(parts: list[WorldState]) -> WorldState:
     return parts[0] if len(parts) == 1 else joined(parts)
-
-
-def models_of(
-    episode: EpisodeConfig, world_model: WorldModel | None, hazard_head: HazardHead | str | None
-) -> tuple[WorldModel, HazardHead | None]:
-    """Return the models of an episode; those that are given go before those that it names.
-
-    A hazard head reads the pictures of the weights that it was trained on. So without a name, the shipped one is taken
-    for the shipped weights, and none for others.
-
-    Raises:
-        InputError: weights that do not exist or cannot be read.
-    """
-    name = episode.hazard_head
-    if (
-        name is None
-        and world_model is None
-        and episode.weights == SHIPPED_WEIGHTS
-        and SHIPPED_HEAD in shipped_weights()
-    ):
-        name = SHIPPED_HEAD
-    if not isinstance(hazard_head, HazardHead):
-        hazard_head = shared_hazard_head(name, episode.device) if name else None
-    return world_model or shared_world_model(episode.weights, episode.device), hazard_head
-
-
-def shared_world_model(name_or_path: str, device: str) -> WorldModel:
-    """Return a world model that all environments of a process share; it is read again when its file changes."""
-    path = resolve_weights(name_or_path)
-    return _world_model_of(path, path.stat().st_mtime_ns, device)
-
-
-def shared_hazard_head(name_or_path: str, device: str) -> HazardHead:
-    """Return a hazard head likewise."""
-    path = resolve_weights(name_or_path)
-    return _hazard_head_of(path, path.stat().st_mtime_ns, device)
-
-
-@lru_cache(maxsize=2)
-def _world_model_of(path: Path, modified_ns: int, device: str) -> WorldModel:
-    _usable_device(device)
-    return load_world_model(path, device=device)
-
-
-@lru_cache(maxsize=2)
-def _hazard_head_of(path: Path, modified_ns: int, device: str) -> HazardHead:
-    return load_hazard_head(path, device=device)
 
 
 def _maps_of(scenes: Sequence[Scene]) -> list[RoadMap | None]:
@@ -286,16 +241,3 @@ def _require_fit(world_model: WorldModel, scene: Scene, episode: EpisodeConfig) 
             f"the weights need a context of {world_model.num_context_frames} frames, got "
             f"context_frames={episode.context_frames}; raise it"
         )
-
-
-def _usable_device(name: str) -> torch.device:
-    """Return the device of that name, after it has held a tensor.
-
-    Raises:
-        InputError: PyTorch knows no such device, or has none here.
-    """
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"device {name!r} cannot be used ({reason}); name another, such as cpu") from error

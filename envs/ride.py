@@ -41,6 +41,7 @@ class View:
     confidence: float = 1.0
     is_collision: bool | None = None
     time_to_collision_s: float | None = None
+    is_off_road: bool | None = None  # asked where the scene has no map
     hazards: Mapping[str, float] | None = None  # probability within the next second, by the names in HAZARDS
 
 
@@ -188,6 +189,7 @@ class Ride:
                 vehicle=self.episode.vehicle,
                 drivable=self.scene.drivable,
                 is_collision=view.is_collision,
+                is_off_road=view.is_off_road,
                 time_to_collision_s=view.time_to_collision_s,
                 speed_limit_mps=self.episode.speed_limit_mps,
                 log_xy_m=self.log.xy_m(here.log_index),

@@ -7,9 +7,10 @@ from typing import Any
 from drivesim.hazard import HazardHead
 from drivesim.rollout import EpisodeConfig
 from drivesim.scene.types import EgoState, Scene
+from drivesim.shared_models import models_of
 from drivesim.world_model.world_model import WorldModel
 from envs.drive_episode import DriveEpisodeEnv
-from envs.imagined_worlds import ImaginedWorlds, SavedRow, models_of
+from envs.imagined_worlds import ImaginedWorlds, SavedRow
 from envs.ride import View
 
 
@@ -88,7 +89,7 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | context_frames | 4 | recorded frames before the first imagined one |
     | max_log_deviation_m | None | see Episode End |
     | off_road_limit | 0.5 | see Episode End |
-    | min_confidence, max_unsure_steps | 0.05, 6 | see Episode End; None never ends an episode so |
+    | min_confidence, max_unsure_steps | 0.005, 6 | see Episode End; None never ends an episode so |
     | speed_limit_mps | None | what ``speeding`` is measured by |
     | uses_map | True | whether the model is shown the scene's drivable area, so that the road stays on the map |
     | sampler | those of the weights | ``SamplerSettings``: replaces what it names; a ``SamplerConfig``, all |
@@ -106,7 +107,8 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | metrics | name -> {value, is_valid}: progress_m, route_completion, lateral_error_m, heading_error_rad, |
     |  | speed_mps, comfort, off_road, collision, time_to_collision_s, speed_over_limit_mps, log_deviation_m |
     | hazards | name -> {value, is_valid}: probability of "collision" and "off_road" within the next second |
-    | confidence | the model's confidence in the picture, in (0, 1]; 1.0 at reset |
+    | confidence | mean probability of the drawn tokens, in (0, 1]; 1.0 at reset. It falls as the recording recedes: |
+    |  | with drive-tiny about 0.4 at the first step, 0.14 after 2 s, 0.05 after 4 s, 0.02 after 10 s |
     | route_ahead_m | (20, 2) float32: the route every 2 m from 2 to 40 m ahead, ego frame |
     | command | "follow", "left" or "right": what the route asks within 25 m |
     | log_action | (2,) float32: the action that leads to the next recorded frame; zeros after the log |

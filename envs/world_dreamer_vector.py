@@ -17,9 +17,10 @@ from drivesim.errors import InputError
 from drivesim.hazard import HazardHead
 from drivesim.rollout import EpisodeConfig, load_scene
 from drivesim.scene.types import Scene
+from drivesim.shared_models import models_of
 from drivesim.world_model.world_model import WorldModel
 from envs.drive_episode import checked_options
-from envs.imagined_worlds import ImaginedWorlds, models_of
+from envs.imagined_worlds import ImaginedWorlds
 from envs.ride import Outcome, Ride, View
 from envs.spaces import batched_actions
 

@@ -18,9 +18,10 @@ from drivesim.errors import InputError
 from drivesim.policy_loading import Action
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import Camera, Image
+from drivesim.shared_models import shared_hazard_head, shared_world_model
 from drivesim.world_model.world_model import WorldModel
 from policies.idm import GapTracker
-from policies.imagined_hazards import Assessor, HazardSight, cached_hazard_head, cached_world_model
+from policies.imagined_hazards import Assessor, HazardSight
 from policies.plan_search import PlanCosts, cost_function, distinct, driven, knots_of, pursued, shifted
 from policies.planning import Plans
 from policies.road_vision import free_way
@@ -75,8 +76,8 @@ class PlanningPolicy(ABC):
                 f"a plan of horizon_steps={self.horizon_steps} is too short for num_knots={self.num_knots}, "
                 f"imagined_steps={self.imagined_steps} and replan_every={self.replan_every}"
             )
-        world_model = self.world_model or cached_world_model(self.weights, self.device)
-        head = self.hazard_head or cached_hazard_head(self.hazard_weights, self.device)
+        world_model = self.world_model or shared_world_model(self.weights, self.device)
+        head = self.hazard_head or shared_hazard_head(self.hazard_weights, self.device)
         self._sight = HazardSight(world_model, head, camera=self.camera, seed=self.seed)
         self._rng = np.random.default_rng(self.seed)
 

@@ -7,18 +7,17 @@ the reference world, and on recordings.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from drivesim.errors import InputError
-from drivesim.hazard import Hazards, load_hazard_head
+from drivesim.hazard import Hazards
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import Camera, Image
-from drivesim.world_model.pretrained import load_world_model
-from drivesim.world_model.world_model import WorldModel, WorldState
+from drivesim.world_model.world_model import WorldModel
+from drivesim.world_model.world_state import WorldState
 from policies.road_vision import camera_for
 
 
@@ -41,18 +40,6 @@ class Risk:
 
     collision: FloatArray
     off_road: FloatArray
-
-
-@lru_cache(maxsize=2)
-def cached_world_model(weights: str, device: str) -> WorldModel:
-    """Load a world model once for all policies of this process."""
-    return load_world_model(weights, device=device)
-
-
-@lru_cache(maxsize=2)
-def cached_hazard_head(weights: str, device: str) -> Assessor:
-    """Load a hazard head once for all policies of this process."""
-    return load_hazard_head(weights, device=device)
 
 
 class HazardSight:

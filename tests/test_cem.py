@@ -77,7 +77,9 @@ class FakeHead:
     def assess(self, state: FakeState) -> Hazards:
         is_fast = (state.twist_BA[:, 0] > self.limit_mps).float()
         collision = is_fast if state.depth else torch.full((len(state.twist_BA),), self.now)
-        return Hazards(collision=collision, off_road=0.0 * collision, contact=0.0 * collision)
+        return Hazards(
+            collision=collision, off_road=0.0 * collision, contact=0.0 * collision, is_outside=0.0 * collision
+        )
 
 
 def info_of(ego: EgoState, route_m: np.ndarray) -> dict[str, Any]:
@@ -303,7 +305,7 @@ def test_a_real_world_model_can_be_asked() -> None:
     class Head(FakeHead):
         def assess(self, state: Any) -> Hazards:
             quiet = torch.zeros(len(state))
-            return Hazards(collision=quiet, off_road=quiet, contact=quiet)
+            return Hazards(collision=quiet, off_road=quiet, contact=quiet, is_outside=quiet)
 
     sight = HazardSight(model, Head())
     sight.see(PICTURE, info_of(standing(), bend()))

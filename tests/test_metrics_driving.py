@@ -58,6 +58,14 @@ def test_off_road_is_the_share_of_the_footprint_outside() -> None:
     assert not driving.off_road(EGO, None, VEHICLE).is_valid
 
 
+def test_without_a_map_the_picture_tells_whether_the_car_left_the_road() -> None:
+    ego = EgoState(x_m=0.0, y_m=0.0, yaw_rad=0.0, speed_mps=8.0)
+    assert not driving.off_road(ego, None, VehicleConfig()).is_valid
+    for seen in (True, False):
+        result = driving.measure(driven_step(ego, is_off_road=seen, drivable=None))["off_road"]
+        assert (result.value, result.is_valid) == (float(seen), True)
+
+
 def test_footprint_spans_the_car_around_its_rear_axle() -> None:
     points = driving.footprint(replace(EGO, x_m=0.0), VEHICLE)
     assert points[:, 0].min() == pytest.approx(-VEHICLE.rear_overhang_m)

@@ -60,7 +60,7 @@ def test_clips_are_generated_as_shown(tmp_path, monkeypatch):
             cli.main(shlex.split(line)[1:])
         assert not caught.value.code, line
         assert parsed(line)[1]["out"].stat().st_size > 1000, line
-    exec(compile(PYTHON_BLOCKS[2], "README.md", "exec"), {})
+    exec(compile(PYTHON_BLOCKS[3], "README.md", "exec"), {})
 
 
 def test_make_verbs_exist():
@@ -74,10 +74,17 @@ def test_the_environment_example_runs(capsys):
     assert capsys.readouterr().out
 
 
+def test_batches_and_saved_episodes_run():
+    shown = {}
+    exec(compile(PYTHON_BLOCKS[1], "README.md", "exec"), shown)
+    assert shown["observations"].shape == (4, 128, 224, 3)
+    assert shown["env"].ego == shown["here"].place.ego
+
+
 def test_the_policy_example_drives(tmp_path, monkeypatch):
     import gymnasium as gym
 
-    (tmp_path / "my_policy.py").write_text(PYTHON_BLOCKS[1])
+    (tmp_path / "my_policy.py").write_text(PYTHON_BLOCKS[2])
     monkeypatch.syspath_prepend(tmp_path)
     policy = load_policy("my_policy:Cautious")
     env = gym.make("drivesim:Reference-Drive-v0")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_models import small_world_model
 
-from benchmarks import compiled, growth, reference_speed, speed, speed_tables
+from benchmarks import compiled, growth, reference_speed, speed, speed_tables, vector_speed
 from benchmarks.imagined_step import imagined_step, with_size, with_window
 from benchmarks.stages import StageClock
 from benchmarks.timing import Timing, take_turns
@@ -64,6 +64,9 @@ def test_speed_reports_what_readme_documents(model: WorldModel, capsys: pytest.C
     assert set(result["step_ms_by_resolution"]) == {"64x128"}  # 7 columns of tokens do not cut into patches
     assert {"cost_growth_after_2", "memory_growth_mb_after_2"} <= set(result)
     assert 50 < result["peak_memory_mb"] <= result["peak_memory_mb_batch8"]
+    assert result["vector_speedup_batch8"] == pytest.approx(1 / result["per_env_cost_batch8_vs_batch1"])
+    assert 0 < result["saved_state_kb"] < 64
+    assert min(result["save_state_ms"], result["restore_state_ms"]) > 0
     assert result["decode_steps"] == model.config.sampler.num_decode_steps
     assert set(result["stage_roof_ms"]) <= set(result["stage_ms"])
     speed_tables.show(report)
@@ -77,13 +80,13 @@ def test_speed_reports_what_readme_documents(model: WorldModel, capsys: pytest.C
         assert title in shown
 
 
-def test_eight_cars_pay_the_envs_own_part_each() -> None:
+def test_what_a_car_costs_among_eight_is_told_three_ways() -> None:
     report = speed.Report(title="speed")
-    timings = {"1": Timing(samples_s=[0.03]), "8": Timing(samples_s=[0.12])}
-    speed.add_batch(report, timings, own_s=0.01)
+    vector_speed.add_batches(report, {1: Timing(samples_s=[0.04]), 8: Timing(samples_s=[0.2])})
     result = report.as_dict()
     assert result["env_steps_per_s_batch8"] == pytest.approx(8 / 0.2)
     assert result["per_env_cost_batch8_vs_batch1"] == pytest.approx(0.2 / 8 / 0.04)
+    assert result["vector_speedup_batch8"] == pytest.approx(1.6)
 
 
 def test_turns_alternate_and_keep_every_sample() -> None:
@@ -109,7 +112,7 @@ def test_an_imagined_step_goes_on_for_all_cars(model: WorldModel, monkeypatch: p
     first, second = states
     assert first.token_ids_BS.shape[0] == 2
     assert first.memory[0].keys.shape[3] == model.config.stpt.window - 1  # as large as it will ever be
-    assert second.num_frames == first.num_frames + 1
+    assert torch.equal(second.num_frames_B, first.num_frames_B + 1)
 
 
 def test_other_sizes_change_what_they_name(model: WorldModel) -> None:

@@ -110,3 +110,16 @@ def test_resize() -> None:
     assert video.resize(image, 112, 64).shape == (64, 112, 3)
     assert np.abs(video.resize(image, 112, 64).mean() - image.mean()) < 1
     assert video.resize(image, 448, 256).shape == (256, 448, 3)
+
+
+def test_films_of_the_same_pictures_are_the_same_files(tmp_path: Path, rng: np.random.Generator) -> None:
+    frames = np.repeat(rng.integers(0, 255, (8, 16, 28, 3), dtype=np.uint8), 8, axis=1).repeat(8, axis=2)
+    files = []
+    for count in range(4):
+        elsewhere = rng.random(1000 * count)  # so that memory is laid out anew
+        video.write_video(tmp_path / "film.mp4", [frame.copy() for frame in frames], 6.0)
+        files.append((tmp_path / "film.mp4").read_bytes())
+        del elsewhere
+    assert len(set(files)) == 1
+    video.write_video(tmp_path / "film.mp4", frames, 6.0, crf=40)
+    assert len((tmp_path / "film.mp4").read_bytes()) < len(files[0])

@@ -9,7 +9,7 @@ from drivesim.scene.road_map import ground_of, road_map
 from drivesim.scene.types import DrivableArea, front_camera
 from drivesim.world_model.places import Places
 from drivesim.world_model.sampler import SamplerConfig
-from drivesim.world_model.world_model import ROW_TENSORS, joined
+from drivesim.world_model.world_state import ROW_TENSORS, joined
 
 
 @pytest.fixture(scope="module")

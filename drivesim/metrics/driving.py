@@ -48,6 +48,7 @@ class DrivenStep:
     vehicle: VehicleConfig
     drivable: DrivableArea | None = None
     is_collision: bool | None = None
+    is_off_road: bool | None = None  # as the picture shows it; asked only where ``drivable`` is None
     time_to_collision_s: float | None = None
     speed_limit_mps: float | None = None
     log_xy_m: FloatArray | None = None  # (2,) recorded rear axle at the end of the step
@@ -62,7 +63,7 @@ def measure(step: DrivenStep) -> dict[str, MetricResult]:
         "heading_error_rad": MetricResult(value=step.current_route.heading_error_rad),
         "speed_mps": MetricResult(value=step.current.speed_mps),
         "comfort": comfort(step.previous, step.current, dt_s=step.dt_s),
-        "off_road": off_road(step.current, step.drivable, step.vehicle),
+        "off_road": off_road(step.current, step.drivable, step.vehicle, seen=step.is_off_road),
         "collision": collision(step.is_collision),
         "time_to_collision_s": time_to_collision(step.time_to_collision_s),
         "speed_over_limit_mps": speed_over_limit(step.current, step.speed_limit_mps),
@@ -89,10 +90,16 @@ def footprint(ego: EgoState, vehicle: VehicleConfig) -> FloatArray:
     return transform_points(global_from_ego((ego.x_m, ego.y_m), ego.yaw_rad), points)
 
 
-def off_road(ego: EgoState, drivable: DrivableArea | None, vehicle: VehicleConfig) -> MetricResult:
-    """Return the share of the car's footprint outside the drivable area, in [0, 1]; invalid without a map."""
+def off_road(
+    ego: EgoState, drivable: DrivableArea | None, vehicle: VehicleConfig, *, seen: bool | None = None
+) -> MetricResult:
+    """Return the share of the car's footprint outside the drivable area, in [0, 1].
+
+    Without a map it is 1 where the picture shows that most of the car has left the road, else 0, and invalid where
+    nothing can tell (``seen`` is None).
+    """
     if drivable is None:
-        return NOT_MEASURABLE
+        return NOT_MEASURABLE if seen is None else MetricResult(value=float(seen))
     return MetricResult(value=float(1.0 - drivable.contains(footprint(ego, vehicle)).mean()))
 
 

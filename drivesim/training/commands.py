@@ -12,17 +12,30 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from drivesim import console
 from drivesim.checkpoint import config_to_json, save_module
 from drivesim.errors import InputError
 from drivesim.general_world.content import RATE_HZ as GENERAL_RATE_HZ
-from drivesim.training import imagination, inverse_dynamics, motion_field, tokenizer, video_model, world_model
+from drivesim.training import (
+    behavior_cloning,
+    hazard_calibration,
+    hazard_head,
+    imagination,
+    inverse_dynamics,
+    motion_field,
+    tokenizer,
+    video_model,
+    world_model,
+)
 from drivesim.training.config import TrainConfig
 from drivesim.training.data import DataSource, FrameClips, FrameSource
+from drivesim.training.lessons import open_or_record
 from drivesim.training.loop import FitResult, TrainTask, fit
 from drivesim.training.sources import (
     facts_of,
     general_facts_of,
     open_general,
+    open_hazard_samples,
     open_sources,
     token_source,
     tokenized,
@@ -172,6 +185,42 @@ def train_inverse_dynamics(
     return _save(task, config, settings, result, out, save_fn=inverse_dynamics.save_inverse_dynamics)
 
 
+def train_hazard_head(
+    config: TrainConfig, out: Path, *, resume: bool = False, on_start: StartFn | None = None
+) -> FitResult:
+    """Train the hazard head and calibrate it on validation roads; ``weights`` are ``out/hazard-head.safetensors``.
+
+    Arguments as in :func:`train_tokenizer`.
+    """
+    settings = config.hazard_head
+    train, validation = open_hazard_samples(settings, num_workers=config.data.num_workers)
+    torch.manual_seed(config.training.seed)  # of the initial weights
+    task = hazard_head.HazardTask(settings, train, validation)
+    result = fit(task, config.training, out, resume=resume, on_start=on_start)
+    head = hazard_calibration.calibrate(task.head, validation)
+    result = replace(result, metrics=hazard_calibration.final_metrics(head, validation))
+    return _save(task, config, settings, result, out, save_fn=hazard_head.save_trained)
+
+
+def train_policy(
+    config: TrainConfig, out: Path, *, resume: bool = False, on_start: StartFn | None = None
+) -> FitResult:
+    """Train a driver by camera on labelled drives; ``weights`` are ``out/policy.safetensors``.
+
+    Arguments as in :func:`train_tokenizer`; ``behavior_cloning.lessons`` takes the place of ``data``.
+    """
+    settings = config.behavior_cloning
+    counts = {"train": settings.lessons.num_lessons, "validation": settings.lessons.num_validation_lessons}
+    sets = {}
+    for name, count in counts.items():
+        with console.progress_bar(f"driving lessons ({name})", count) as bar:
+            sets[name] = open_or_record(settings.lessons, settings.model, name, on_progress=bar.update)
+    torch.manual_seed(config.training.seed)  # of the initial weights
+    task = behavior_cloning.BehaviorCloningTask(settings, sets["train"], sets["validation"])
+    result = fit(task, config.training, out, resume=resume, on_start=on_start)
+    return _save(task, config, settings, result, out, save_fn=behavior_cloning.save_camera_driver)
+
+
 def _save(
     task: TrainTask, config: TrainConfig, settings: object, result: FitResult, out: Path, *, save_fn: SaveFn
 ) -> FitResult:
@@ -183,13 +232,25 @@ def _save(
         "metrics": result.metrics,
         "training": config_to_json(config.training),
         "settings": config_to_json(settings),
-        "data": general_facts_of(config) if task.name == "video-model" else facts_of(config),
+        "data": _data_facts(task, config),
         "date": datetime.now(UTC).date().isoformat(),
         "drivesim": version("drivesim"),
     }
     weights = out / f"{task.name}.safetensors"
     save_fn(task.model, weights, facts=facts)
     return replace(result, weights=weights)
+
+
+def _data_facts(task: TrainTask, config: TrainConfig) -> dict[str, Any]:
+    """Return what a task learned from."""
+    if task.name == "video-model":
+        return general_facts_of(config)
+    if task.name == "hazard-head":  # its settings say it
+        return {}
+    if task.name == "policy":
+        lessons = config_to_json(config.behavior_cloning.lessons)
+        return {name: value for name, value in lessons.items() if name not in ("path", "num_workers")}
+    return facts_of(config)
 
 
 def _frames(config: TrainConfig) -> tuple[FrameSource, FrameClips]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from drivesim.scene.captioned_source import CaptionedSourceConfig
+from drivesim.training.behavior_cloning import BehaviorCloningTrainingConfig
 from drivesim.training.captioned_makers import GeneralDataConfig
 from drivesim.training.clip_pool import PoolConfig
 from drivesim.training.data import DataConfig
+from drivesim.training.hazard_head import HazardTrainingConfig
 from drivesim.training.imagination import ImaginationTrainingConfig
 from drivesim.training.inverse_dynamics import InverseDynamicsTrainingConfig
 from drivesim.training.motion_field import MotionFieldTrainingConfig
@@ -39,6 +41,8 @@ class TrainConfig:
     imagination: ImaginationTrainingConfig = field(default_factory=ImaginationTrainingConfig)
     video_model: VideoTrainingConfig = field(default_factory=VideoTrainingConfig)
     inverse_dynamics: InverseDynamicsTrainingConfig = field(default_factory=InverseDynamicsTrainingConfig)
+    hazard_head: HazardTrainingConfig = field(default_factory=HazardTrainingConfig)
+    behavior_cloning: BehaviorCloningTrainingConfig = field(default_factory=BehaviorCloningTrainingConfig)
 
     def __post_init__(self) -> None:
         """Refuse settings of the world model that follow from its tokenizer."""

@@ -34,7 +34,8 @@ from drivesim.world_model.motion import camera_rays
 from drivesim.world_model.places import unpacked_view
 from drivesim.world_model.sampler import draw_tokens
 from drivesim.world_model.stpt import FrameMemory
-from drivesim.world_model.world_model import Outlook, WorldModel, WorldState, advanced
+from drivesim.world_model.world_model import Outlook, WorldModel, advanced
+from drivesim.world_model.world_state import WorldState
 
 
 @dataclass(kw_only=True, slots=True)

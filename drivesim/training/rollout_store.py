@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from drivesim.world_model.motion import Rays
 from drivesim.world_model.stpt import FrameMemory
-from drivesim.world_model.world_model import WorldModel, WorldState
+from drivesim.world_model.world_model import WorldModel
+from drivesim.world_model.world_state import WorldState
 
 _PICTURE_DTYPE, _MEMORY_DTYPE = torch.float16, torch.bfloat16  # a little rounding is noise to train against
 

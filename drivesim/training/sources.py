@@ -12,6 +12,7 @@ from drivesim import console
 from drivesim.checkpoint import config_to_json
 from drivesim.errors import InputError
 from drivesim.files import remove_abandoned
+from drivesim.reference.seeds import FIRST_VALIDATION_SEED
 from drivesim.scene.types import Camera, front_camera
 from drivesim.tokenizer.interface import Tokenizer
 from drivesim.training.captioned_makers import CLIPS_PER_DRIVE, GeneralDataConfig, open_or_make
@@ -23,6 +24,9 @@ from drivesim.training.clip_pool import ClipPool
 from drivesim.training.config import TrainConfig
 from drivesim.training.data import ClipSource, DataConfig, DataSource, RecordedClips, open_or_record
 from drivesim.training.data import facts_of as recording_facts
+from drivesim.training.hazard_head import HazardTrainingConfig
+from drivesim.training.hazard_samples import HazardSamples
+from drivesim.training.hazard_set import open_or_make_samples
 from drivesim.training.scene_source import camera_groups, open_or_convert
 from drivesim.training.token_cache import TokenSource, hash_of, open_or_build
 from drivesim.training.token_stream import TokenStream
@@ -103,6 +107,31 @@ def _of_own_worlds(config: GeneralDataConfig) -> tuple[CaptionedSet, CaptionedSe
         return open_or_make(config)
     with console.progress_bar("rendering clips and images", missing) as bar:
         return open_or_make(config, on_progress=lambda _: bar.advance())
+
+
+def open_hazard_samples(
+    settings: HazardTrainingConfig, *, num_workers: int
+) -> tuple[HazardSamples, HazardSamples]:
+    """Return hazard samples to train on and to validate on; those that are missing are made first."""
+    path, validation = Path(settings.path), settings.validation_samples
+    with console.progress_bar("driving into hazards", settings.samples.num_all_drives) as bar:
+        train = open_or_make_samples(
+            path / "train",
+            settings.samples,
+            settings.model,
+            first_seed=settings.first_seed,
+            num_workers=num_workers,
+            on_progress=bar.update,
+        )
+    with console.progress_bar("the same on validation roads", validation.num_all_drives) as bar:
+        return train, open_or_make_samples(
+            path / "validation",
+            validation,
+            settings.model,
+            first_seed=FIRST_VALIDATION_SEED,
+            num_workers=num_workers,
+            on_progress=bar.update,
+        )
 
 
 def tokenized(content: CaptionedSet, tokenizer: Tokenizer) -> CaptionedTokens:

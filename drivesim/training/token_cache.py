@@ -29,7 +29,8 @@ from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.data import MOTION_ARRAYS, RecordedClips
 from drivesim.world_model.motion import Rays, camera_rays
 from drivesim.world_model.places import unpacked_view
-from drivesim.world_model.world_model import Outlook, WorldModel, WorldState, advanced
+from drivesim.world_model.world_model import Outlook, WorldModel, advanced
+from drivesim.world_model.world_state import WorldState
 
 RESET_PROBABILITY = 0.08
 COPIED_ARRAYS = ("twist", "road")

@@ -15,7 +15,8 @@ from torch import Tensor
 from drivesim.scene.types import Camera, front_camera
 from drivesim.world_model.long_clips import Clip, check_frames
 from drivesim.world_model.sampler import SamplerConfig
-from drivesim.world_model.world_model import WorldModel, WorldState
+from drivesim.world_model.world_model import WorldModel
+from drivesim.world_model.world_state import WorldState
 
 
 def observed(model: WorldModel, frames: Clip, twist_TA: Tensor, camera: Camera | None) -> WorldState:

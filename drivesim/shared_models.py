@@ -1,0 +1,72 @@
+"""Which models an episode takes; those that are named by weights are loaded once for all environments of a process."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from drivesim.checkpoint import resolve_weights
+from drivesim.episode import EpisodeConfig
+from drivesim.errors import InputError
+from drivesim.hazard import HazardHead, load_hazard_head
+from drivesim.world_model.pretrained import load_world_model
+from drivesim.world_model.world_model import WorldModel
+
+SHIPPED_WEIGHTS, SHIPPED_HEAD = "drive-tiny", "hazard-tiny"
+
+
+def models_of(
+    episode: EpisodeConfig, world_model: WorldModel | None, hazard_head: HazardHead | str | None
+) -> tuple[WorldModel, HazardHead | None]:
+    """Return the models of an episode; those that are given go before those that it names.
+
+    A hazard head reads the pictures of the weights that it was trained on. So without a name, the shipped one is taken
+    for the shipped weights, and none for others.
+
+    Raises:
+        InputError: weights that do not exist or cannot be read.
+    """
+    name = episode.hazard_head
+    if name is None and world_model is None and episode.weights == SHIPPED_WEIGHTS:
+        name = SHIPPED_HEAD
+    if not isinstance(hazard_head, HazardHead):
+        hazard_head = shared_hazard_head(name, episode.device) if name else None
+    return world_model or shared_world_model(episode.weights, episode.device), hazard_head
+
+
+def shared_world_model(name_or_path: str, device: str) -> WorldModel:
+    """Return a world model that all environments of a process share; it is read again when its file changes."""
+    path = resolve_weights(name_or_path)
+    return _world_model_of(path, path.stat().st_mtime_ns, device)
+
+
+def shared_hazard_head(name_or_path: str, device: str) -> HazardHead:
+    """Return a hazard head likewise."""
+    path = resolve_weights(name_or_path)
+    return _hazard_head_of(path, path.stat().st_mtime_ns, device)
+
+
+@lru_cache(maxsize=2)
+def _world_model_of(path: Path, modified_ns: int, device: str) -> WorldModel:
+    usable_device(device)
+    return load_world_model(path, device=device)
+
+
+@lru_cache(maxsize=2)
+def _hazard_head_of(path: Path, modified_ns: int, device: str) -> HazardHead:
+    return load_hazard_head(path, device=device)
+
+
+def usable_device(name: str) -> torch.device:
+    """Return the device of that name, after it has held a tensor.
+
+    Raises:
+        InputError: PyTorch knows no such device, or has none here.
+    """
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"device {name!r} cannot be used ({reason}); name another, such as cpu") from error

@@ -1,0 +1,122 @@
+"""Work over processes and a pretended Ray: order, deaths and errors."""
+
+import os
+import sys
+from types import ModuleType, SimpleNamespace
+
+import fan_out_jobs
+import pytest
+
+from benchmarks.fan_out import fan_out
+from drivesim.errors import InputError
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_results_come_in_the_order_of_the_jobs(processes):
+    seen = []
+    results = fan_out(
+        fan_out_jobs.squared, range(5), processes=processes, on_result=lambda i, r: seen.append((i, r))
+    )
+    assert results == [0, 1, 4, 9, 16]
+    assert sorted(seen) == list(enumerate(results))
+
+
+def test_jobs_leave_this_process_and_share_the_others():
+    workers = fan_out(fan_out_jobs.process_number, range(6), processes=2)
+    assert os.getpid() not in workers
+    assert len(set(workers)) == 2
+
+
+def test_a_process_that_dies_costs_its_own_job():
+    results = fan_out(fan_out_jobs.squared_or_dies, range(5), processes=1, on_death=lambda job: -job)
+    assert results == [0, 1, -2, 9, 16]
+    with pytest.raises(InputError, match="was killed"):
+        fan_out(fan_out_jobs.squared_or_dies, range(3), processes=1)
+
+
+@pytest.mark.parametrize("processes", [0, 1])
+def test_what_a_job_raises_is_raised_here(processes):
+    with pytest.raises(KeyError, match="no 1"):
+        fan_out(fan_out_jobs.refuses, range(3), processes=processes)
+
+
+def test_what_cannot_be_sent_is_an_error_not_a_hang():
+    with pytest.raises(RuntimeError, match="cannot be sent between processes"):
+        fan_out(fan_out_jobs.unsendable, [1], processes=1)
+
+
+def test_no_jobs_no_work():
+    assert fan_out(fan_out_jobs.squared, [], processes=2) == []
+    with pytest.raises(InputError, match="--processes"):
+        fan_out(fan_out_jobs.squared, [1], processes=-1)
+
+
+class Reference:
+    """What the pretended Ray gives for a task; the answer is made when it is fetched."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+
+def pretended_ray(*, cluster="auto"):
+    """Return a module that works like the part of Ray that is used, last task first."""
+    ray = ModuleType("ray")
+    ray.cancelled, ray.options = [], {}
+    ray.exceptions = SimpleNamespace(WorkerCrashedError=type("WorkerCrashedError", (Exception,), {}))
+
+    def init(*, address, ignore_reinit_error):
+        assert ignore_reinit_error
+        if address != cluster:
+            raise ConnectionError("nobody listens")
+
+    def remote(**options):
+        ray.options = options
+        return lambda function: SimpleNamespace(
+            remote=lambda *arguments: Reference(lambda: function(*arguments))
+        )
+
+    def get(reference):
+        answer = reference.answer()
+        if answer == (True, "died"):
+            raise ray.exceptions.WorkerCrashedError
+        return answer
+
+    ray.init, ray.remote, ray.get = init, remote, get
+    ray.wait = lambda references, num_returns: (references[-num_returns:], references[:-num_returns])
+    ray.cancel = lambda reference, force: ray.cancelled.append(reference)
+    return ray
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    module = pretended_ray()
+    monkeypatch.setitem(sys.modules, "ray", module)
+    return module
+
+
+def test_ray_shares_the_jobs_and_keeps_the_order(ray):
+    seen = []
+    results = fan_out(
+        fan_out_jobs.squared, range(4), ray_address="auto", on_result=lambda i, r: seen.append(i)
+    )
+    assert results == [0, 1, 4, 9]
+    assert seen == [3, 2, 1, 0]
+    assert ray.options == {"max_retries": 0}
+
+
+def test_ray_errors_and_deaths_are_those_of_the_job(ray):
+    with pytest.raises(KeyError, match="no 1"):
+        fan_out(fan_out_jobs.refuses, range(3), ray_address="auto")
+    assert len(ray.cancelled) == 1
+    dies = {"died": "died"}.get
+    assert fan_out(dies, ["died"], ray_address="auto", on_death=lambda job: f"lost {job}") == ["lost died"]
+    with pytest.raises(InputError, match="Ray worker"):
+        fan_out(dies, ["died"], ray_address="auto")
+
+
+def test_ray_that_is_missing_or_silent_is_named(ray, monkeypatch):
+    with pytest.raises(InputError, match="no Ray cluster answers at 'elsewhere:1'"):
+        fan_out(fan_out_jobs.squared, [1], ray_address="elsewhere:1")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"pip install 'drivesim\[ray\]'"):
+        fan_out(fan_out_jobs.squared, [1], ray_address="auto")
