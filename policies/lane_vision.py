@@ -4,9 +4,9 @@ The ground is laid out from above, bright lines that are darker on both sides ar
 taken along which they add up to the sharpest lines. Two lines of a plausible distance make a lane; what the last
 picture showed, moved by the car's own motion, decides between lanes and helps out where a line is missing.
 
-Measured by `python -m benchmarks.picture_reading` on twenty validation roads (seeds 890100 on, a good driver): the middle
-8 m ahead has a median error of 0.08 m in true pictures and 0.09 m in imagined ones; within 0.5 m are 78 % and 87 %.
-Worst is rain (0.29 m). Roads without lines, intersections and roundabouts are beyond it.
+Measured by `python -m benchmarks.picture_reading` on twenty validation roads (seeds 890100 on, a good driver): the
+middle 8 m ahead has a median error of 0.08 m in true pictures and 0.09 m in imagined ones; within 0.5 m are 78 % and
+87 %. Worst is rain (0.29 m). Roads without lines, intersections and roundabouts are beyond it.
 """
 
 from __future__ import annotations
