@@ -36,7 +36,7 @@ NUM_WORST, NUM_WORST_PER_POLICY = 8, 2
 STRIP_STEPS = (-12, -9, -6, -4, -2, -1, 0)  # relative to the worst moment
 PAGE_STYLE = """
 video { max-width: 100%; background: #181818 } figure { margin: 1em 0 } figcaption { color: #666 }
-td.number { white-space: nowrap } .plots img { max-width: 49%; vertical-align: top } .failed { color: #a11 }
+td, th { padding: .15em .5em; font-size: 13px } .plots img { max-width: 49%; vertical-align: top } .failed { color: #a11 }
 """
 
 
