@@ -36,7 +36,8 @@ NUM_WORST, NUM_WORST_PER_POLICY = 8, 2
 STRIP_STEPS = (-12, -9, -6, -4, -2, -1, 0)  # relative to the worst moment
 PAGE_STYLE = """
 video { max-width: 100%; background: #181818 } figure { margin: 1em 0 } figcaption { color: #666 }
-td, th { padding: .15em .5em; font-size: 13px } .plots img { max-width: 49%; vertical-align: top } .failed { color: #a11 }
+td, th { padding: .15em .5em; font-size: 13px } .failed { color: #a11 }
+.plots img { max-width: 49%; vertical-align: top }
 """
 
 
@@ -85,12 +86,12 @@ def _table(figures: Sequence[PolicyFigures]) -> str:
     rows = []
     for one in figures:
         cells = [
-            f'<td class="number">{escape(estimate_words(one.estimates.get(column.name)))}</td>'
+            f'<td>{escape(estimate_words(one.estimates.get(column.name)))}</td>'
             for column in COLUMNS
         ]
         rows.append(
-            f'<tr><td>{escape(one.policy)}</td>{"".join(cells)}<td class="number">{one.num_episodes}</td>'
-            f'<td class="number">{one.num_failed}</td><td>{escape(one.end_words())}</td></tr>'
+            f'<tr><td>{escape(one.policy)}</td>{"".join(cells)}<td>{one.num_episodes}</td>'
+            f'<td>{one.num_failed}</td><td>{escape(one.end_words())}</td></tr>'
         )
     head = "".join(f"<th>{escape(name)}</th>" for name in headings)
     note = "Means over episodes; 95 % intervals, bootstrapped over scenes. Failed episodes count in no mean."
