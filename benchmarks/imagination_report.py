@@ -21,7 +21,6 @@ from benchmarks.imagination_training import HORIZON, PPOConfig, TrainingPlan, tr
 from benchmarks.report import Curve, Report
 from drivesim import console
 from drivesim.rollout import Policy, load_policy
-from drivesim.world_model.pretrained import load_world_model
 
 IMAGINATION, REFERENCE = "imagination", "reference"
 WORLDS = {IMAGINATION: "WorldDreamer-Drive-v0", REFERENCE: "Reference-Drive-v0"}
@@ -57,8 +56,11 @@ def _trained(world: str, options: argparse.Namespace) -> dict[int, Path]:
 
 
 def env_settings(world: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Return what the environments of a world are made with: one world model for all segments."""
-    return {"world_model": load_world_model(options.weights)} if world == IMAGINATION else {}
+    """Return what the environments of a world are made with, beside the plan; models are loaded once for all segments.
+
+    The weights are named, so that their hazard head comes with them: imagined collisions cost and end episodes, too.
+    """
+    return {"weights": options.weights} if world == IMAGINATION else {}
 
 
 def plan_of(world: str, options: argparse.Namespace) -> TrainingPlan:
@@ -140,16 +142,15 @@ def _add_figures(
 
 
 def _add_curves(report: Report, curves: Mapping[str, Curves], others: Mapping[str, list[DrivenRoad]]) -> None:
-    """Add the learning curves from the untrained learner on, and level lines for who does not learn here."""
+    """Add the learning curves, and level lines for who does not learn here."""
     ends = [0, max(max(curve) for curve in curves.values())]
     for world, curve in curves.items():
-        drives = {0: others["random"], **curve}
-        steps = sorted(drives)
+        steps = sorted(curve)
         report.curves[f"completion_{world}"] = Curve(
-            steps=steps, estimates=[completion(drives[step]) for step in steps]
+            steps=steps, estimates=[completion(curve[step]) for step in steps]
         )
         report.curves[f"off_road_{world}"] = Curve(
-            steps=steps, estimates=[end_share(drives[step], "off_road") for step in steps]
+            steps=steps, estimates=[end_share(curve[step], "off_road") for step in steps]
         )
     for name, driven in others.items():
         report.curves[f"completion_{name}"] = Curve(steps=ends, estimates=[completion(driven)] * 2)

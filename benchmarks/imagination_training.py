@@ -119,7 +119,7 @@ def train(
         plan: of the training.
         folder: where agents go; an interrupted run left its last one there.
         kept_segments: after which the agent is kept under its own name.
-        env_settings: for the environments, such as a loaded ``world_model``.
+        env_settings: for the environments, such as ``weights``.
         on_progress: called with the environment steps done.
     """
     folder.mkdir(parents=True, exist_ok=True)
