@@ -27,7 +27,7 @@ HEADLINES = (
     "per_env_cost_batch8_vs_batch1",
     "vector_speedup_",
     "save",
-    "restore_state_ms",
+    "restore_",
     "speedup_vs_",
     "cost_growth_after_",
     "memory_growth_mb_after_",

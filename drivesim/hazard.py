@@ -126,10 +126,12 @@ class HazardHead(nn.Module):
     def judge(self, inputs: HazardInputs) -> Hazards:
         """Return the probabilities of what was read of states.
 
-        Row by row: matrix products of other sizes may round otherwise, and a row must not depend on its neighbours.
+        On a CPU row by row: matrix products of other sizes may round otherwise, and there a row does not depend on its
+        neighbours.
         """
         indices = torch.arange(len(inputs.facts_BF), device=inputs.facts_BF.device)
-        logits = [self(inputs.rows(index))[0] for index in indices.split(1)]
+        together = 1 if indices.device.type == "cpu" else len(indices)
+        logits = [self(inputs.rows(index))[0] for index in indices.split(together)]
         hazard_BEK = self.calibrated(torch.cat(logits))
         within_BE = within(hazard_BEK)
         return Hazards(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -86,6 +88,15 @@ class DriveEpisodeEnv(gym.Env[Image, Action], ABC):
     def _free_world(self) -> None:
         """Let go of whatever makes the pictures."""
 
+    def _settings(self) -> str:
+        """Return a short hash of all settings that decide what follows from a saved instant."""
+        episode = dataclasses.replace(self.episode, scene="", device="")
+        return hashlib.sha256(f"{episode} {self._models()}".encode()).hexdigest()[:12]
+
+    def _models(self) -> str:
+        """Return what tells the models of this world from others."""
+        return ""
+
     @property
     def dt_s(self) -> float:
         """Return the length of a step."""
@@ -154,6 +165,7 @@ class DriveEpisodeEnv(gym.Env[Image, Action], ABC):
         return EpisodeState(
             env_id=self.env_id,
             scene=self.scene.name,
+            settings=self._settings(),
             start_index=self._start_index,
             world_seed=self._world_seed,
             actions=tuple(self._actions),
@@ -166,7 +178,7 @@ class DriveEpisodeEnv(gym.Env[Image, Action], ABC):
         """Go back to a saved instant; the same actions then lead to the same pictures, bit for bit.
 
         Raises:
-            InputError: the state is of another environment or scene.
+            InputError: the state is of another environment or scene, or of other settings or weights.
             gymnasium.error.ClosedEnvironmentError: the environment was closed.
         """
         self._require_open()
@@ -174,6 +186,11 @@ class DriveEpisodeEnv(gym.Env[Image, Action], ABC):
             raise InputError(
                 f"the state is one of {state.env_id}, scene {state.scene!r}; this is {self.env_id}, scene "
                 f"{self.scene.name!r}: restore it where it was saved"
+            )
+        if state.settings != self._settings():
+            raise InputError(
+                f"the state was saved under other settings or weights ({state.settings}) than those of this "
+                f"environment ({self._settings()}): make one with the same"
             )
         self._start_index, self._world_seed = state.start_index, state.world_seed
         self._actions = list(state.actions)

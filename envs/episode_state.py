@@ -20,6 +20,7 @@ class EpisodeState:
 
     env_id: str
     scene: str
+    settings: str  # short hash of all that decides what the world shows
     start_index: int
     world_seed: int  # of all chance in the world since the start
     actions: tuple[tuple[float, float], ...]  # steering in rad, target speed in m/s

@@ -7,14 +7,17 @@ Those of float32 do, so there the rows are imagined one after another. On an acc
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from drivesim.checkpoint import tensor_hash
 from drivesim.episode import EpisodeConfig, sampler_with
 from drivesim.errors import InputError
 from drivesim.hazard import HazardHead
@@ -71,6 +74,13 @@ class ImaginedWorlds:
         self._generators = [torch.Generator(device=self.device) for _ in self.scenes]
         self._state: WorldState | None = None
         self.rows: list[int] = []  # those that go on, in the order of the state
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Return a short hash of the weights and settings that decide what is imagined."""
+        models = [model for model in (self.world_model, self._hazard_head) if model is not None]
+        hashes = [tensor_hash({name: v.cpu() for name, v in model.state_dict().items()}) for model in models]
+        return hashlib.sha256(f"{self.sampler} {hashes}".encode()).hexdigest()[:12]
 
     @property
     def world_model(self) -> WorldModel:

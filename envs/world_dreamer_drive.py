@@ -73,7 +73,7 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     ## States
     ``env.unwrapped.save_state()`` returns the episode at this instant, ``restore_state(state)`` goes back to
     it, any number of times: the same actions then give the same pictures, bit for bit. A pickled state is a
-    kilobyte or two and drives the episode again when restored.
+    kilobyte or two; restoring it drives the episode again, which takes as long as the episode took.
 
     ## Arguments
     ``gym.make("WorldDreamer-Drive-v0", scene=..., ...)``:
@@ -84,7 +84,8 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | dataroot, version | None, "v1.0-mini" | a nuScenes data set; None is the embedded one |
     | weights | "drive-tiny" | shipped weights by name, or a path |
     | world_model | None | a loaded WorldModel instead of ``weights`` |
-    | hazard_head | None | a hazard head by name, path or loaded; "" is none; None is the one shipped for ``weights`` |
+    | hazard_head | None | a hazard head by name, path or loaded; "" is none; None is the one shipped for ``weights``, |
+    |  |  | which a ``world_model`` or other weights do not have |
     | device | "cpu" | where the world model runs |
     | context_frames | 4 | recorded frames before the first imagined one |
     | max_log_deviation_m | None | see Episode End |
@@ -163,6 +164,9 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
 
     def _restore_world(self, saved: SavedRow) -> None:
         self.worlds.restore(0, saved)
+
+    def _models(self) -> str:
+        return self.worlds.fingerprint
 
     def _free_world(self) -> None:
         self.worlds.free()

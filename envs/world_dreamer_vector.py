@@ -32,9 +32,10 @@ Stepped = tuple[Images, NDArray[np.float64], BoolArray, BoolArray, dict[str, Any
 class WorldDreamerVectorEnv(gym.vector.VectorEnv[Images, NDArray[np.float32], NDArray[Any]]):
     """N cars in imagined pictures, imagined together by one world model.
 
-    Each row is what a ``WorldDreamer-Drive-v0`` of its own would be with the same scene, seed and actions: equal bit
-    for bit, on one machine with one number of threads. Actions, observations, rewards, info and the ends of episodes
-    are described there; batches of them have N in front, and ``infos`` are those of Gymnasium's vector environments.
+    Each row is what a ``WorldDreamer-Drive-v0`` of its own would be with the same scene, seed and actions: on a CPU
+    equal bit for bit, on one machine with one number of threads; on an accelerator up to rounding. Actions,
+    observations, rewards, info and the ends of episodes are described there; batches of them have N in front, and
+    ``infos`` are those of Gymnasium's vector environments.
 
     ## Arguments
     ``gym.make_vec("WorldDreamer-Drive-v0", num_envs=N, ...)``: those of the single environment, and

@@ -83,6 +83,27 @@ def test_a_state_knows_where_it_belongs(env: Any) -> None:
         gym.make(REFERENCE, scene="scene-2001").unwrapped.restore_state(state)
 
 
+def test_a_state_knows_its_settings_and_weights() -> None:
+    model = small_world_model()
+    base = {"scene": make_scene(24), "world_model": model}
+    env = gym.make(LEARNED, **base)
+    env.reset(seed=0)
+    state = pickle.loads(pickle.dumps(env.unwrapped.save_state()))
+    twin = gym.make(LEARNED, **base)
+    twin.reset(seed=9)
+    twin.unwrapped.restore_state(state)
+    assert np.array_equal(twin.step(np.float32([0.1, 8.0]))[0], env.step(np.float32([0.1, 8.0]))[0])
+    others: list[dict[str, Any]] = [
+        {"uses_map": False},
+        {"off_road_limit": 0.9},
+        {"sampler": SamplerConfig(temperature=0.5)},
+        {"world_model": small_world_model(dim=64)},
+    ]
+    for other in others:
+        with pytest.raises(InputError, match="other settings or weights"):
+            gym.make(LEARNED, **{**base, **other}).unwrapped.restore_state(state)
+
+
 def test_a_closed_environment_restores_nothing() -> None:
     env = gym.make(REFERENCE, scene="scene-2001").unwrapped
     env.reset(seed=0)

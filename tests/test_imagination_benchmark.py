@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 import torch
 from small_models import small_world_model
@@ -151,6 +153,16 @@ def test_figures_come_with_intervals_over_roads() -> None:
     assert end_share(above, "off_road").value == 0.5
 
 
+def test_imagined_collisions_count_for_the_learner() -> None:
+    options = argparse.Namespace(weights="drive-tiny")
+    settings = imagination_report.env_settings(imagination_report.IMAGINATION, options)
+    env = gym.make("WorldDreamer-Drive-v0", scene=start_of_road(ROAD), **settings)
+    _, info = env.reset(seed=0)
+    assert info["metrics"]["collision"]["is_valid"]
+    assert info["hazards"]["collision"]["is_valid"]
+    assert imagination_report.env_settings(imagination_report.REFERENCE, options) == {}
+
+
 @pytest.fixture
 def small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let both agents learn in the reference world, on small networks."""
@@ -174,7 +186,7 @@ def test_a_whole_small_run_writes_figures_curves_and_agents_and_goes_on(
         assert f"off_road_rate_{name}" in found
     assert found["route_completion_ratio"] == pytest.approx(1.0)  # both learned the same in the same world
     assert found["targets"]["route_completion_ratio"]["is_reached"]
-    assert found["completion_imagination_curve"]["step"] == [0, 8, 16]
+    assert found["completion_imagination_curve"]["step"] == [8, 16]
     assert found["roads"].startswith("validation roads")
     page = (out / "imagination.html").read_text()
     assert page.count("data:image/png;base64") == 2
