@@ -19,6 +19,7 @@ from drivesim.files import atomic_path
 from drivesim.learner_view import car_action
 from drivesim.rollout import Action, EpisodeConfig, Policy, make_env, rollout
 from drivesim.scene.types import Image
+from envs.ride import GOAL_RADIUS_M
 
 REFERENCE = "Reference-Drive-v0"
 
@@ -116,9 +117,9 @@ def _drive(policy: Policy, road_seed: int) -> DrivenRoad:
 
 
 def _route_left_m(env: Any) -> float:
-    """Return the metres from where the car is to the end of its route."""
+    """Return the metres from where the car is to its goal."""
     route, position = env.get_wrapper_attr("route"), env.get_wrapper_attr("position")
-    return float(route.length_m - position.distance_m)
+    return max(float(route.length_m - GOAL_RADIUS_M - position.distance_m), 0.0)
 
 
 def completion(driven: Sequence[DrivenRoad]) -> Estimate:
