@@ -87,7 +87,7 @@ weights: .venv/.installed  ## train the shipped weights anew, part after part, i
 	$(call TRAIN,first,world-model,drive_tiny,$(call FROM,world_model,motion-field/motion-field))
 	$(call TRAIN,imagination,imagination,drive_tiny_imagination,$(call FROM,imagination,first/world-model))
 	$(call TRAIN,inverse-dynamics,inverse-dynamics,drive_tiny_inverse_dynamics,inverse_dynamics.tokenizer=out/weights/tokenizer/tokenizer.safetensors)
-	$(call TRAIN_OWN,hazard-head,hazard-head,training.num_train_steps=2000 training.learning_rate=1e-3 \
+	$(call TRAIN_OWN,hazard-head,hazard-head,hazard_head.samples.weights=out/weights/imagination/imagination.safetensors training.num_train_steps=2000 training.learning_rate=1e-3 \
 		training.ema_decay=0.995 training.weight_decay=0.05 training.num_threads=1 training.evaluate_every=500)
 	$(call TRAIN_OWN,driver,policy,training.num_train_steps=100000 training.max_minutes=18 training.batch_size=32 \
 		training.learning_rate=1.5e-3 training.warmup_steps=200 training.ema_decay=0.995 training.evaluate_every=500 \
