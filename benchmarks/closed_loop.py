@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.closed_loop_episodes import DriveSettings, EpisodeJob, EpisodeResult, World, run_episodes
 from benchmarks.closed_loop_figures import figures_of, report_of, show
 from benchmarks.closed_loop_folder import (
+    CONTENTS,
     PAGE,
     SUMMARY,
     TABLE,
@@ -27,12 +28,12 @@ from benchmarks.closed_loop_folder import (
 )
 from benchmarks.closed_loop_leads import leads_over, show_leads
 from benchmarks.closed_loop_page import write_page
+from benchmarks.drive_contents import contents_of_models, contents_of_policies
 from benchmarks.driving_scenes import checked_scene_names, road_names
 from benchmarks.guarded_policy import GuardedPolicy, Limits, PolicyFailure
 from benchmarks.held_out import check_seeds
 from benchmarks.report import machine_facts, run_command
 from drivesim import console
-from drivesim.checkpoint import resolve_weights
 from drivesim.config import versions
 from drivesim.errors import InputError
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
@@ -49,10 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     require_parquet()
     settings, jobs = settings_of(options), jobs_of(options)
     check_policies(options.policies)
-    if settings.world is World.WORLDDREAMER:
-        resolve_weights(options.weights)
     configuration = configuration_of(options)
-    with opened(options.out, configuration, resumes=options.resume) as folder:
+    of_policies = contents_of_policies(options.policies)
+    with opened(options.out, configuration, resumes=options.resume, policy_contents=of_policies) as folder:
         if folder.is_finished:
             console.say(f"{options.out} holds this run, finished; here is its table")
         else:
@@ -153,6 +153,8 @@ def settings_of(options: argparse.Namespace) -> DriveSettings:
 def configuration_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return everything that the results depend on; batches, processes and machines are not among it."""
     roads = [name for name in options.scenes if name.startswith("road-")]
+    is_learned = options.env is World.WORLDDREAMER
+    of_models = contents_of_models(settings_of(options).episode) if is_learned else {}
     return {
         "policies": options.policies,
         "scenes": options.scenes,
@@ -160,11 +162,12 @@ def configuration_of(options: argparse.Namespace) -> dict[str, Any]:
         "seeds_per_scene": options.seeds_per_scene,
         "env": options.env.value,
         "steps": options.steps,
-        "weights": options.weights if options.env is World.WORLDDREAMER else None,
+        "weights": options.weights if is_learned else None,
         "device": options.device,
         "threads": options.threads,
         "time_limit_s": options.time_limit,
         "videos": not options.no_videos,
+        CONTENTS: contents_of_policies(options.policies) | of_models,
     }
 
 

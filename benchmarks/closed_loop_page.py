@@ -85,13 +85,10 @@ def _table(figures: Sequence[PolicyFigures]) -> str:
     headings = ["policy", *[column.heading for column in COLUMNS], *END_HEADINGS]
     rows = []
     for one in figures:
-        cells = [
-            f'<td>{escape(estimate_words(one.estimates.get(column.name)))}</td>'
-            for column in COLUMNS
-        ]
+        cells = [f"<td>{escape(estimate_words(one.estimates.get(column.name)))}</td>" for column in COLUMNS]
         rows.append(
-            f'<tr><td>{escape(one.policy)}</td>{"".join(cells)}<td>{one.num_episodes}</td>'
-            f'<td>{one.num_failed}</td><td>{escape(one.end_words())}</td></tr>'
+            f"<tr><td>{escape(one.policy)}</td>{''.join(cells)}<td>{one.num_episodes}</td>"
+            f"<td>{one.num_failed}</td><td>{escape(one.end_words())}</td></tr>"
         )
     head = "".join(f"<th>{escape(name)}</th>" for name in headings)
     note = "Means over episodes; 95 % intervals, bootstrapped over scenes. Failed episodes count in no mean."

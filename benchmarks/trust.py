@@ -18,6 +18,8 @@ from typing import Any
 
 from benchmarks.closed_loop import add_speed_options, check_policies, split_names
 from benchmarks.closed_loop_episodes import DriveSettings
+from benchmarks.closed_loop_folder import CONTENTS
+from benchmarks.drive_contents import contents_of_models, contents_of_policies
 from benchmarks.driving_scenes import checked_scene_names, road_names
 from benchmarks.held_out import check_seeds
 from benchmarks.page import Picture, write_page
@@ -186,6 +188,7 @@ def _facts(options: argparse.Namespace, comparison: Comparison) -> dict[str, Any
         "scenes": f"{len(comparison.scenes)} ({source})",
         "extent": _extent(options),
         "steps": options.steps,
+        CONTENTS: contents_of_policies(options.policies) | contents_of_models(_settings(options).episode),
         "min_confidence": _settings(options).episode.min_confidence,
         "seeds_per_scene": options.seeds_per_scene,
         "episodes_per_world": len(comparison.pairs),

@@ -114,7 +114,7 @@ def _takes_seed(policy_class: Callable[..., Any]) -> bool:
 
 def _policy_class(name: str) -> Any:
     target = POLICIES.get(name, name)
-    path, class_name = _file_and_class(target)
+    path, class_name = file_and_class(target)
     if path is not None:
         module = _imported_file(path)
         return _only_driver(path, module) if class_name == "" else _class_in(module, str(path), class_name)
@@ -126,7 +126,7 @@ def _policy_class(name: str) -> Any:
     return _class_in(_imported_module(module_name), module_name, class_name)
 
 
-def _file_and_class(target: str) -> tuple[Path | None, str]:
+def file_and_class(target: str) -> tuple[Path | None, str]:
     """Split ``path/to/file.py:Class``; the path is None where no file is named, the class may be missing."""
     if target.endswith(".py"):
         return Path(target), ""
