@@ -31,6 +31,7 @@ from benchmarks.closed_loop_page import write_page
 from benchmarks.drive_contents import contents_of_models, contents_of_policies
 from benchmarks.driving_scenes import checked_scene_names, road_names
 from benchmarks.guarded_policy import GuardedPolicy, Limits, PolicyFailure
+from benchmarks.hazard_choice import add_hazard_head_option, warn_without_head
 from benchmarks.held_out import check_seeds
 from benchmarks.report import machine_facts, run_command
 from drivesim import console
@@ -38,6 +39,7 @@ from drivesim.config import versions
 from drivesim.errors import InputError
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
 from drivesim.rollout import EpisodeConfig
+from drivesim.shared_models import hazard_head_name
 
 STEPS, QUICK_STEPS = 60, 24
 NUM_SCENES, QUICK_NUM_SCENES = 8, 3
@@ -51,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings, jobs = settings_of(options), jobs_of(options)
     check_policies(options.policies)
     configuration = configuration_of(options)
+    if settings.world is World.WORLDDREAMER:
+        warn_without_head(settings.episode, also_reference=False)
     of_policies = contents_of_policies(options.policies)
     with opened(options.out, configuration, resumes=options.resume, policy_contents=of_policies) as folder:
         if folder.is_finished:
@@ -140,7 +144,12 @@ def jobs_of(options: argparse.Namespace) -> list[EpisodeJob]:
 
 def settings_of(options: argparse.Namespace) -> DriveSettings:
     """Return what the command line says of all episodes."""
-    episode = EpisodeConfig(horizon=options.steps, weights=options.weights, device=options.device)
+    episode = EpisodeConfig(
+        horizon=options.steps,
+        weights=options.weights,
+        hazard_head=options.hazard_head,
+        device=options.device,
+    )
     return DriveSettings(
         world=options.env,
         episode=episode,
@@ -154,7 +163,8 @@ def configuration_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return everything that the results depend on; batches, processes and machines are not among it."""
     roads = [name for name in options.scenes if name.startswith("road-")]
     is_learned = options.env is World.WORLDDREAMER
-    of_models = contents_of_models(settings_of(options).episode) if is_learned else {}
+    episode = settings_of(options).episode
+    of_models = contents_of_models(episode) if is_learned else {}
     return {
         "policies": options.policies,
         "scenes": options.scenes,
@@ -163,6 +173,7 @@ def configuration_of(options: argparse.Namespace) -> dict[str, Any]:
         "env": options.env.value,
         "steps": options.steps,
         "weights": options.weights if is_learned else None,
+        "hazard_head": hazard_head_name(episode) if is_learned else None,
         "device": options.device,
         "threads": options.threads,
         "time_limit_s": options.time_limit,
@@ -203,6 +214,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--env", type=World, default=World.WORLDDREAMER, help="worlddreamer or reference")
     parser.add_argument("--steps", type=int, help=f"steps per episode ({STEPS})")
     parser.add_argument("--weights", default="drive-tiny", help="shipped name or .safetensors file")
+    add_hazard_head_option(parser)
     parser.add_argument("--device", default="cpu", help="where the world model runs (cpu)")
     parser.add_argument("--quick", action="store_true", help="fewer scenes and steps: a first look")
     parser.add_argument("--time-limit", type=float, default=10.0, help="seconds that an action may take (10)")

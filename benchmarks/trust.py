@@ -21,6 +21,7 @@ from benchmarks.closed_loop_episodes import DriveSettings
 from benchmarks.closed_loop_folder import CONTENTS
 from benchmarks.drive_contents import contents_of_models, contents_of_policies
 from benchmarks.driving_scenes import checked_scene_names, road_names
+from benchmarks.hazard_choice import add_hazard_head_option, warn_without_head
 from benchmarks.held_out import check_seeds
 from benchmarks.page import Picture, write_page
 from benchmarks.report import Report, check_out, machine_facts, run_command
@@ -40,12 +41,12 @@ from benchmarks.trust_page import (
 )
 from benchmarks.trust_pairs import SCORE, Comparison, EpisodePair, short_name
 from drivesim import console
-from drivesim.checkpoint import resolve_weights
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.metrics.scores import formula_lines
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
 from drivesim.rollout import EpisodeConfig
+from drivesim.shared_models import hazard_head_name
 
 FEWEST_SCENES = 6  # that intervals can be believed from
 STRIPS = 3  # of policies that are flattered, and as many of those that are wronged
@@ -89,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(options: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     check_out(options.out)
-    resolve_weights(options.weights)
+    episode = _settings(options).episode
+    contents_of_models(episode)  # refuses weights that do not exist
+    warn_without_head(episode, also_reference=True)
     scenes = _scene_names(options)
     started_s = time.monotonic()
     driven = drive_both(
@@ -173,7 +176,12 @@ def _scene_names(options: argparse.Namespace) -> list[str]:
 
 
 def _settings(options: argparse.Namespace) -> DriveSettings:
-    episode = EpisodeConfig(horizon=options.steps, weights=options.weights, device=options.device)
+    episode = EpisodeConfig(
+        horizon=options.steps,
+        weights=options.weights,
+        hazard_head=options.hazard_head,
+        device=options.device,
+    )
     if options.no_confidence_limit:
         episode = replace(episode, min_confidence=None)
     return DriveSettings(episode=episode, time_limit_s=options.time_limit, num_threads=options.threads)
@@ -184,6 +192,7 @@ def _facts(options: argparse.Namespace, comparison: Comparison) -> dict[str, Any
     source = ", ".join(options.scenes) if options.scenes else f"seeds from {options.seed}"
     facts: dict[str, Any] = {
         "weights": options.weights,
+        "hazard_head": hazard_head_name(_settings(options).episode),
         "roads": roads,
         "scenes": f"{len(comparison.scenes)} ({source})",
         "extent": _extent(options),
@@ -249,6 +258,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="let the imagined world go on where the model no longer knows, as the ground truth does",
     )
+    add_hazard_head_option(parser)
     parser.add_argument("--device", default="cpu", help="where the world model runs (cpu)")
     parser.add_argument("--time-limit", type=float, default=10.0, help="seconds that an action may take (10)")
     parser.add_argument("--quick", action="store_true", help="fewer roads, shorter drives: a first look")

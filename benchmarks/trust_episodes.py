@@ -17,6 +17,7 @@ from benchmarks.drive_contents import contents_of_models, contents_of_policies
 from benchmarks.report import Sheet
 from benchmarks.trust_pairs import MEASURES, Comparison, EpisodePair, WorldEpisode, short_name
 from drivesim import console
+from drivesim.shared_models import hazard_head_name
 
 REWARDS = "rewards/"
 STRIP_FRAMES = 7
@@ -140,6 +141,7 @@ def _kept(
         "env": settings.world.value,
         "steps": episode.horizon,
         "weights": episode.weights if is_learned else None,
+        "hazard_head": hazard_head_name(episode) if is_learned else None,
         "min_confidence": episode.min_confidence if is_learned else None,
         "device": episode.device,
         "threads": settings.num_threads,
