@@ -37,6 +37,7 @@ from benchmarks.report import machine_facts, run_command
 from drivesim import console
 from drivesim.config import versions
 from drivesim.errors import InputError
+from drivesim.policy_naming import SETTINGS_HELP, split_policies
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
 from drivesim.rollout import EpisodeConfig
 from drivesim.shared_models import hazard_head_name
@@ -199,7 +200,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line, names checked and ``--quick`` filled in."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.closed_loop", description=__doc__)
     parser.add_argument(
-        "--policies", nargs="+", required=True, help="names, module:Class or files, also separated by commas"
+        "--policies",
+        nargs="+",
+        required=True,
+        help=f"names, module:Class or files, also separated by commas; {SETTINGS_HELP}",
     )
     scenes = parser.add_mutually_exclusive_group()
     scenes.add_argument("--scenes", nargs="+", help="embedded scenes or roads (road-900000) by name, or all")
@@ -263,8 +267,8 @@ def _completed(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def split_names(values: Sequence[str]) -> list[str]:
-    """Return the names of a list that blanks or commas separate, each once."""
-    names = [name for value in values for name in value.split(",") if name]
+    """Return the names of a list that blanks or commas separate, each once; a policy's settings stay with it."""
+    names = [name for value in values for name in split_policies(value)]
     if not names:
         raise InputError("--policies and --scenes need at least one name")
     return list(dict.fromkeys(names))

@@ -11,9 +11,10 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from drivesim.checkpoint import resolve_weights
+from drivesim.checkpoint import resolve_weights, shipped_weights
 from drivesim.episode import EpisodeConfig
 from drivesim.policy_loading import POLICIES, file_and_class
+from drivesim.policy_naming import parse_policy
 from drivesim.shared_models import hazard_head_name
 
 NUM_DIGITS = 12
@@ -43,11 +44,16 @@ def contents_of_models(episode: EpisodeConfig) -> dict[str, str]:
 
 
 def _files_of(policy: str) -> list[Path]:
-    target = POLICIES.get(policy, policy)
+    """Return the file of a policy's class, and those that its settings name, such as a checkpoint."""
+    named = parse_policy(policy)
+    target = POLICIES.get(named.target, named.target)
     path, _ = file_and_class(target)
-    if path is None:
-        path = _module_file(target.partition(":")[0])
-    return [path] if path is not None and path.is_file() else []
+    found = [path if path is not None else _module_file(target.partition(":")[0])]
+    for value in named.settings.values():
+        if isinstance(value, str) and value:
+            shipped = value in shipped_weights()
+            found.append(resolve_weights(value) if shipped else Path(value))
+    return [path for path in found if path is not None and path.is_file()]
 
 
 def _module_file(module_name: str) -> Path | None:

@@ -44,6 +44,7 @@ from drivesim import console
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.metrics.scores import formula_lines
+from drivesim.policy_naming import SETTINGS_HELP
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
 from drivesim.rollout import EpisodeConfig
 from drivesim.shared_models import hazard_head_name
@@ -234,7 +235,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--policies",
         nargs="+",
         default=list(DEFAULT_POLICIES),
-        help=f"names, module:Class or files, also separated by commas ({','.join(DEFAULT_POLICIES)})",
+        help=f"names, module:Class or files, also separated by commas ({','.join(DEFAULT_POLICIES)}); {SETTINGS_HELP}",
     )
     parser.add_argument(
         "--seed",

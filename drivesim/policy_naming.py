@@ -11,7 +11,9 @@ from typing import Any
 
 from drivesim.errors import InputError
 
-SETTINGS_HELP = "with settings as in cem@horizon_s=2,num_plans=64; agent.zip is a Stable-Baselines3 checkpoint"
+SETTINGS_HELP = (
+    "with settings as in cem@num_samples=64,replan_every=2; agent.zip is a Stable-Baselines3 checkpoint"
+)
 """What a flag that takes policies says of their settings."""
 
 _WORDS: dict[str, Any] = {"true": True, "false": False, "none": None}
@@ -58,10 +60,14 @@ def split_settings(name: str) -> tuple[str, str]:
 
     An ``@`` in a folder's name separates nothing: what follows it is a path.
     """
-    for found in re.finditer("@", name):
-        text = name[found.end() :]
+    marks = [found.start() for found in re.finditer("@", name)]
+    marks.sort(
+        key=lambda mark: _SETTING.match(name, mark + 1) is None
+    )  # stable: the first that a setting follows
+    for mark in marks:
+        text = name[mark + 1 :]
         if _SETTING.match(text) or not ("/" in text or text.endswith((".py", ".zip"))):
-            return name[: found.start()], text or ","
+            return name[:mark], text or ","
     return name, ""
 
 
