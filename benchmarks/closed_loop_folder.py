@@ -159,12 +159,10 @@ def opened(
     Raises:
         InputError: the folder cannot be written, another process writes into it, or it holds something else.
     """
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{flag} {path} is a file; name a folder")
-    path.mkdir(parents=True, exist_ok=True)
-    if not (path / CONFIGURATION).is_file() and any(entry.name != LOCK for entry in path.iterdir()):
+    is_run = (path / CONFIGURATION).is_file() or not path.is_dir()
+    if not is_run and any(entry.name != LOCK for entry in path.iterdir()):
         raise InputError(f"{path} is not empty and holds no run; name a new folder for {flag}")
-    with _locked(path, flag=flag):
+    with locked(path, flag=flag):
         folder = RunFolder(path, policy_contents=policy_contents, flag=flag)
         plain = json.loads(json.dumps(configuration))
         folder._require_fit(plain, resumes=resumes)
@@ -174,8 +172,15 @@ def opened(
 
 
 @contextmanager
-def _locked(path: Path, *, flag: str) -> Iterator[None]:
-    """Hold the folder's lock; it falls with the process, so a killed run leaves a file but no lock."""
+def locked(path: Path, *, flag: str) -> Iterator[None]:
+    """Make a folder and hold its lock; it falls with the process, so a killed run leaves a file but no lock.
+
+    Raises:
+        InputError: it is a file, or another process holds the lock.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{flag} {path} is a file; name a folder")
+    path.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         if sys.platform != "win32":

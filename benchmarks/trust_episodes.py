@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.closed_loop_episodes import DriveSettings, EpisodeJob, EpisodeResult, World, run_episodes
-from benchmarks.closed_loop_folder import CONTENTS, RunFolder, opened
+from benchmarks.closed_loop_folder import CONTENTS, RunFolder, locked, opened
 from benchmarks.drive_contents import contents_of_models, contents_of_policies
 from benchmarks.report import Sheet
 from benchmarks.trust_pairs import MEASURES, Comparison, EpisodePair, WorldEpisode, short_name
@@ -79,18 +79,19 @@ def drive_both(
         batch_size: episodes that are driven side by side.
         processes: that share the work; 0 works in this one.
         ray_address: of a Ray cluster to share it instead.
-        folder: keeps every episode, and lends those that it has.
+        folder: keeps every episode, and lends those that it has; no other run may write into it meanwhile.
 
     Raises:
         InputError: a policy, scene or weights do not exist or do not fit, or the folder holds other drives.
     """
     results: dict[World, dict[str, EpisodeResult]] = {}
-    for world in WORLDS:
-        here = replace(settings, world=world)
-        drive = partial(run_episodes, batch_size=batch_size, processes=processes, ray_address=ray_address)
-        with _kept(folder, here, [job.policy for job in jobs]) as kept:
-            found = _driven(jobs, here, drive, kept)
-        results[world] = {result.job.id: result for result in found}
+    drive = partial(run_episodes, batch_size=batch_size, processes=processes, ray_address=ray_address)
+    with nullcontext() if folder is None else locked(folder, flag="--episodes"):
+        for world in WORLDS:
+            here = replace(settings, world=world)
+            with _kept(folder, here, [job.policy for job in jobs]) as kept:
+                found = _driven(jobs, here, drive, kept)
+            results[world] = {result.job.id: result for result in found}
     pairs = [
         EpisodePair(
             policy=job.policy,
