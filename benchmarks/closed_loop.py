@@ -17,6 +17,7 @@ from typing import Any
 from benchmarks.closed_loop_episodes import DriveSettings, EpisodeJob, EpisodeResult, World, run_episodes
 from benchmarks.closed_loop_figures import figures_of, report_of, show
 from benchmarks.closed_loop_folder import (
+    CONTENTS,
     PAGE,
     SUMMARY,
     TABLE,
@@ -27,16 +28,19 @@ from benchmarks.closed_loop_folder import (
 )
 from benchmarks.closed_loop_leads import leads_over, show_leads
 from benchmarks.closed_loop_page import write_page
+from benchmarks.drive_contents import contents_of_models, contents_of_policies
 from benchmarks.driving_scenes import checked_scene_names, road_names
 from benchmarks.guarded_policy import GuardedPolicy, Limits, PolicyFailure
+from benchmarks.hazard_choice import add_hazard_head_option, warn_without_head
 from benchmarks.held_out import check_seeds
 from benchmarks.report import machine_facts, run_command
 from drivesim import console
-from drivesim.checkpoint import resolve_weights
 from drivesim.config import versions
 from drivesim.errors import InputError
+from drivesim.policy_naming import SETTINGS_HELP, split_policies
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
 from drivesim.rollout import EpisodeConfig
+from drivesim.shared_models import hazard_head_name
 
 STEPS, QUICK_STEPS = 60, 24
 NUM_SCENES, QUICK_NUM_SCENES = 8, 3
@@ -49,10 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     require_parquet()
     settings, jobs = settings_of(options), jobs_of(options)
     check_policies(options.policies)
-    if settings.world is World.WORLDDREAMER:
-        resolve_weights(options.weights)
     configuration = configuration_of(options)
-    with opened(options.out, configuration, resumes=options.resume) as folder:
+    if settings.world is World.WORLDDREAMER:
+        warn_without_head(settings.episode, also_reference=False)
+    of_policies = contents_of_policies(options.policies)
+    with opened(options.out, configuration, resumes=options.resume, policy_contents=of_policies) as folder:
         if folder.is_finished:
             console.say(f"{options.out} holds this run, finished; here is its table")
         else:
@@ -140,7 +145,12 @@ def jobs_of(options: argparse.Namespace) -> list[EpisodeJob]:
 
 def settings_of(options: argparse.Namespace) -> DriveSettings:
     """Return what the command line says of all episodes."""
-    episode = EpisodeConfig(horizon=options.steps, weights=options.weights, device=options.device)
+    episode = EpisodeConfig(
+        horizon=options.steps,
+        weights=options.weights,
+        hazard_head=options.hazard_head,
+        device=options.device,
+    )
     return DriveSettings(
         world=options.env,
         episode=episode,
@@ -153,6 +163,9 @@ def settings_of(options: argparse.Namespace) -> DriveSettings:
 def configuration_of(options: argparse.Namespace) -> dict[str, Any]:
     """Return everything that the results depend on; batches, processes and machines are not among it."""
     roads = [name for name in options.scenes if name.startswith("road-")]
+    is_learned = options.env is World.WORLDDREAMER
+    episode = settings_of(options).episode
+    of_models = contents_of_models(episode) if is_learned else {}
     return {
         "policies": options.policies,
         "scenes": options.scenes,
@@ -160,11 +173,13 @@ def configuration_of(options: argparse.Namespace) -> dict[str, Any]:
         "seeds_per_scene": options.seeds_per_scene,
         "env": options.env.value,
         "steps": options.steps,
-        "weights": options.weights if options.env is World.WORLDDREAMER else None,
+        "weights": options.weights if is_learned else None,
+        "hazard_head": hazard_head_name(episode) if is_learned else None,
         "device": options.device,
         "threads": options.threads,
         "time_limit_s": options.time_limit,
         "videos": not options.no_videos,
+        CONTENTS: contents_of_policies(options.policies) | of_models,
     }
 
 
@@ -185,7 +200,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line, names checked and ``--quick`` filled in."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.closed_loop", description=__doc__)
     parser.add_argument(
-        "--policies", nargs="+", required=True, help="names, module:Class or files, also separated by commas"
+        "--policies",
+        nargs="+",
+        required=True,
+        help=f"names, module:Class or files, also separated by commas; {SETTINGS_HELP}",
     )
     scenes = parser.add_mutually_exclusive_group()
     scenes.add_argument("--scenes", nargs="+", help="embedded scenes or roads (road-900000) by name, or all")
@@ -200,6 +218,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--env", type=World, default=World.WORLDDREAMER, help="worlddreamer or reference")
     parser.add_argument("--steps", type=int, help=f"steps per episode ({STEPS})")
     parser.add_argument("--weights", default="drive-tiny", help="shipped name or .safetensors file")
+    add_hazard_head_option(parser)
     parser.add_argument("--device", default="cpu", help="where the world model runs (cpu)")
     parser.add_argument("--quick", action="store_true", help="fewer scenes and steps: a first look")
     parser.add_argument("--time-limit", type=float, default=10.0, help="seconds that an action may take (10)")
@@ -248,8 +267,8 @@ def _completed(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def split_names(values: Sequence[str]) -> list[str]:
-    """Return the names of a list that blanks or commas separate, each once."""
-    names = [name for value in values for name in value.split(",") if name]
+    """Return the names of a list that blanks or commas separate, each once; a policy's settings stay with it."""
+    names = [name for value in values for name in split_policies(value)]
     if not names:
         raise InputError("--policies and --scenes need at least one name")
     return list(dict.fromkeys(names))

@@ -24,6 +24,7 @@ from benchmarks.driving_scenes import course_of
 from benchmarks.driving_seats import LEARNED, open_seats
 from benchmarks.episode_drive import FAILED, Arrays, EpisodeDrive
 from benchmarks.fan_out import fan_out
+from benchmarks.guarded_output import silent_descriptors
 from benchmarks.guarded_policy import Limits
 from drivesim.errors import InputError
 from drivesim.metrics.scores import EpisodeScores
@@ -191,9 +192,17 @@ def _died(batch: list[EpisodeJob], *, world: World) -> list[EpisodeResult]:
 def drive_batch(
     jobs: Sequence[EpisodeJob], *, settings: DriveSettings, owns_process: bool = False
 ) -> list[EpisodeResult]:
-    """Drive some jobs side by side, in this process."""
-    if owns_process:
-        torch.set_num_threads(settings.num_threads)
+    """Drive some jobs side by side, in this process; one that is there for it keeps quiet meanwhile."""
+    if not owns_process:
+        return _driven(jobs, settings, owns_process=False)
+    torch.set_num_threads(settings.num_threads)
+    with silent_descriptors():  # threads of policies may write at any time
+        return _driven(jobs, settings, owns_process=True)
+
+
+def _driven(
+    jobs: Sequence[EpisodeJob], settings: DriveSettings, *, owns_process: bool
+) -> list[EpisodeResult]:
     episode = settings.episode
     courses = [course_of(job.scene, episode.horizon, episode.context_frames) for job in jobs]
     limits = Limits(action_s=settings.time_limit_s, ends_process=owns_process)

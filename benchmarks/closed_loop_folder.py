@@ -23,6 +23,7 @@ from drivesim.metrics.scores import SCORE_NAMES, EpisodeScores
 if sys.platform != "win32":
     import fcntl
 
+CONTENTS = "contents"  # of files: {name: hash}, in the configuration
 LOCK, CONFIGURATION, EPISODES, SUMMARY, PAGE, TABLE = (
     ".lock",
     "run.json",
@@ -36,9 +37,15 @@ LOCK, CONFIGURATION, EPISODES, SUMMARY, PAGE, TABLE = (
 class RunFolder:
     """Where a run writes; made by `opened`."""
 
-    def __init__(self, path: Path) -> None:
-        """Name the folder; nothing is read or written yet."""
-        self.path = path
+    def __init__(
+        self, path: Path, *, policy_contents: Mapping[str, str] | None = None, flag: str = "--out"
+    ) -> None:
+        """Name the folder, the contents of policies that come from files, and the flag that named the folder.
+
+        Nothing is read or written yet.
+        """
+        self.path, self._flag = path, flag
+        self._contents = dict(policy_contents or {})
         self._episodes = path / EPISODES
 
     @property
@@ -59,20 +66,22 @@ class RunFolder:
             with atomic_path(self._file(result.job, ".mp4")) as path:
                 path.write_bytes(result.video)
         with atomic_path(self._file(result.job, ".json")) as path:
-            path.write_text(json.dumps(_plain(result), indent=1) + "\n", encoding="utf-8")
+            contents = {"policy_contents": self._contents.get(result.job.policy, "")}
+            path.write_text(json.dumps(_plain(result) | contents, indent=1) + "\n", encoding="utf-8")
 
     def load(self, job: EpisodeJob) -> EpisodeResult:
         """Return a driven episode.
 
         Raises:
-            InputError: its files were changed or damaged.
+            InputError: its files were changed or damaged, or its policy's were changed since it was driven.
         """
         try:
             plain = json.loads(self._file(job, ".json").read_text(encoding="utf-8"))
+            is_of_these = plain.get("policy_contents", "") == self._contents.get(job.policy, "")
             with np.load(self._file(job, ".npz"), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             film = self._file(job, ".mp4")
-            return EpisodeResult(
+            result = EpisodeResult(
                 job=job,
                 world=World(plain["world"]),
                 scores=EpisodeScores.from_dict(plain["scores"]),
@@ -83,11 +92,21 @@ class RunFolder:
                 rate_hz=plain["rate_hz"],
                 policy_s=plain["policy_s"],
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"episode {job.id} in {self.path} cannot be read ({error}); "
-                f"remove {self._file(job, '.json')} and add --resume to drive it again"
+                f"remove {self._file(job, '.json')} and {self._again} to drive it again"
             ) from error
+        if not is_of_these:
+            raise InputError(
+                f"{self.path} holds drives of {job.policy} with other contents: its file was changed since; "
+                f"name a new folder for {self._flag}"
+            )
+        return result
+
+    @property
+    def _again(self) -> str:
+        return "add --resume" if self._flag == "--out" else "start again"
 
     def _file(self, job: EpisodeJob, suffix: str) -> Path:
         return self._episodes / f"{job.id}{suffix}"
@@ -101,16 +120,18 @@ class RunFolder:
         known = self.path / CONFIGURATION
         if not known.is_file() or not any(self._episodes.glob("*.json")):
             return  # a run that was there ended before it had anything
-        before = _read_configuration(known)
+        before = _read_configuration(known, flag=self._flag)
+        noted, configuration = {CONTENTS: {}} | before, {CONTENTS: {}} | dict(configuration)
         changed = sorted(
-            key for key in {*before, *configuration} if before.get(key) != configuration.get(key)
+            (key for key in {*noted, *configuration} if noted.get(key) != configuration.get(key)),
+            key=lambda key: (key == CONTENTS, key),
         )
         if changed:
             key = changed[0]
-            raise InputError(
-                f"{self.path} holds a run with another {key} ({before.get(key)}, not {configuration.get(key)}); "
-                "name a new folder for --out"
-            )
+            said = f"a run with another {key} ({before.get(key)}, not {configuration.get(key)})"
+            if key == CONTENTS:
+                said = _other_contents(before.get(key), configuration[key])
+            raise InputError(f"{self.path} holds {said}; name a new folder for {self._flag}")
         if not (resumes or self.is_finished):
             raise InputError(
                 f"{self.path} holds an unfinished run of this configuration; add --resume to go on"
@@ -118,24 +139,31 @@ class RunFolder:
 
 
 @contextmanager
-def opened(path: Path, configuration: Mapping[str, Any], *, resumes: bool) -> Iterator[RunFolder]:
+def opened(
+    path: Path,
+    configuration: Mapping[str, Any],
+    *,
+    resumes: bool,
+    policy_contents: Mapping[str, str] | None = None,
+    flag: str = "--out",
+) -> Iterator[RunFolder]:
     """Open a folder for a run, alone, and note the run's configuration in it.
 
     Args:
         path: made if needed.
         configuration: everything that the results depend on, as json has it.
         resumes: go on with an unfinished run.
+        policy_contents: hashes of the policies that come from files; kept with their episodes.
+        flag: that named the folder, for what is said.
 
     Raises:
         InputError: the folder cannot be written, another process writes into it, or it holds something else.
     """
-    if path.exists() and not path.is_dir():
-        raise InputError(f"--out {path} is a file; name a folder")
-    path.mkdir(parents=True, exist_ok=True)
-    if not (path / CONFIGURATION).is_file() and any(entry.name != LOCK for entry in path.iterdir()):
-        raise InputError(f"{path} is not empty and holds no run; name a new folder for --out")
-    with _locked(path):
-        folder = RunFolder(path)
+    is_run = (path / CONFIGURATION).is_file() or not path.is_dir()
+    if not is_run and any(entry.name != LOCK for entry in path.iterdir()):
+        raise InputError(f"{path} is not empty and holds no run; name a new folder for {flag}")
+    with locked(path, flag=flag):
+        folder = RunFolder(path, policy_contents=policy_contents, flag=flag)
         plain = json.loads(json.dumps(configuration))
         folder._require_fit(plain, resumes=resumes)
         with atomic_path(path / CONFIGURATION) as temporary:
@@ -144,8 +172,15 @@ def opened(path: Path, configuration: Mapping[str, Any], *, resumes: bool) -> It
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the folder's lock; it falls with the process, so a killed run leaves a file but no lock."""
+def locked(path: Path, *, flag: str) -> Iterator[None]:
+    """Make a folder and hold its lock; it falls with the process, so a killed run leaves a file but no lock.
+
+    Raises:
+        InputError: it is a file, or another process holds the lock.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{flag} {path} is a file; name a folder")
+    path.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         if sys.platform != "win32":
@@ -154,7 +189,7 @@ def _locked(path: Path) -> Iterator[None]:
             except BlockingIOError as error:
                 owner = os.read(descriptor, 32).decode(errors="replace").strip() or "of unknown number"
                 raise InputError(
-                    f"another run (process {owner}) writes into {path}; wait for it or name another folder for --out"
+                    f"another run (process {owner}) writes into {path}; wait for it or name another folder for {flag}"
                 ) from error
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -164,11 +199,19 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _read_configuration(path: Path) -> dict[str, Any]:
+def _other_contents(before: Mapping[str, str] | None, now: Mapping[str, str]) -> str:
+    """Return what a folder holds whose names are those of this run, but not the files behind them."""
+    if before is None:
+        return f"a run that did not note the contents of {', '.join(sorted(now))}, so it may be of others"
+    names = ", ".join(name for name in sorted({*before, *now}) if before.get(name) != now.get(name))
+    return f"a run with other contents of {names}: the file was changed since"
+
+
+def _read_configuration(path: Path, *, flag: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); name a new folder for --out") from error
+        raise InputError(f"{path} is damaged ({error}); name a new folder for {flag}") from error
     return found if isinstance(found, dict) else {}
 
 

@@ -42,7 +42,8 @@ def fan_out(
         function: of a module, or a ``functools.partial`` of one, so that other processes can import it.
         jobs: what it is called with.
         processes: spawned processes to share the jobs; 0 works in this one.
-        ray_address: of a Ray cluster (``auto``, ``ray://HOST:10001``) whose machines share the jobs instead.
+        ray_address: of a Ray cluster (``auto``, ``ray://HOST:10001``) whose machines share the jobs instead;
+            ``local`` starts one on this machine.
         on_result: called here with the job's index and its result as soon as there is one, in any order.
         on_death: makes the result of a job whose process died; without it that is an error.
 
@@ -215,9 +216,12 @@ def _opened_ray(address: str) -> Any:
 def _fetched(ray: Any, reference: Any, job: JobT, on_death: OnDeath[JobT, ResultT] | None) -> ResultT:
     try:
         is_result, answer = ray.get(reference)
-    except ray.exceptions.WorkerCrashedError as error:
+    except (
+        ray.exceptions.RayError
+    ) as error:  # the worker or its machine died, ran out of memory, was lost ...
         if on_death is None:
-            raise InputError("a Ray worker that shared the work died; see Ray's own log") from error
+            kind = type(error).__name__
+            raise InputError(f"a Ray worker that shared the work died ({kind}); see Ray's own log") from error
         return on_death(job)
     if not is_result:
         raise cast(Exception, answer)

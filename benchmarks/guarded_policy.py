@@ -1,4 +1,4 @@
-"""A policy of anybody's, kept from harming the run: limited in time and output, with random numbers of its own.
+"""A policy of anybody's, kept from harming the run: limited in time and output, random numbers and settings its own.
 
 Whatever it does wrong becomes a `PolicyFailure` with the reason. An alarm interrupts Python that takes too long; a
 process of its own that even the alarm cannot interrupt (a library that never returns) is ended.
@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import copy
 import faulthandler
-import io
-import os
-import random
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
+from benchmarks.guarded_output import Printed, TooMuchPrinted, nowhere, silent_descriptors
+from benchmarks.guarded_state import ProcessState
 from drivesim.dynamics import VehicleConfig
 from drivesim.errors import InputError
 from drivesim.policy_loading import Action, Policy, make_policy
@@ -45,10 +42,6 @@ class PolicyFailure(Exception):
 
 class _TooSlow(BaseException):
     """Raised by the alarm; no Exception, so that fewer policies swallow it."""
-
-
-class _TooMuchPrinted(BaseException):
-    """Raised by the write that goes beyond the limit."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -87,8 +80,8 @@ class GuardedPolicy:
         self.name, self.limits = name, limits or Limits()
         self.seconds = 0.0  # spent choosing actions
         self._space = action_space(vehicle or VehicleConfig())
-        self._printed = _Printed(self.limits.printed)
-        self._random = _RandomState.seeded(seed)
+        self._printed = Printed(self.limits.printed, takes_threads=self.limits.ends_process)
+        self._state = ProcessState.seeded(seed)
         made = self._guarded(lambda: make_policy(name, seed=seed), self.limits.setup_s, "making it")
         self._policy: Policy = made
 
@@ -112,8 +105,9 @@ class GuardedPolicy:
     def _guarded(self, call: Callable[[], AnswerT], limit_s: float, doing: str) -> AnswerT:
         try:
             with (
-                self._random.installed(),
-                self._printed.captured(hides_descriptors=self.limits.ends_process),
+                self._state.installed(),
+                silent_descriptors() if self.limits.ends_process else nullcontext(),
+                self._printed.captured(),
                 _time_limit(limit_s, ends_process=self.limits.ends_process),
             ):
                 answer = call()
@@ -121,7 +115,7 @@ class GuardedPolicy:
             raise
         except _TooSlow:
             raise PolicyFailure(f"{doing} took longer than {limit_s:g} s") from None
-        except _TooMuchPrinted:
+        except TooMuchPrinted:
             raise self._printed_failure() from None
         except BaseException as error:  # a policy may raise anything, SystemExit too
             if isinstance(error, KeyboardInterrupt) and not self.limits.ends_process:
@@ -157,7 +151,7 @@ def _time_limit(limit_s: float, *, ends_process: bool) -> Iterator[None]:
     can_interrupt = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
     if ends_process:  # the watchdog is a thread in C: it needs neither Python nor its lock
         grace_s = min(limit_s, MOST_GRACE_S)
-        faulthandler.dump_traceback_later(limit_s + grace_s, exit=True, file=_nowhere())
+        faulthandler.dump_traceback_later(limit_s + grace_s, exit=True, file=nowhere())
     is_inside = True
 
     def ring(signal_number: int, frame: FrameType | None) -> None:
@@ -177,97 +171,3 @@ def _time_limit(limit_s: float, *, ends_process: bool) -> Iterator[None]:
             signal.signal(signal.SIGALRM, previous)
         if ends_process:
             faulthandler.cancel_dump_traceback_later()
-
-
-_NOWHERE: list[io.TextIOBase] = []
-
-
-def _nowhere() -> Any:
-    """Return an open file that keeps nothing."""
-    if not _NOWHERE:
-        _NOWHERE.append(open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  it stays open
-    return _NOWHERE[0]
-
-
-# ----------------------------------------------------------------------------------------------- the output
-
-
-class _Printed(io.TextIOBase):
-    """Takes what one thread prints, counts it and keeps the beginning; other threads print as before."""
-
-    def __init__(self, limit: int) -> None:
-        self.begin, self.count, self._limit = "", 0, limit
-        self._owner, self._before = 0, sys.stdout
-
-    @property
-    def is_too_much(self) -> bool:
-        return self.count > self._limit
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        if threading.get_ident() != self._owner:
-            return self._before.write(text)
-        self.begin += text[: MAX_REASON - len(self.begin)]
-        self.count += len(text)
-        if self.is_too_much:
-            raise _TooMuchPrinted
-        return len(text)
-
-    @contextmanager
-    def captured(self, *, hides_descriptors: bool) -> Iterator[None]:
-        """Take the place of standard output and error; what libraries write past Python goes nowhere."""
-        before = sys.stdout, sys.stderr
-        self._owner, self._before = threading.get_ident(), before[0]
-        kept = [os.dup(number) for number in (1, 2)] if hides_descriptors else []
-        try:
-            for number in range(1, len(kept) + 1):
-                os.dup2(_nowhere().fileno(), number)
-            sys.stdout = sys.stderr = self
-            yield
-        finally:
-            sys.stdout, sys.stderr = before
-            for number, descriptor in enumerate(kept, start=1):
-                os.dup2(descriptor, number)
-                os.close(descriptor)
-
-
-# --------------------------------------------------------------------------------------------- randomness
-
-
-@dataclass(slots=True)
-class _RandomState:
-    """The global generators as one policy left them, so that policies side by side do not share numbers."""
-
-    python: Any
-    numpy: Any
-    torch: torch.Tensor
-
-    @classmethod
-    def seeded(cls, seed: int) -> _RandomState:
-        own = np.random.RandomState(seed % 2**32)
-        return cls(
-            random.Random(seed).getstate(), own.get_state(), torch.Generator().manual_seed(seed).get_state()
-        )
-
-    @classmethod
-    def present(cls) -> _RandomState:
-        return cls(random.getstate(), np.random.get_state(), torch.get_rng_state())  # noqa: NPY002  that of policies
-
-    def install(self) -> None:
-        random.setstate(self.python)
-        np.random.set_state(self.numpy)  # noqa: NPY002
-        torch.set_rng_state(self.torch)
-
-    @contextmanager
-    def installed(self) -> Iterator[None]:
-        """Put these generators in place, and keep them as they are afterwards."""
-        outer = self.present()
-        self.install()
-        try:
-            yield
-        finally:
-            now = self.present()
-            self.python, self.numpy, self.torch = now.python, now.numpy, now.torch
-            outer.install()

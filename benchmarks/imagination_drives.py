@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.imagination_training import HORIZON, ROUTE_SPEED_MPS, start_of_road
+from benchmarks.imagination_training import HORIZON, start_of_road
 from benchmarks.statistics import Estimate, bootstrap_mean, bootstrap_ratio, wilson_share
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.learner_view import car_action
+from drivesim.metrics.scores import ROUTE_SPEED_MPS
 from drivesim.rollout import Action, EpisodeConfig, Policy, make_env, rollout
 from drivesim.scene.types import Image
 from envs.ride import GOAL_RADIUS_M

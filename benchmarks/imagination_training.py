@@ -19,6 +19,7 @@ from stable_baselines3 import PPO
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.learner_view import LearnerViewConfig
+from drivesim.metrics.scores import ROUTE_SPEED_MPS
 from drivesim.reference.behavior import record
 from drivesim.reference.seeds import FIRST_VALIDATION_SEED
 from drivesim.reference.simulator import draw_spec
@@ -27,7 +28,6 @@ from drivesim.scene.types import Scene
 from envs.stable_baselines_vec import StableBaselinesVecEnv
 
 HORIZON = 100  # steps of an episode
-ROUTE_SPEED_MPS = 10.0  # the route asked for ends where this steady speed gets to
 CONTEXT_FRAMES = 4
 LAST_AGENT = "last.zip"
 

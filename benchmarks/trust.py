@@ -12,18 +12,21 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.closed_loop import add_speed_options, check_policies, split_names
 from benchmarks.closed_loop_episodes import DriveSettings
-from benchmarks.driving_scenes import checked_scene_names, road_names
+from benchmarks.closed_loop_folder import CONTENTS
+from benchmarks.drive_contents import contents_of_models, contents_of_policies
+from benchmarks.driving_scenes import road_names
+from benchmarks.hazard_choice import warn_without_head
 from benchmarks.held_out import check_seeds
 from benchmarks.page import Picture, write_page
 from benchmarks.report import Report, check_out, machine_facts, run_command
 from benchmarks.trust_episodes import BothWorlds, drive_both, jobs_for
 from benchmarks.trust_figures import Trust, measure_trust
+from benchmarks.trust_options import DEFAULT_POLICIES, FULL, QUICK, Extent, parse
 from benchmarks.trust_page import (
     MEASURE_COLUMNS,
     OFF_ROAD_LIMIT,
@@ -38,56 +41,31 @@ from benchmarks.trust_page import (
 )
 from benchmarks.trust_pairs import SCORE, Comparison, EpisodePair, short_name
 from drivesim import console
-from drivesim.checkpoint import resolve_weights
-from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.metrics.scores import formula_lines
-from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
 from drivesim.rollout import EpisodeConfig
+from drivesim.shared_models import hazard_head_name
 
 FEWEST_SCENES = 6  # that intervals can be believed from
 STRIPS = 3  # of policies that are flattered, and as many of those that are wronged
-DEFAULT_POLICIES = (
-    "pure-pursuit",
-    "replay",
-    "idm",
-    "lane-keeping",
-    "benchmarks.looking_policies:LateLaneKeeping",
-    "benchmarks.looking_policies:HastyLaneKeeping",
-    "benchmarks.looking_policies:LateIdm",
-    "benchmarks.looking_policies:TailgatingIdm",
-    "constant",
-    "timid",
-    "reckless",
-    "late-steering",
-    "oscillating",
-    "left-drifting",
-    "blind",
-    "random",
-)
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Extent:
-    """How much is driven unless the command line says otherwise."""
-
-    num_scenes: int
-    steps: int
-
-
-FULL = Extent(num_scenes=12, steps=60)
-QUICK = Extent(num_scenes=3, steps=24)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, drive in both worlds, measure, print, write."""
-    run(parse(arguments))
+    options = parse(arguments, description=__doc__)
+    try:
+        run(options)
+    except KeyboardInterrupt:
+        console.fail(f"interrupted; run the same command again to go on in {options.episodes}")
+        raise SystemExit(130) from None
 
 
 def run(options: argparse.Namespace) -> None:
     """Do what the command line asks for."""
     check_out(options.out)
-    resolve_weights(options.weights)
+    episode = _settings(options).episode
+    contents_of_models(episode)  # refuses weights that do not exist
+    warn_without_head(episode, also_reference=True)
     scenes = _scene_names(options)
     started_s = time.monotonic()
     driven = drive_both(
@@ -171,7 +149,12 @@ def _scene_names(options: argparse.Namespace) -> list[str]:
 
 
 def _settings(options: argparse.Namespace) -> DriveSettings:
-    episode = EpisodeConfig(horizon=options.steps, weights=options.weights, device=options.device)
+    episode = EpisodeConfig(
+        horizon=options.steps,
+        weights=options.weights,
+        hazard_head=options.hazard_head,
+        device=options.device,
+    )
     if options.no_confidence_limit:
         episode = replace(episode, min_confidence=None)
     return DriveSettings(episode=episode, time_limit_s=options.time_limit, num_threads=options.threads)
@@ -182,10 +165,12 @@ def _facts(options: argparse.Namespace, comparison: Comparison) -> dict[str, Any
     source = ", ".join(options.scenes) if options.scenes else f"seeds from {options.seed}"
     facts: dict[str, Any] = {
         "weights": options.weights,
+        "hazard_head": hazard_head_name(_settings(options).episode),
         "roads": roads,
         "scenes": f"{len(comparison.scenes)} ({source})",
         "extent": _extent(options),
         "steps": options.steps,
+        CONTENTS: contents_of_policies(options.policies) | contents_of_models(_settings(options).episode),
         "min_confidence": _settings(options).episode.min_confidence,
         "seeds_per_scene": options.seeds_per_scene,
         "episodes_per_world": len(comparison.pairs),
@@ -213,71 +198,6 @@ def _extent(options: argparse.Namespace) -> str:
     if is_plain and chosen in (FULL, QUICK):
         return "full" if chosen == FULL else "quick: fewer roads and shorter drives than published"
     return "chosen on the command line"
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.trust", description=__doc__)
-    parser.add_argument(
-        "--policies",
-        nargs="+",
-        default=list(DEFAULT_POLICIES),
-        help=f"names, module:Class or files, also separated by commas ({','.join(DEFAULT_POLICIES)})",
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=FIRST_HELD_OUT_SEED,
-        help=f"first road seed: {FIRST_HELD_OUT_SEED} or above, below it for validation",
-    )
-    parser.add_argument("--num-scenes", type=int, help=f"roads to drive ({FULL.num_scenes})")
-    parser.add_argument(
-        "--scenes", nargs="+", help="embedded scenes or roads by name, or all, instead of roads"
-    )
-    parser.add_argument(
-        "--seeds-per-scene", type=int, default=1, help="drives of each policy on each road (1)"
-    )
-    parser.add_argument("--steps", type=int, help=f"steps of a drive ({FULL.steps})")
-    parser.add_argument(
-        "--weights", default="drive-tiny", help="world model: shipped name or .safetensors file"
-    )
-    parser.add_argument(
-        "--no-confidence-limit",
-        action="store_true",
-        help="let the imagined world go on where the model no longer knows, as the ground truth does",
-    )
-    parser.add_argument("--device", default="cpu", help="where the world model runs (cpu)")
-    parser.add_argument("--time-limit", type=float, default=10.0, help="seconds that an action may take (10)")
-    parser.add_argument("--quick", action="store_true", help="fewer roads, shorter drives: a first look")
-    parser.add_argument(
-        "--episodes",
-        type=Path,
-        metavar="DIR",
-        help="keep every episode there; what it has is not driven again",
-    )
-    parser.add_argument("--out", type=Path, required=True, help="json file; a page lies beside it")
-    add_speed_options(parser)
-    return _completed(parser.parse_args(arguments))
-
-
-def _completed(options: argparse.Namespace) -> argparse.Namespace:
-    """Fill in what depends on ``--quick`` and refuse what has no meaning."""
-    extent = QUICK if options.quick else FULL
-    for name in ("num_scenes", "steps"):
-        if getattr(options, name) is None:
-            setattr(options, name, getattr(extent, name))
-    for name in ("num_scenes", "steps", "seeds_per_scene", "batch", "threads", "processes"):
-        if getattr(options, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
-    options.policies = split_names(options.policies)
-    if len(options.policies) < 2:
-        raise InputError(
-            f"a ranking needs at least two policies, got {options.policies}; name more (--policies)"
-        )
-    if options.scenes:
-        options.scenes = checked_scene_names(split_names(options.scenes))
-    check_policies(options.policies)
-    return options
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.closed_loop_episodes import DriveSettings, EpisodeJob, EpisodeResult, World, run_episodes
-from benchmarks.closed_loop_folder import RunFolder, opened
+from benchmarks.closed_loop_folder import CONTENTS, RunFolder, locked, opened
+from benchmarks.drive_contents import contents_of_models, contents_of_policies
 from benchmarks.report import Sheet
 from benchmarks.trust_pairs import MEASURES, Comparison, EpisodePair, WorldEpisode, short_name
 from drivesim import console
-from drivesim.errors import InputError
+from drivesim.shared_models import hazard_head_name
 
 REWARDS = "rewards/"
 STRIP_FRAMES = 7
@@ -78,18 +79,19 @@ def drive_both(
         batch_size: episodes that are driven side by side.
         processes: that share the work; 0 works in this one.
         ray_address: of a Ray cluster to share it instead.
-        folder: keeps every episode, and lends those that it has.
+        folder: keeps every episode, and lends those that it has; no other run may write into it meanwhile.
 
     Raises:
         InputError: a policy, scene or weights do not exist or do not fit, or the folder holds other drives.
     """
     results: dict[World, dict[str, EpisodeResult]] = {}
-    for world in WORLDS:
-        here = replace(settings, world=world)
-        drive = partial(run_episodes, batch_size=batch_size, processes=processes, ray_address=ray_address)
-        with _kept(folder, here) as kept:
-            found = _driven(jobs, here, drive, kept)
-        results[world] = {result.job.id: result for result in found}
+    drive = partial(run_episodes, batch_size=batch_size, processes=processes, ray_address=ray_address)
+    with nullcontext() if folder is None else locked(folder, flag="--episodes"):
+        for world in WORLDS:
+            here = replace(settings, world=world)
+            with _kept(folder, here, [job.policy for job in jobs]) as kept:
+                found = _driven(jobs, here, drive, kept)
+            results[world] = {result.job.id: result for result in found}
     pairs = [
         EpisodePair(
             policy=job.policy,
@@ -124,10 +126,13 @@ def _driven(
 
 
 @contextmanager
-def _kept(folder: Path | None, settings: DriveSettings) -> Iterator[RunFolder | None]:
+def _kept(
+    folder: Path | None, settings: DriveSettings, policies: Sequence[str]
+) -> Iterator[RunFolder | None]:
     """Open the part of a folder that holds one world's episodes, alone; without a folder nothing is kept.
 
-    Policies and scenes may be others than before: an episode depends on its own only.
+    Policies and scenes may be others than before: an episode depends on its own only, and on what is in its policy's
+    file, which is noted with it.
     """
     if folder is None:
         yield None
@@ -137,16 +142,20 @@ def _kept(folder: Path | None, settings: DriveSettings) -> Iterator[RunFolder | 
         "env": settings.world.value,
         "steps": episode.horizon,
         "weights": episode.weights if is_learned else None,
+        "hazard_head": hazard_head_name(episode) if is_learned else None,
         "min_confidence": episode.min_confidence if is_learned else None,
         "device": episode.device,
         "threads": settings.num_threads,
         "time_limit_s": settings.time_limit_s,
+        CONTENTS: contents_of_models(episode) if is_learned else {},
     }
-    with ExitStack() as stack:
-        try:
-            kept = stack.enter_context(opened(folder / settings.world.value, configuration, resumes=True))
-        except InputError as error:
-            raise InputError(str(error).replace("--out", "--episodes")) from error
+    with opened(
+        folder / settings.world.value,
+        configuration,
+        resumes=True,
+        policy_contents=contents_of_policies(list(dict.fromkeys(policies))),
+        flag="--episodes",
+    ) as kept:
         yield kept
 
 

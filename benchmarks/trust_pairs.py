@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.ranking_statistics import PairedScores
 from benchmarks.statistics import FloatArray, bootstrap_mean
+from drivesim.policy_naming import split_settings
 
 SCORE = "pdms"
 PARTS = (
@@ -225,8 +226,13 @@ class Comparison:
 
 
 def short_name(policy: str) -> str:
-    """Return what tables and plots call a policy: the class of ``module:Class`` or ``folder/file.py:Class``."""
-    return policy.rpartition(":")[2].rpartition("/")[2]
+    """Return what tables and plots call a policy: the class of ``module:Class`` or ``folder/file.py:Class``.
+
+    Its settings stay, so that two of one class are told apart.
+    """
+    target, settings = split_settings(policy)
+    name = target.rpartition(":")[2].rpartition("/")[2]
+    return f"{name}@{settings}" if settings else name
 
 
 def _means(episodes: Sequence[WorldEpisode]) -> dict[str, float]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.errors import InputError, nearest
+from drivesim.policy_naming import parse_policy, with_setting
 from drivesim.scene.types import Image
 
 Action = NDArray[np.float32]
@@ -47,8 +48,13 @@ _PLANNING_AND_LEARNED = {
 POLICIES = {**_HAND_WRITTEN, **_BAD_ON_PURPOSE, **_PLANNING_AND_LEARNED}
 """Short names of the policies that come with drivesim."""
 
-POLICY_HELP = f"{', '.join(POLICIES)}, module:Class, or a file such as my_policy.py."
+POLICY_HELP = (
+    f"{', '.join(POLICIES)}, module:Class, or a file such as my_policy.py; settings follow as in cem@num_samples=64; "
+    "agent.zip is short for stable-baselines@checkpoint=agent.zip."
+)
 """What a flag that takes a policy says of itself."""
+
+_BY_NAME = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 @runtime_checkable
@@ -65,29 +71,29 @@ def load_policy(name: str, **kwargs: Any) -> Policy:
 
     Args:
         name: a short name, a dotted ``module:Class``, or a file: ``my_policy.py:Mine``, or only ``my_policy.py``
-            where a single class in it has ``select_action``.
-        kwargs: for the class.
+            where a single class in it has ``select_action``. Settings may follow: ``NAME@key=value,key=value``; and
+            ``agent.zip`` is short for ``stable-baselines@checkpoint=agent.zip``.
+        kwargs: for the class; settings in the name go before them.
 
     Raises:
         InputError: unknown name, module, file or class, one that cannot be imported or made, arguments that do not
             fit, or no ``select_action``.
     """
-    return _made(name, _policy_class(name), kwargs)
+    named = parse_policy(name)
+    return _made(name, _policy_class(named.target), kwargs | named.settings)
 
 
 def make_policy(name: str, *, seed: int | None, **kwargs: Any) -> Policy:
     """Make a policy as :func:`load_policy` does; ``seed`` reaches it where its class takes a ``seed``."""
-    policy_class = _policy_class(name)
+    named = parse_policy(name)
+    policy_class = _policy_class(named.target)
     if _takes_seed(policy_class):
         kwargs["seed"] = seed
-    return _made(name, policy_class, kwargs)
+    return _made(name, policy_class, kwargs | named.settings)
 
 
 def _made(name: str, policy_class: Callable[..., Any], kwargs: dict[str, Any]) -> Policy:
-    try:
-        inspect.signature(policy_class).bind(**kwargs)
-    except TypeError as error:
-        raise InputError(f"policy {name!r} cannot be made with {kwargs}: {error}") from error
+    _check_settings(name, policy_class, kwargs)
     try:
         policy = policy_class(**kwargs)
     except InputError:
@@ -101,20 +107,38 @@ def _made(name: str, policy_class: Callable[..., Any], kwargs: dict[str, Any]) -
     return policy
 
 
+def _check_settings(name: str, policy_class: Callable[..., Any], kwargs: dict[str, Any]) -> None:
+    """Refuse settings that a policy does not take, and the lack of one that it needs."""
+    try:
+        signature = inspect.signature(policy_class)
+    except ValueError:  # classes written in C may have no signature
+        return
+    parameters = {key: one for key, one in signature.parameters.items() if one.kind in _BY_NAME}
+    takes_all = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.parameters.values())
+    for key in kwargs:
+        if key not in parameters and not takes_all:
+            remedy = nearest(key, list(parameters)) if parameters else "it takes none"
+            raise InputError(f"policy {name!r} has no setting {key!r}; {remedy}")
+    for key, one in parameters.items():
+        if one.default is inspect.Parameter.empty and key not in kwargs:
+            raise InputError(f"policy {name!r} needs the setting {key!r}; add it: {with_setting(name, key)}")
+    try:
+        signature.bind(**kwargs)
+    except TypeError as error:  # parameters that have no name to be given by
+        raise InputError(f"policy {name!r} cannot be made with {kwargs}: {error}") from error
+
+
 def _takes_seed(policy_class: Callable[..., Any]) -> bool:
     try:
         parameter = inspect.signature(policy_class).parameters.get("seed")
     except ValueError:  # classes written in C may have no signature
         return False
-    return parameter is not None and parameter.kind in (
-        inspect.Parameter.KEYWORD_ONLY,
-        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    )
+    return parameter is not None and parameter.kind in _BY_NAME
 
 
 def _policy_class(name: str) -> Any:
     target = POLICIES.get(name, name)
-    path, class_name = _file_and_class(target)
+    path, class_name = file_and_class(target)
     if path is not None:
         module = _imported_file(path)
         return _only_driver(path, module) if class_name == "" else _class_in(module, str(path), class_name)
@@ -126,7 +150,7 @@ def _policy_class(name: str) -> Any:
     return _class_in(_imported_module(module_name), module_name, class_name)
 
 
-def _file_and_class(target: str) -> tuple[Path | None, str]:
+def file_and_class(target: str) -> tuple[Path | None, str]:
     """Split ``path/to/file.py:Class``; the path is None where no file is named, the class may be missing."""
     if target.endswith(".py"):
         return Path(target), ""

@@ -28,12 +28,17 @@ def models_of(
     Raises:
         InputError: weights that do not exist or cannot be read.
     """
-    name = episode.hazard_head
-    if name is None and world_model is None and episode.weights == SHIPPED_WEIGHTS:
-        name = SHIPPED_HEAD
+    name = hazard_head_name(episode) if world_model is None else episode.hazard_head
     if not isinstance(hazard_head, HazardHead):
         hazard_head = shared_hazard_head(name, episode.device) if name else None
     return world_model or shared_world_model(episode.weights, episode.device), hazard_head
+
+
+def hazard_head_name(episode: EpisodeConfig) -> str:
+    """Return the name or path of the hazard head that an episode takes with the weights it names; "" is none."""
+    if episode.hazard_head is None:
+        return SHIPPED_HEAD if episode.weights == SHIPPED_WEIGHTS else ""
+    return episode.hazard_head
 
 
 def shared_world_model(name_or_path: str, device: str) -> WorldModel:

@@ -5,9 +5,12 @@ import itertools
 import os
 import random
 import sys
+import threading
 import time
+import warnings
 
 import numpy as np
+import torch
 
 GOOD = np.array([0.0, 5.0], dtype=np.float32)
 
@@ -117,3 +120,54 @@ class GlobalRandom:
     def select_action(self, observation, info):
         steering = random.uniform(-0.1, 0.1) + np.random.uniform(-0.1, 0.1)  # noqa: NPY002
         return np.array([steering, 8.0], dtype=np.float32)
+
+
+class WritesBytes:
+    """Prints past the text layer, a number of bytes."""
+
+    def __init__(self, count=2_000_000):
+        self.count = count
+
+    def select_action(self, observation, info):
+        sys.stdout.buffer.write(b"y" * self.count)
+        sys.stdout.buffer.flush()
+        return GOOD
+
+
+class ChattyThread:
+    """Leaves a thread behind that prints for good."""
+
+    def __init__(self):
+        self.thread = threading.Thread(target=self._print, daemon=True)
+
+    def select_action(self, observation, info):
+        if not self.thread.ident:
+            self.thread.start()
+        time.sleep(0.005)
+        return GOOD
+
+    def _print(self):
+        while True:
+            print("from a thread " * 100)  # noqa: T201
+            time.sleep(0.001)
+
+
+class ChangesTheProcess:
+    """Leaves everything that a process shares in another state, and needs it so when it is asked again."""
+
+    def __init__(self, folder="/"):
+        self.folder, self.is_changed = folder, False
+
+    def select_action(self, observation, info):
+        state = [torch.get_default_dtype(), torch.is_grad_enabled(), np.geterr()["divide"], os.getcwd()]
+        changed = [torch.float64, False, "raise", os.path.realpath(self.folder)]
+        if self.is_changed and state != changed:
+            raise RuntimeError(f"{state} is not {changed}")
+        self.is_changed = True
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        np.seterr(all="raise")
+        warnings.simplefilter("ignore")
+        os.chdir(self.folder)
+        return GOOD

@@ -106,6 +106,8 @@ def test_an_unknown_scene_names_the_nearest(capsys, tmp_path):
         (["rollout", "--policy", "pure-pursuitt"], "pure-pursuit"),
         (["rollout", "--policy", "no_such_module:Driver"], "no_such_module"),
         (["rollout", "policy.kwargs.no_such=1"], "no_such"),
+        (["rollout", "--policy", "random@hold_s=0,seed=3"], "hold_s must be positive, got 0"),
+        (["rollout", "--policy", "random@hold=1"], "did you mean hold_s?"),
         (["rollout", "episode.weights=no-such-weights"], "no-such-weights"),
         (["scenes", "--dataroot", "/no/such/folder"], "/no/such/folder"),
         (["scenes", "--version", "v1.0-trainval"], "name one with --dataroot"),

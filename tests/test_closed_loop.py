@@ -387,3 +387,17 @@ def test_held_out_roads_and_quick_fill_in_what_is_missing(tmp_path):
     full = closed_loop.parse(["--policies", "a", "--seed", "890000", "--out", "x"])
     assert (len(full.scenes), full.steps) == (8, 60)
     assert closed_loop.configuration_of(full)["roads"].startswith("validation roads")
+
+
+def test_a_changed_policy_file_is_not_taken_for_the_old_one(tmp_path, capfd):
+    policy = tmp_path / "mine.py"
+    text = "import numpy as np\nclass Mine:\n    def select_action(self, observation, info):\n"
+    policy.write_text(f"{text}        return np.array([0.0, 5.0], dtype=np.float32)\n")
+    arguments = [*RUN[:4], "--scenes", SCENES[0], "--policies", str(policy), "--no-videos"]
+    assert run(arguments, tmp_path / "run") == 0
+    [(name, _)] = json.loads((tmp_path / "run" / "run.json").read_text())["contents"].items()
+    assert name == str(policy)
+    policy.write_text(f"{text}        return np.array([0.0, 9.0], dtype=np.float32)\n")
+    assert run(arguments, tmp_path / "run") == 2
+    assert "other contents of" in " ".join(capfd.readouterr().err.split())
+    assert run(arguments, tmp_path / "other") == 0

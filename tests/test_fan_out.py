@@ -2,13 +2,17 @@
 
 import os
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import fan_out_jobs
+import numpy as np
 import pytest
 
+from benchmarks.closed_loop_episodes import DIED, DriveSettings, EpisodeJob, World, run_episodes
 from benchmarks.fan_out import fan_out
 from drivesim.errors import InputError
+from drivesim.rollout import EpisodeConfig
 
 
 @pytest.mark.parametrize("processes", [0, 2])
@@ -51,6 +55,9 @@ def test_no_jobs_no_work():
         fan_out(fan_out_jobs.squared, [1], processes=-1)
 
 
+DEATHS = ("WorkerCrashedError", "OutOfMemoryError", "NodeDiedError")
+
+
 class Reference:
     """What the pretended Ray gives for a task; the answer is made when it is fetched."""
 
@@ -62,7 +69,9 @@ def pretended_ray(*, cluster="auto"):
     """Return a module that works like the part of Ray that is used, last task first."""
     ray = ModuleType("ray")
     ray.cancelled, ray.options = [], {}
-    ray.exceptions = SimpleNamespace(WorkerCrashedError=type("WorkerCrashedError", (Exception,), {}))
+    error = type("RayError", (Exception,), {})
+    kinds = {name: type(name, (error,), {}) for name in DEATHS}
+    ray.exceptions = SimpleNamespace(RayError=error, **kinds)
 
     def init(*, address, ignore_reinit_error):
         assert ignore_reinit_error
@@ -77,8 +86,8 @@ def pretended_ray(*, cluster="auto"):
 
     def get(reference):
         answer = reference.answer()
-        if answer == (True, "died"):
-            raise ray.exceptions.WorkerCrashedError
+        if answer[0] and answer[1] in DEATHS:
+            raise kinds[answer[1]]
         return answer
 
     ray.init, ray.remote, ray.get = init, remote, get
@@ -108,10 +117,13 @@ def test_ray_errors_and_deaths_are_those_of_the_job(ray):
     with pytest.raises(KeyError, match="no 1"):
         fan_out(fan_out_jobs.refuses, range(3), ray_address="auto")
     assert len(ray.cancelled) == 1
-    dies = {"died": "died"}.get
-    assert fan_out(dies, ["died"], ray_address="auto", on_death=lambda job: f"lost {job}") == ["lost died"]
-    with pytest.raises(InputError, match="Ray worker"):
-        fan_out(dies, ["died"], ray_address="auto")
+    for kind in DEATHS:
+        assert fan_out(str, [kind, "lives"], ray_address="auto", on_death=lambda job: f"lost {job}") == [
+            f"lost {kind}",
+            "lives",
+        ]
+        with pytest.raises(InputError, match=rf"Ray worker .* died \({kind}\)"):
+            fan_out(str, [kind], ray_address="auto")
 
 
 def test_ray_that_is_missing_or_silent_is_named(ray, monkeypatch):
@@ -120,3 +132,35 @@ def test_ray_that_is_missing_or_silent_is_named(ray, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'drivesim\[ray\]'"):
         fan_out(fan_out_jobs.squared, [1], ray_address="auto")
+
+
+@pytest.fixture
+def local_ray(monkeypatch):
+    """Let the real Ray start on this machine, where its workers find the tests' modules, and end it afterwards."""
+    ray = pytest.importorskip("ray")
+    root = Path(__file__).parent.parent
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(root), str(root / "tests")]))
+    yield ray
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_the_real_ray_drives_as_processes_do(local_ray):
+    settings = DriveSettings(
+        world=World.REFERENCE, episode=EpisodeConfig(horizon=4), has_videos=False, time_limit_s=5.0
+    )
+    names = ["pure-pursuit", "bad_policies:EndsItsProcess", "random@hold_s=0.3"]
+    jobs = [EpisodeJob(policy=name, scene="scene-2001") for name in names]
+    expected = run_episodes(jobs, settings, batch_size=2, processes=1)
+    found = run_episodes(jobs, settings, batch_size=2, processes=1, ray_address="local")
+    assert [result.failure for result in found] == ["", DIED, ""]
+    for one, other in zip(expected, found, strict=True):
+        assert (one.job, one.scores, one.end_reason) == (other.job, other.scores, other.end_reason)
+        assert one.arrays.keys() == other.arrays.keys()
+        assert all(np.array_equal(one.arrays[key], other.arrays[key]) for key in one.arrays)
+    assert fan_out(
+        fan_out_jobs.squared_or_dies, range(4), ray_address="local", on_death=lambda job: -job
+    ) == [*[0, 1, -2, 9]]
+    with pytest.raises(KeyError, match="no 1"):
+        fan_out(fan_out_jobs.refuses, range(3), ray_address="local")

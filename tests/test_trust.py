@@ -10,6 +10,7 @@ from small_models import small_world_model
 from trust_fakes import NUM_STEPS, PARTS, episode, many_pairs, pair
 
 from benchmarks import trust, trust_page
+from benchmarks.closed_loop_folder import locked
 from benchmarks.page import write_page
 from benchmarks.report import Report
 from benchmarks.trust_disagreement import (
@@ -244,12 +245,12 @@ def weights(tmp_path_factory):
 
 
 class TestWholeRun:
-    def run(self, tmp_path, weights, policy, *scenes, episodes=()):
+    def run(self, tmp_path, weights, policy, *scenes, more=()):
         options = trust.parse(
             [
                 *["--policies", "pure-pursuit", "left-drifting", str(policy), "--scenes", *scenes],
                 *["--steps", "6", "--batch", "3", "--weights", str(weights)],
-                *["--out", str(tmp_path / "trust.json"), *episodes],
+                *["--out", str(tmp_path / "trust.json"), *more],
             ]
         )
         options.processes = 0  # in this one
@@ -259,8 +260,7 @@ class TestWholeRun:
     def test_three_policies_in_both_worlds(self, tmp_path, weights, capsys):
         policy = tmp_path / "brightness.py"
         policy.write_text(LOOKING_POLICY)
-        kept = ["--episodes", str(tmp_path / "episodes")]
-        result = self.run(tmp_path, weights, policy, "scene-2001", "scene-2002", episodes=kept)
+        result = self.run(tmp_path, weights, policy, "scene-2001", "scene-2002")
         assert result["num_policies"] == 3
         assert -1.0 <= result["spearman_low"] <= result["spearman"] <= result["spearman_high"] <= 1.0
         assert 0.0 <= result["mmrv_share_of_range"] <= 1.0
@@ -275,18 +275,31 @@ class TestWholeRun:
         page = (tmp_path / "trust.html").read_text()
         assert "Flattered" in page or "Wronged" in page
         assert "imagined world ranks" in capsys.readouterr().out
-        self.goes_on_where_it_was_killed(tmp_path, weights, policy, kept, result)
+        assert list(result["contents"]) == [str(policy), f"weights {weights}"]
+        assert result["hazard_head"] == ""
+        self.goes_on_where_it_was_killed(tmp_path, weights, policy, result)
 
-    def goes_on_where_it_was_killed(self, tmp_path, weights, policy, kept, result):
-        episodes = sorted((tmp_path / "episodes").glob("*/episodes/*.json"))
+    def goes_on_where_it_was_killed(self, tmp_path, weights, policy, result):
+        episodes = sorted((tmp_path / "trust-episodes").glob("*/episodes/*.json"))
         assert len(episodes) == 12
         episodes[0].unlink()
         before = {path: path.stat().st_mtime_ns for path in episodes[1:]}
-        again = self.run(tmp_path, weights, policy, "scene-2001", "scene-2002", episodes=kept)
+        again = self.run(tmp_path, weights, policy, "scene-2001", "scene-2002")
         assert {**again, "minutes": 0} == {**result, "minutes": 0}
         assert all(path.stat().st_mtime_ns == changed for path, changed in before.items())
         with pytest.raises(InputError, match=r"another steps.*--episodes"):
-            self.run(tmp_path, weights, policy, "scene-2001", episodes=[*kept, "--steps", "5"])
+            self.run(tmp_path, weights, policy, "scene-2001", more=["--steps", "5"])
+        self.is_alone_in_its_folder(tmp_path, weights, policy)
+
+    def is_alone_in_its_folder(self, tmp_path, weights, policy):
+        with (
+            locked(tmp_path / "trust-episodes", flag="--episodes"),
+            pytest.raises(InputError, match=r"another run .*trust-episodes; wait for it or .*--episodes"),
+        ):
+            self.run(tmp_path, weights, policy, "scene-2001")
+        (tmp_path / "file").write_text("")
+        with pytest.raises(InputError, match=r"--episodes .*file is a file; name a folder"):
+            self.run(tmp_path, weights, policy, "scene-2001", more=["--episodes", str(tmp_path / "file")])
 
     def test_a_policy_that_fails_is_left_out_and_the_exit_code_says_so(self, tmp_path, weights, capsys):
         policy = tmp_path / "failing.py"
@@ -317,6 +330,23 @@ def test_bad_input_is_refused_before_anything_is_driven(arguments, words, tmp_pa
     policies = [] if "--policies" in arguments else ["--policies", "pure-pursuit,blind"]
     with pytest.raises(InputError, match=words):
         trust.main([*policies, *arguments, "--out", str(tmp_path / "trust.json")])
+
+
+def test_an_interrupted_run_says_how_it_goes_on(tmp_path, monkeypatch, capfd):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trust, "drive_both", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        trust.main(["--policies", "pure-pursuit,blind", "--out", str(tmp_path / "trust.json")])
+    assert ended.value.code == 130
+    assert "trust-episodes" in "".join(capfd.readouterr().err.split())
+
+
+def test_the_help_says_where_episodes_are_kept(capsys):
+    with pytest.raises(SystemExit):
+        trust.parse(["--help"])
+    assert "OUT-episodes beside --out" in " ".join(capsys.readouterr().out.split())
 
 
 def test_quick_is_smaller_and_both_are_named(tmp_path):

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.metrics.base import NOT_MEASURABLE, MetricResult
+from drivesim.metrics.closeness import LEAST_TIME_TO_COLLISION_S
 from drivesim.scene.geometry import FloatArray
 
-LEAST_TIME_TO_COLLISION_S = 0.95  # NAVSIM's threshold
 LEAST_EXPERT_PROGRESS_M = 5.0  # below it progress is not counted, as in NAVSIM
 ROUTE_SPEED_MPS = 10.0  # the route of an episode ends where this steady speed gets to
 FAILED_ENDS = ("collision", "off_road")
