@@ -25,7 +25,7 @@ class ProcessState:
 
     python: Any  # generators
     numpy: Any
-    torch: torch.Tensor
+    pytorch: torch.Tensor
     num_threads: int  # of PyTorch
     dtype: torch.dtype  # PyTorch's default
     has_gradients: bool
@@ -39,7 +39,7 @@ class ProcessState:
         return cls(
             python=random.getstate(),
             numpy=np.random.get_state(),  # noqa: NPY002  that of policies
-            torch=torch.get_rng_state(),
+            pytorch=torch.get_rng_state(),
             num_threads=torch.get_num_threads(),
             dtype=torch.get_default_dtype(),
             has_gradients=torch.is_grad_enabled(),
@@ -54,14 +54,14 @@ class ProcessState:
         state = cls.present()
         state.python = random.Random(seed).getstate()
         state.numpy = np.random.RandomState(seed % 2**32).get_state()
-        state.torch = torch.Generator().manual_seed(seed).get_state()
+        state.pytorch = torch.Generator().manual_seed(seed).get_state()
         return state
 
     def install(self) -> None:
         """Put it in place."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)  # noqa: NPY002
-        torch.set_rng_state(self.torch)
+        torch.set_rng_state(self.pytorch)
         if torch.get_num_threads() != self.num_threads:
             torch.set_num_threads(self.num_threads)
         if torch.get_default_dtype() != self.dtype:
