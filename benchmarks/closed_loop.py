@@ -26,7 +26,7 @@ from benchmarks.closed_loop_folder import (
     require_parquet,
     write_table,
 )
-from benchmarks.closed_loop_leads import leads_over, show_leads
+from benchmarks.closed_loop_leads import SCORES, leads_over, show_leads
 from benchmarks.closed_loop_page import write_page
 from benchmarks.drive_contents import contents_of_models, contents_of_policies
 from benchmarks.driving_scenes import checked_scene_names, road_names
@@ -107,8 +107,9 @@ def _report(
     title = f"closed loop in the {world}, {settings.episode.horizon} steps"
     show(results, figures, title=title, off_road_limit=limit)
     baseline = results[0].job.policy  # named first
-    leads = leads_over(baseline, results)
-    show_leads(baseline, leads)
+    leads = {score: leads_over(baseline, results, score) for score in SCORES}
+    for score, lead in leads.items():
+        show_leads(baseline, lead, score)
     if folder.is_finished:
         return
     write_table(folder.path / TABLE, results, configuration)
@@ -127,8 +128,9 @@ def _report(
         },
     )
     report = report_of(results, figures, facts | {"configuration": configuration, "lead_over": baseline})
-    for policy, lead in leads.items():
-        report.add_estimate("pdms_lead", lead, key=policy, note=f"above {baseline}, paired")
+    for score, by_policy in leads.items():
+        for policy, estimate in by_policy.items():
+            report.add_estimate(f"{score}_lead", estimate, key=policy, note=f"above {baseline}, paired")
     report.write(folder.path / SUMMARY)
     console.say(f"wrote {folder.path / TABLE} and {folder.path / PAGE}")
 

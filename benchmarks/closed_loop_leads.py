@@ -8,19 +8,19 @@ from benchmarks.closed_loop_episodes import EpisodeResult
 from benchmarks.statistics import Estimate, bootstrap_mean
 from drivesim import console
 
-SCORE = "pdms"
+SCORES = {"pdms": "PDMS-style", "hd_score": "HD-style"}
 
 
-def leads_over(baseline: str, results: Sequence[EpisodeResult]) -> dict[str, Estimate]:
-    """Return by policy its PDMS-style score minus the baseline's, meant over the episodes that both drove.
+def leads_over(baseline: str, results: Sequence[EpisodeResult], score: str = "pdms") -> dict[str, Estimate]:
+    """Return by policy its score minus the baseline's, meant over the episodes that both drove.
 
     Intervals resample scenes. Episodes that failed, or whose score could not be computed, are left out on both sides;
     a policy without a common episode is missing.
     """
     scores = {
-        (result.job.policy, result.job.scene, result.job.seed): result.scores.results()[SCORE].value
+        (result.job.policy, result.job.scene, result.job.seed): result.scores.results()[score].value
         for result in results
-        if not result.is_failed and result.scores.results()[SCORE].is_valid
+        if not result.is_failed and result.scores.results()[score].is_valid
     }
     leads = {}
     for policy in dict.fromkeys(result.job.policy for result in results):
@@ -36,7 +36,7 @@ def leads_over(baseline: str, results: Sequence[EpisodeResult]) -> dict[str, Est
     return leads
 
 
-def show_leads(baseline: str, leads: dict[str, Estimate]) -> None:
+def show_leads(baseline: str, leads: dict[str, Estimate], score: str = "pdms") -> None:
     """Print the leads, the largest first, and which of them are more than chance."""
     if not leads:
         return
@@ -44,5 +44,5 @@ def show_leads(baseline: str, leads: dict[str, Estimate]) -> None:
     for policy, lead in sorted(leads.items(), key=lambda item: -item[1].value):
         verdict = "better" if lead.low > 0 else "worse" if lead.high < 0 else "cannot be told apart"
         rows.append((policy, f"{lead.value:+.3f}", f"{lead.low:+.3f} .. {lead.high:+.3f}", verdict))
-    title = f"PDMS-style score above that of {baseline}, on the same roads with the same seeds"
+    title = f"{SCORES[score]} score above that of {baseline}, on the same roads with the same seeds"
     console.print_table(title, ["policy", "mean", "95 % interval", ""], rows)
