@@ -98,7 +98,7 @@ def draw_tokens(logits_BSK: Tensor, temperature: float | Tensor, generator: Gene
 
 def _uniform(shape: torch.Size, generator: Generators, is_drawn_B: Tensor) -> Tensor:
     """Return numbers (B, S) in [0, 1): one draw for the batch, or one of each drawn row's own generator."""
-    if generator is None or isinstance(generator, torch.Generator):
+    if not isinstance(generator, Sequence):
         return torch.rand(shape, generator=generator, device=generator.device if generator else None)
     if len(generator) != shape[0]:
         raise ValueError(f"{shape[0]} rows need as many generators, got {len(generator)}")
