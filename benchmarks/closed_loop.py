@@ -32,13 +32,12 @@ from benchmarks.drive_contents import contents_of_models, contents_of_policies
 from benchmarks.driving_scenes import checked_scene_names, road_names
 from benchmarks.guarded_policy import GuardedPolicy, Limits, PolicyFailure
 from benchmarks.hazard_choice import add_hazard_head_option, warn_without_head
-from benchmarks.held_out import check_seeds
+from benchmarks.held_out import add_seed_option, check_seeds
 from benchmarks.report import machine_facts, run_command
 from drivesim import console
 from drivesim.config import versions
 from drivesim.errors import InputError
 from drivesim.policy_naming import SETTINGS_HELP, split_policies
-from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
 from drivesim.rollout import EpisodeConfig
 from drivesim.shared_models import hazard_head_name
 
@@ -209,12 +208,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     scenes = parser.add_mutually_exclusive_group()
     scenes.add_argument("--scenes", nargs="+", help="embedded scenes or roads (road-900000) by name, or all")
-    scenes.add_argument(
-        "--seed",
-        type=int,
-        default=FIRST_HELD_OUT_SEED,
-        help=f"first road seed: {FIRST_HELD_OUT_SEED} or above, below it for validation",
-    )
+    add_seed_option(scenes)
     parser.add_argument("--num-scenes", type=int, help=f"held-out roads ({NUM_SCENES})")
     parser.add_argument("--seeds-per-scene", type=int, default=1, help="episodes per policy and scene (1)")
     parser.add_argument("--env", type=World, default=World.WORLDDREAMER, help="worlddreamer or reference")

@@ -6,8 +6,6 @@ An episode's files (arrays, film, last of all its json) appear whole or not at a
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,16 +14,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.closed_loop_episodes import EpisodeJob, EpisodeResult, World
+from benchmarks.run_lock import LOCK, locked
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.metrics.scores import SCORE_NAMES, EpisodeScores
 
-if sys.platform != "win32":
-    import fcntl
-
 CONTENTS = "contents"  # of files: {name: hash}, in the configuration
-LOCK, CONFIGURATION, EPISODES, SUMMARY, PAGE, TABLE = (
-    ".lock",
+CONFIGURATION, EPISODES, SUMMARY, PAGE, TABLE = (
     "run.json",
     "episodes",
     "summary.json",
@@ -169,34 +164,6 @@ def opened(
         with atomic_path(path / CONFIGURATION) as temporary:
             temporary.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
         yield folder
-
-
-@contextmanager
-def locked(path: Path, *, flag: str) -> Iterator[None]:
-    """Make a folder and hold its lock; it falls with the process, so a killed run leaves a file but no lock.
-
-    Raises:
-        InputError: it is a file, or another process holds the lock.
-    """
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{flag} {path} is a file; name a folder")
-    path.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                owner = os.read(descriptor, 32).decode(errors="replace").strip() or "of unknown number"
-                raise InputError(
-                    f"another run (process {owner}) writes into {path}; wait for it or name another folder for {flag}"
-                ) from error
-        os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        os.write(descriptor, f"{os.getpid()}\n".encode())
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _other_contents(before: Mapping[str, str] | None, now: Mapping[str, str]) -> str:

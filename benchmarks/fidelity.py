@@ -32,6 +32,7 @@ from benchmarks.fidelity_figures import (
 from benchmarks.fidelity_page import PLOTS
 from benchmarks.held_out import (
     HeldOutScene,
+    add_seed_option,
     check_horizon,
     check_seeds,
     embedded_scenes,
@@ -44,7 +45,6 @@ from benchmarks.report import Report, Sheet, check_out, machine_facts, run_comma
 from drivesim.errors import InputError
 from drivesim.inverse_dynamics import InverseDynamics, load_inverse_dynamics
 from drivesim.metrics.image import Extractor
-from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
 from drivesim.scene.types import Scene
 from drivesim.video import write_video
 from drivesim.world_model.pretrained import load_world_model
@@ -223,12 +223,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--weights", default="drive-tiny", help="shipped name or .safetensors file")
     parser.add_argument("--idm", default="inverse-dynamics", help="inverse dynamics weights, or none")
     parser.add_argument("--scenes", nargs="+", help="embedded scenes by name, or all, instead of new roads")
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=FIRST_HELD_OUT_SEED,
-        help=f"first road seed: {FIRST_HELD_OUT_SEED} or above, below it for validation",
-    )
+    add_seed_option(parser)
     parser.add_argument("--num-scenes", type=int, help=f"roads to record ({FULL.num_scenes})")
     parser.add_argument("--frames", type=int, default=48, help="frames per road (48)")
     parser.add_argument("--horizon", type=int, default=HORIZON, help=f"steps to imagine ({HORIZON})")

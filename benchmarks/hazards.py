@@ -18,13 +18,12 @@ from typing import Any
 import torch
 
 from benchmarks.hazard_figures import PLOTS, TARGETS, Judged, add_contacts, add_rows, judge
-from benchmarks.held_out import check_seeds
+from benchmarks.held_out import add_seed_option, check_seeds
 from benchmarks.page import write_page
 from benchmarks.report import Report, check_out, machine_facts, run_command
 from drivesim import console
 from drivesim.errors import InputError
 from drivesim.hazard import HazardHead, load_hazard_head
-from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
 from drivesim.training.hazard_samples import HazardSamples, HazardSetConfig
 from drivesim.training.hazard_set import open_or_make_samples
 
@@ -102,12 +101,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--head", default="hazard-tiny", help="hazard head: shipped name or .safetensors file"
     )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=FIRST_HELD_OUT_SEED,
-        help=f"first road seed: {FIRST_HELD_OUT_SEED} or above, below it for validation",
-    )
+    add_seed_option(parser)
     parser.add_argument("--num-scenes", type=int, help=f"drives, true and imagined ({FULL.num_scenes})")
     parser.add_argument("--num-long", type=int, help=f"drives imagined for ten seconds ({FULL.num_long})")
     parser.add_argument(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,16 @@ def check_seeds(first_seed: int, num_seeds: int) -> str:
         f"seeds {first_seed}..{last_seed} are not held out: "
         f"choose them within {FIRST_HELD_OUT_SEED}..{LAST_HELD_OUT_SEED}, or for validation within "
         f"{FIRST_VALIDATION_SEED}..{FIRST_HELD_OUT_SEED - 1}"
+    )
+
+
+def add_seed_option(parser: Any) -> None:
+    """Add ``--seed``, the first of the held-out roads, to a parser or a group of exclusive options."""
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=FIRST_HELD_OUT_SEED,
+        help=f"first road seed: {FIRST_HELD_OUT_SEED} or above, below it for validation",
     )
 
 

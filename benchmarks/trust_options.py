@@ -10,9 +10,9 @@ from pathlib import Path
 from benchmarks.closed_loop import add_speed_options, check_policies, split_names
 from benchmarks.driving_scenes import checked_scene_names
 from benchmarks.hazard_choice import add_hazard_head_option
+from benchmarks.held_out import add_seed_option
 from drivesim.errors import InputError
 from drivesim.policy_naming import SETTINGS_HELP
-from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
 
 DEFAULT_POLICIES = (
     "pure-pursuit",
@@ -55,12 +55,7 @@ def parse(arguments: Sequence[str] | None, *, description: str | None = None) ->
         default=list(DEFAULT_POLICIES),
         help=f"names, module:Class or files, also separated by commas ({','.join(DEFAULT_POLICIES)}); {SETTINGS_HELP}",
     )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=FIRST_HELD_OUT_SEED,
-        help=f"first road seed: {FIRST_HELD_OUT_SEED} or above, below it for validation",
-    )
+    add_seed_option(parser)
     parser.add_argument("--num-scenes", type=int, help=f"roads to drive ({FULL.num_scenes})")
     parser.add_argument(
         "--scenes", nargs="+", help="embedded scenes or roads by name, or all, instead of roads"

@@ -225,7 +225,7 @@ def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:
 
 def test_two_runs_into_one_folder_are_refused(tmp_path: Path) -> None:
     settings = {"steps": 8}
-    refused = pytest.raises(InputError, match="another run writes into")
+    refused = pytest.raises(InputError, match=r"another run \(process \d+\) writes into")
     with run_folder(tmp_path, settings), refused, run_folder(tmp_path, settings):
         pass
     with run_folder(tmp_path, settings):
