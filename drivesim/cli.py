@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from drivesim import console
+from drivesim.cli_data.commands import app as data_app
 from drivesim.cli_generate.commands import app as generate_app
 from drivesim.errors import InputError
 from drivesim.policy_loading import POLICY_HELP
@@ -24,7 +25,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Make data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(generate_app, name="generate")
 
@@ -128,22 +128,6 @@ def models(debug: Debug = False) -> None:
         ),
     ]
     console.print_table("models", ["", *(model.name for model in found)], rows)
-
-
-@data_app.command()
-def synth(
-    out: Annotated[Path, typer.Option(help="New folder for the data set.")],
-    scenes: Annotated[int, typer.Option(min=1, help="Scenes to record.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first road; below 890000 for training.")] = 0,
-    debug: Debug = False,
-) -> None:
-    """Record the reference world as a data set in the nuScenes schema."""
-    del debug
-    from drivesim.reference.synth import synthesize
-
-    with console.progress_bar("recording scenes", scenes) as bar:
-        synthesize(out, num_scenes=scenes, seed=seed, on_progress=bar.update)
-    console.say(f"{scenes} scenes in {out}; list them with: drivesim scenes --dataroot {out}")
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""`drivesim data`: its commands, one file each but for the short ones."""

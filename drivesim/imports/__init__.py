@@ -1,0 +1,1 @@
+"""Recordings of other kinds -> scenes: readers of their files, and what makes a scene of a log."""

@@ -1,0 +1,71 @@
+"""ImportConfig: what the maker of a recording knows and its files do not say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from drivesim.errors import InputError
+
+
+class Fit(Enum):
+    """How pictures of another aspect ratio become the size asked for; the camera follows."""
+
+    CROP = "crop"  # scaled to cover the size, what sticks out is cut off
+    PAD = "pad"  # scaled to lie within the size, black around
+    STRETCH = "stretch"
+
+
+class SpeedUnit(Enum):
+    """Unit of the speeds in a file."""
+
+    MPS = "m/s"
+    KMH = "km/h"
+    MPH = "mph"
+
+
+class SteeringUnit(Enum):
+    """Unit of the steering angles in a file."""
+
+    RAD = "rad"
+    DEG = "deg"
+    SHARE = "share"  # -1 to 1 of the largest angle
+
+
+@dataclass(kw_only=True, slots=True)
+class ImportConfig:
+    """How recordings become scenes; None leaves it to the source's own convention."""
+
+    rate_hz: float = 6.0
+    width_px: int = 224
+    height_px: int = 128
+    fit: Fit = Fit.CROP
+    max_gap_s: float = 0.5  # between pictures; a longer one ends the scene
+    min_length_s: float = 3.0  # shorter scenes are left out, and counted
+    speed_unit: SpeedUnit | None = None
+    steering_unit: SteeringUnit | None = None
+    steering_ratio: float | None = (
+        None  # of the angle in the file to that of the road wheels; 1: they are the same
+    )
+    max_steering_rad: float | None = None  # of the road wheels, where the file holds shares of it
+    max_speed_mps: float | None = None  # at full throttle, where the file holds no speed
+    is_right_positive: bool | None = None
+    wheelbase_m: float = 2.8
+    lag_frames: int = 0  # pictures by which the recorded controls come too early (their effect is seen later)
+    flip_steering: bool = False
+    field_of_view_rad: float | None = None  # horizontal, of the pictures as recorded
+    camera_height_m: float = 1.5
+    camera_forward_m: float = 1.7
+    camera_pitch_rad: float = 0.0  # down is positive
+
+    def __post_init__(self) -> None:
+        """Refuse sizes, rates and lengths that are not positive."""
+        for name in ("rate_hz", "width_px", "height_px", "max_gap_s", "wheelbase_m", "camera_height_m"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        for name in ("steering_ratio", "max_steering_rad", "max_speed_mps", "field_of_view_rad"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} must be positive, got {value}")
+        if not self.min_length_s >= 0:
+            raise InputError(f"min_length_s must not be negative, got {self.min_length_s}")
