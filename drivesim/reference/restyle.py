@@ -75,7 +75,11 @@ def restyled_recording(recording: Recording, graphics: Graphics, *, seed: int) -
 def _colors(graphics: Graphics) -> FloatArray:
     """Return the (3, 3) map of colours that turns hues and stretches saturation, and leaves greys alone."""
     cos, sin = np.cos(graphics.hue_rad), np.sin(graphics.hue_rad)
-    turned = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) * [[1], [graphics.saturation], [graphics.saturation]]
+    turned = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]]) * [
+        [1],
+        [graphics.saturation],
+        [graphics.saturation],
+    ]
     colors: FloatArray = np.linalg.inv(_YIQ_FROM_RGB) @ turned @ _YIQ_FROM_RGB
     return colors
 

@@ -1,4 +1,4 @@
-"""The clips of recorded scenes while a set of them is being written, in the very form of recordings of our own world."""
+"""A set of clips of recorded scenes while it is being written, in the form of recordings of the reference world."""
 
 from __future__ import annotations
 

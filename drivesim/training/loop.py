@@ -45,6 +45,8 @@ from drivesim.training.settings import TrainingConfig
 from drivesim.training.task import Evaluation, FitResult, TrainTask
 from drivesim.training.throughput import facts_of_run
 
+EvaluationFn = Callable[[int, Evaluation], bool]
+
 __all__ = ["Evaluation", "FitResult", "OptimizerKind", "TrainTask", "TrainingConfig", "fit"]
 
 
@@ -55,6 +57,7 @@ def fit(
     *,
     resume: bool = False,
     on_start: Callable[[], None] | None = None,
+    on_evaluation: EvaluationFn | None = None,
 ) -> FitResult:
     """Train ``task.model`` in place, to hold the averaged weights at the end, and leave the run in ``out``.
 
@@ -69,12 +72,16 @@ def fit(
         out: The run's folder, made if needed.
         resume: Go on from ``out/last.ckpt``, or start if the run was killed before there was one.
         on_start: Called once it is clear that the run can start, before its first step.
+        on_evaluation: Called with the step and each evaluation once its weights are written; True ends the run. For
+            one process.
 
     Raises:
         InputError: ``out`` holds a run and ``resume`` is False, the checkpoint does not fit the task or the
             settings, the weights to start from do not fit, the loss is no longer finite, the disk is full, or
             Lightning Fabric is not installed.
     """
+    if on_evaluation is not None and config.devices * config.num_nodes > 1:
+        raise ValueError("on_evaluation is for runs of one process")
     out = Path(out)
     check_folder(out, resume=resume)
     check_resumable(out, task_name=task.name, model=task.model, config=config)
@@ -84,19 +91,28 @@ def fit(
     fabric = make_fabric(config)
     if on_start is not None:
         on_start()
-    result: FitResult = fabric.launch(_fit_in_process, task, config, out, resume, has_checkpoint)
+    result: FitResult = fabric.launch(
+        _fit_in_process, task, config, out, resume, has_checkpoint, on_evaluation
+    )
     task.model.load_state_dict(load_file(result.weights))  # spawned processes trained copies
     return result
 
 
 def _fit_in_process(
-    fabric: Any, task: TrainTask, config: TrainingConfig, out: Path, resume: bool, has_checkpoint: bool
+    fabric: Any,
+    task: TrainTask,
+    config: TrainingConfig,
+    out: Path,
+    resume: bool,
+    has_checkpoint: bool,
+    on_evaluation: EvaluationFn | None,
 ) -> FitResult:
     num_threads = torch.get_num_threads()
     if config.num_threads is not None:
         torch.set_num_threads(config.num_threads)
     try:
         run = _Run(fabric, task, config, out, resume=resume)
+        run.on_evaluation = on_evaluation
         if has_checkpoint:
             run.load()
         run.run()
@@ -125,6 +141,8 @@ class _Run:
         self.start_s = 0.0  # training time before this process
         self.metrics: dict[str, float] = {}
         self.evaluated_step = -1
+        self.on_evaluation: EvaluationFn | None = None
+        self.is_enough = False  # says `on_evaluation`
         self.reports: Reports | None = None  # in the first process only
 
     def load(self) -> None:
@@ -238,13 +256,16 @@ class _Run:
             part.training = is_training
         self.metrics, self.evaluated_step = evaluation.metrics, self.state.step
         reports.evaluation(self.state.step, evaluation)
+        if self.on_evaluation is not None:
+            self.is_enough = self.on_evaluation(self.state.step, evaluation)
 
     def _is_over(self) -> bool:
         self.clock.tick(self.state.step)
         if self.fabric.world_size > 1 and self.config.max_minutes is not None:
             self.clock.elapsed_s = self.fabric.broadcast(self.clock.elapsed_s)
         limit_s = math.inf if self.config.max_minutes is None else 60.0 * self.config.max_minutes
-        return self.state.step >= self.config.num_train_steps or self.clock.elapsed_s >= limit_s
+        is_spent = self.state.step >= self.config.num_train_steps or self.clock.elapsed_s >= limit_s
+        return is_spent or self.is_enough
 
     def _prefetcher(self) -> Prefetcher:
         fabric, config = self.fabric, self.config

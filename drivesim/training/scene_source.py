@@ -57,6 +57,18 @@ class SceneSourceConfig:
             )
 
 
+@dataclass(kw_only=True, slots=True)
+class Windows:
+    """What of a scene becomes a clip."""
+
+    frames_per_clip: int
+    stride: int  # frames from the start of a clip to the start of the next
+
+    def count(self, num_frames: int) -> int:
+        """Return the clips of a scene."""
+        return len(range(0, num_frames - self.frames_per_clip + 1, self.stride))
+
+
 def open_or_convert(
     config: SceneSourceConfig, *, on_progress: Callable[[int], None] | None = None
 ) -> tuple[RecordedClips, RecordedClips]:
@@ -128,8 +140,7 @@ def convert_scenes(
         dataset,
         segments,
         path,
-        frames_per_clip=frames_per_clip,
-        stride=stride,
+        Windows(frames_per_clip=frames_per_clip, stride=stride),
         fleet=fleet,
         facts=_facts(dataset, names, frames_per_clip, stride),
         allow_held_out=allow_held_out,
@@ -141,9 +152,8 @@ def convert_segments(
     dataset: NuScenesDataset,
     segments: Sequence[Segment],
     path: Path,
+    windows: Windows,
     *,
-    frames_per_clip: int,
-    stride: int,
     fleet: Fleet | None = None,
     facts: dict[str, Any] | None = None,
     allow_held_out: bool = False,
@@ -155,8 +165,7 @@ def convert_segments(
         dataset: an opened data set.
         segments: parts of its scenes.
         path: new folder; it appears under its name only when all clips are in it.
-        frames_per_clip: at 6 Hz.
-        stride: frames from the start of a clip to the start of the next.
+        windows: what becomes a clip.
         fleet: brings the scenes to one camera; that of the first scene if left out.
         facts: to be kept in ``set.json``.
         allow_held_out: take roads of the reference world that published figures are measured on.
@@ -166,7 +175,8 @@ def convert_segments(
         InputError: a held-out road, cameras that differ too much, or no segment has the frames of a clip.
         OSError: the disk has no room for all clips.
     """
-    room = sum(len(range(0, len(segment) - frames_per_clip + 1, stride)) for segment in segments)
+    frames_per_clip = windows.frames_per_clip
+    room = sum(windows.count(len(segment)) for segment in segments)
     if room == 0:
         raise InputError(
             f"none of {len(segments)} scenes has the {frames_per_clip} frames of a clip; "
@@ -182,12 +192,14 @@ def convert_segments(
                 store = store or ClipStore(
                     folder, room=room, frames_per_clip=frames_per_clip, camera=scene.camera
                 )
-                store.add(scene, stride)
+                store.add(scene, windows.stride)
             if on_progress is not None:
                 on_progress(done)
         if store is None:
             raise InputError(f"none of {len(segments)} scenes can be read; unpack the sensor archives again")
-        store.close((facts or {}) | {"rate_hz": RATE_HZ, "largest_shift_px": round(fleet.largest_shift_px, 2)})
+        store.close(
+            (facts or {}) | {"rate_hz": RATE_HZ, "largest_shift_px": round(fleet.largest_shift_px, 2)}
+        )
     return RecordedClips.open(path)
 
 
