@@ -48,7 +48,7 @@ def other_camera(*, scale: int = 2) -> Camera:
         width_px=224 * scale,
         height_px=128 * scale,
         focal_px=132.0 * scale,
-        horizon_row_px=58.0 * scale,
+        horizon_row_px=64.0 * scale,
         forward_m=1.2,
         above_ground_m=1.9,
     )

@@ -139,7 +139,7 @@ class ImaginationModule(nn.Module):
             true_share = 1.0 + trust * (config.true_token_share - 1.0)
             is_given_B1 = torch.rand(len(true_ids_BS), 1, device=true_ids_BS.device) < true_share
             judged_ids_BS = torch.where(is_given_B1, true_ids_BS, token_ids_BS)
-            tokenized_BCHW = model.tokenizer.decode(judged_ids_BS)
+        tokenized_BCHW = model.tokenizer.decode(judged_ids_BS)
         drawn_BCHW = model.causal_decoder(tokenized_BCHW, outlook.expected, outlook.road_B2HW)
         tokens = functional.cross_entropy(logits_BSK.flatten(0, 1), true_ids_BS.flatten())
         pictures = picture_distance(drawn_BCHW, target_BCHW).mean()
