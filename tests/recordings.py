@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from drivesim.dynamics import planar_motion
-from drivesim.reference.export import ExportConfig, export_nuscenes
+from drivesim.reference.export import export_nuscenes
 from drivesim.reference.vehicles import VehicleBox
 from drivesim.scene.geometry import FloatArray
+from drivesim.scene.nuscenes_writer import ExportConfig
 from drivesim.scene.types import DrivableArea, Scene, front_camera
 
 NUM_FRAMES = 25

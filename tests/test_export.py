@@ -14,9 +14,11 @@ from recordings import make_drivable, make_scene, make_traffic, recording_of, wr
 
 from drivesim.errors import InputError
 from drivesim.reference.annotations import visible_shares
-from drivesim.reference.export import ExportConfig, export_nuscenes, map_mask
+from drivesim.reference.export import export_nuscenes
 from drivesim.reference.vehicles import VehicleBox
 from drivesim.scene.can_motion import STEERING_RATIO
+from drivesim.scene.map_mask import map_mask
+from drivesim.scene.nuscenes_writer import ExportConfig
 
 TABLES = [
     *("attribute", "calibrated_sensor", "category", "ego_pose", "instance", "log", "map", "sample"),

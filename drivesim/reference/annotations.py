@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import md5
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,8 @@ from drivesim.scene.geometry import (
     transform_points,
     wrap_angle,
 )
+from drivesim.scene.nuscenes_writer import VISIBILITIES
+from drivesim.scene.table_files import token_of
 
 RANGE_M = 60.0
 NUM_RAYS = 720
@@ -26,15 +27,9 @@ CATEGORIES = {
     "vehicle.truck": "Truck.",
     "movable_object.barrier": "Obstacle that stands on the road.",
 }
-VISIBILITIES = {"1": (0, 40), "2": (40, 60), "3": (60, 80), "4": (80, 100)}
 _BARRIER_HEIGHT_M, _VAN_HEIGHT_M = 1.2, 2.7
 
 Record = dict[str, Any]
-
-
-def token_of(*parts: object) -> str:
-    """Return the 32 hex digits that name a record in the tables; the same parts give the same name."""
-    return md5("/".join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
 
 
 @dataclass(kw_only=True, slots=True)

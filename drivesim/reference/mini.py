@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from drivesim.reference.export import ExportConfig
 from drivesim.reference.simulator import WorldSpec
 from drivesim.reference.synth import ScenePlan, record_plans
+from drivesim.scene.nuscenes_writer import ExportConfig
 
 DURATION_S = 13.0
 MINI_PLANS = [

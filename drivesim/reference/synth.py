@@ -10,9 +10,10 @@ import numpy as np
 
 from drivesim.errors import InputError
 from drivesim.reference.behavior import Recording, record
-from drivesim.reference.export import ExportConfig, export_nuscenes
+from drivesim.reference.export import export_nuscenes
 from drivesim.reference.seeds import FIRST_RESERVED_SEED
 from drivesim.reference.simulator import WorldSpec, draw_spec
+from drivesim.scene.nuscenes_writer import ExportConfig
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
