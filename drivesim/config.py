@@ -94,7 +94,8 @@ def load_config(name: str, overrides: Sequence[str] = (), *, saved: Path | None 
     start = schema if saved is None else _read(saved, schema)
     ConfigStore.instance().store(name=f"{name}_schema", node=start)
     written = [_written_out(text) for text in overrides] if name == "train" else list(overrides)
-    checked = [_checked_override(text, schema) for text in written]
+    structure = OmegaConf.structured(schema)
+    checked = [_checked_override(text, structure) for text in written]
     try:
         with initialize_config_dir(str(configs_folder()), version_base="1.3", job_name="drivesim"):
             composed = compose(name, overrides=checked)
@@ -178,7 +179,7 @@ def _written_out(text: str) -> str:
     return override(f"fine_tuning.{key}", value)
 
 
-def _checked_override(text: str, schema: type[Any]) -> str:
+def _checked_override(text: str, structure: DictConfig) -> str:
     """Return the override as Hydra wants it, after a look at its key."""
     override = _parsed(text)
     key = override.key_or_group
@@ -187,7 +188,6 @@ def _checked_override(text: str, schema: type[Any]) -> str:
     if key in GROUPS:
         _check_option(key, str(override.value()))
         return f"{key}={override.value()}"
-    structure = OmegaConf.structured(schema)
     keys = set(_keys(structure))
     if key in keys:
         return _with_enum_name(text.lstrip("+"), structure, key)

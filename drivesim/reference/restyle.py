@@ -6,12 +6,11 @@ is as exactly known as ever. That is what fine-tuning is measured on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
 
-from drivesim.reference.behavior import Recording
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import Camera, Image, front_camera
 
@@ -63,13 +62,6 @@ def restyled(picture: Image, graphics: Graphics, rng: Generator) -> Image:
     if graphics.grain > 0:
         shown = shown + rng.normal(scale=graphics.grain, size=(*shown.shape[:2], 1))
     return np.clip(np.round(shown), 0, 255).astype(np.uint8)
-
-
-def restyled_recording(recording: Recording, graphics: Graphics, *, seed: int) -> Recording:
-    """Return a recording with its pictures in other graphics; ``seed`` draws the grain."""
-    rng = np.random.default_rng([seed, 3])
-    frames = [restyled(np.asarray(frame), graphics, rng) for frame in recording.scene.frames]
-    return replace(recording, scene=replace(recording.scene, frames=frames))
 
 
 def _colors(graphics: Graphics) -> FloatArray:

@@ -64,7 +64,9 @@ def measure_fidelity(model: WorldModel, windows: RecordedClips, camera: Camera, 
         for first in range(0, len(moving), BATCH):
             batch = rows_of(windows, moving[first : first + BATCH], windows.frames_per_clip)
             check = OpenLoopCheck(batch, camera, num_context_frames=CONTEXT, horizon=HORIZON)
-            gains.append(check.gain_db(check.imagined(model)))
+            with torch.random.fork_rng():
+                torch.manual_seed(first)  # of the tokens that are drawn
+                gains.append(check.gain_db(check.imagined(model)))
             ceilings.append(_ceiling_db(model, batch))
             bar.update(first + len(batch))
     gain_T = np.concatenate(gains).mean(axis=0)

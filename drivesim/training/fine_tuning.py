@@ -95,14 +95,14 @@ def _fine_tuned(config: TrainConfig, out: Path, on_start: Callable[[], None] | N
     if on_start is not None:
         on_start()
     before = _before(data, init, out)
-    model, results = _trained(config, data, init, out)
+    model, results, folder = _trained(config, data, init, out)
     weights = out / WEIGHTS_NAME
     facts = _weight_facts(config, data, results)
     save_module(model, weights, kind="world-model", config=model.config, facts=facts)
     after = _finish(data, weights, before, results, out)
     steps = sum(result.steps for result in results)
     figures = named_figures(before, after)
-    return FitResult(step=steps, metrics=figures, checkpoint=out / results[-1].name, weights=weights)
+    return FitResult(step=steps, metrics=figures, checkpoint=folder / CHECKPOINT_NAME, weights=weights)
 
 
 def named_weights(name: str) -> str:
@@ -145,14 +145,14 @@ def _before(data: FineTuningData, init: str, out: Path) -> Fidelity:
 
 def _trained(
     config: TrainConfig, data: FineTuningData, init: str, out: Path
-) -> tuple[WorldModel, list[StageResult]]:
-    """Run all stages that are not done yet; return the world model after the last."""
+) -> tuple[WorldModel, list[StageResult], Path]:
+    """Run all stages that are not done yet; return the world model after the last, and that stage's folder."""
     checked = data.checked(config.fine_tuning.num_checked_windows)
     check = OpenLoopCheck(checked, data.camera, num_context_frames=CONTEXT, horizon=JUDGED_STEP)
     minutes = config.training.max_minutes or config.fine_tuning.max_minutes
     stages = list(stages_of(config, data, check))
     results: list[StageResult] = []
-    weights = init
+    weights, folder = init, out
     for index, stage in enumerate(stages):
         folder = out / f"{index + 1}-{stage.name}"
         if not (folder / STAGE_NAME).is_file():
@@ -161,7 +161,7 @@ def _trained(
             _run_stage(config, stage, check, weights, folder, max_minutes=max(share * left, 1e-3))
         results.append(StageResult(**json.loads((folder / STAGE_NAME).read_text(encoding="utf-8"))))
         weights = str(folder / STAGE_WEIGHTS_NAME)
-    return load_world_model(weights, dtype=torch.float32), results
+    return load_world_model(weights, dtype=torch.float32), results, folder
 
 
 def _run_stage(
@@ -178,7 +178,7 @@ def _run_stage(
     model = trainable_world_model(weights, WorldModelConfig())
     task = stage.make(model)
     history = read_history(folder)
-    start = _gain_db(check, model) if history is None else history.start
+    start = _gain_db(check, model, config.training.seed) if history is None else history.start
     guard = BestWeights(folder, FIGURE, start=start, patience=config.fine_tuning.patience)
     if not guard.is_enough:
         training = training_of(config, stage.settings, max_minutes=max_minutes)
@@ -204,7 +204,8 @@ def _run_stage(
 
 
 @torch.no_grad()
-def _gain_db(check: OpenLoopCheck, model: WorldModel) -> float:
+def _gain_db(check: OpenLoopCheck, model: WorldModel, seed: int) -> float:
+    torch.manual_seed(seed)  # as before every evaluation of a run
     return check.evaluate(model).metrics[FIGURE]
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+ENOUGH = 2 / 3  # of the share that is asked for, where more would cut a scene
+
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Segment:
@@ -46,24 +48,26 @@ class TimeSplit:
 
 
 def split_by_time(
-    lengths: Sequence[tuple[str, int]], *, share: float, gap_frames: int, most_share: float | None = None
+    lengths: Sequence[tuple[str, int]], *, share: float, gap_frames: int
 ) -> TimeSplit:
     """Hold out the last frames: whole scenes if that comes near the share, else the end of a scene too.
 
     Args:
         lengths: scenes in order of time, with their frames.
-        share: of all frames, that is held out at least.
+        share: of all frames, that is held out; whole scenes may come to somewhat less or more.
         gap_frames: left out between the two parts where a scene is cut, so that no clip reaches into both.
-        most_share: up to which whole scenes are taken rather than cut; twice ``share`` if left out.
     """
     total = sum(count for _, count in lengths)
-    wanted, most = share * total, (2 * share if most_share is None else most_share) * total
+    wanted, most = share * total, 2 * share * total
     held_out: list[Segment] = []
     taken, position = 0, len(lengths)
     while taken < wanted:
         position -= 1
         name, count = lengths[position]
         is_too_much = taken + count > most or position == 0
+        if is_too_much and taken >= ENOUGH * wanted:  # a sliver of another scene adds nothing
+            position += 1
+            break
         first = max(0, count - max(1, round(wanted - taken))) if is_too_much else 0
         held_out.insert(0, Segment(scene=name, first=first, stop=count))
         taken += count - first
