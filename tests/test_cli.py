@@ -28,6 +28,7 @@ FROZEN_FLAGS = {
     "scenes": {"--dataroot", "--version", "--debug"},
     "models": {"--debug"},
     "data synth": {"--out", "--scenes", "--seed", "--debug"},
+    "data film": {"--out", "--seconds", "--drive-seconds", "--seed", "--debug"},
     "train": {"--out", "--resume", "--debug"},
     "generate text": PROMPT_FLAGS | {"--frames"},
     "generate image": PROMPT_FLAGS | {"--image", "--frames"},

@@ -81,7 +81,9 @@ def test_pictures_are_posterised_darker_at_the_corners_and_grainy(rng):
     assert shaded[16, 16, 0] == 255
     assert shaded[0, 0, 0] == pytest.approx(255 * (1 - 0.45 * (32 / 33) ** 2), abs=1)
     grainy = restyled(white, Graphics(vignette=0.5, grain=4.0), rng)
-    assert 2 < (grainy[0].astype(float) - restyled(white, Graphics(vignette=0.5, grain=0.0), rng)[0]).std() < 6
+    assert (
+        2 < (grainy[0].astype(float) - restyled(white, Graphics(vignette=0.5, grain=0.0), rng)[0]).std() < 6
+    )
 
 
 def test_graphics_that_make_no_picture_are_refused():

@@ -1,4 +1,4 @@
-"""Fine-tuning of a world model on a data set: what is learned from, stages, early ends, resumes, the files it leaves."""
+"""Fine-tuning of a world model on a data set: what is learned from, stages, resumes, the files that it leaves."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from drivesim.config import load_config
 from drivesim.errors import InputError
 from drivesim.scene.types import Scene
 from drivesim.training import fine_tuning
+from drivesim.training.fidelity_table import Fidelity
 from drivesim.training.fine_tuning import fine_tune, named_weights
 from drivesim.training.fine_tuning_config import FineTuningConfig, StageConfig
 from drivesim.training.fine_tuning_data import clip_length, describe, open_data, split_of
@@ -120,10 +121,19 @@ def test_a_run_is_not_begun_twice_and_a_finished_one_stays(run: Path, dataset: P
     assert (run / "fidelity.json").read_text() == before
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what a run ends with."""
+    figures = Fidelity(gain_db={1: 1.0, 6: 0.5}, tokenizer_psnr_db=20.0, num_windows=2)
+    monkeypatch.setattr(fine_tuning, "measure_fidelity", lambda *_, **__: figures)
+    monkeypatch.setattr(fine_tuning, "futures_sheet", lambda *_: np.zeros((8, 8, 3), np.uint8))
+
+
 class Killed(Exception):
     """Stands for a kill."""
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("moment", ["before the first stage", "within a stage", "between stages"])
 def test_a_killed_run_goes_on_where_it_was(
     moment: str, run: Path, dataset: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -136,9 +146,10 @@ def test_a_killed_run_goes_on_where_it_was(
         "within a stage": "load_checkpoint",  # after its last step, before its end is noted
         "between stages": "_say_end",
     }[moment]
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(fine_tuning, broken, kill)
-        fine_tune(config_of(dataset, weights), tmp_path)
+        with pytest.raises(Killed):
+            fine_tune(config_of(dataset, weights), tmp_path)
     assert not (tmp_path / "world-model.safetensors").exists()
     result = fine_tune(config_of(dataset, weights), tmp_path, resume=True)
     whole = read_checkpoint(run / "world-model.safetensors").tensors
@@ -148,8 +159,13 @@ def test_a_killed_run_goes_on_where_it_was(
     assert result.checkpoint.is_file()
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_stage_that_improves_nothing_is_undone(
-    dataset: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    dataset: Path,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(fine_tuning, "_gain_db", lambda *_: 1e6)
     result = fine_tune(config_of(dataset, weights, "fine_tuning.motion_field.share=0"), tmp_path)
@@ -160,11 +176,16 @@ def test_a_stage_that_improves_nothing_is_undone(
     assert not stage["is_kept"]
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_stage_ends_early_that_gets_worse(
     dataset: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fine_tuning, "_gain_db", lambda *_: 1e6)
-    more = ["fine_tuning.imagination.evaluate_every=1", "fine_tuning.patience=1", "fine_tuning.motion_field.share=0"]
+    more = [
+        "fine_tuning.imagination.evaluate_every=1",
+        "fine_tuning.patience=1",
+        "fine_tuning.motion_field.share=0",
+    ]
     fine_tune(config_of(dataset, weights, *more), tmp_path)
     [stage] = json.loads((tmp_path / "fidelity.json").read_text())["stages"]
     assert stage["steps"] == 1
@@ -173,7 +194,9 @@ def test_a_stage_ends_early_that_gets_worse(
 # ------------------------------------------------------------------------------------------------ the command's words
 
 
-def failing(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str, what: str = "world-model") -> str:
+def failing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str, what: str = "world-model"
+) -> str:
     """Return what a command that must fail says."""
     with pytest.raises(SystemExit) as caught:
         cli.main(["train", what, "--out", str(tmp_path / "run"), *arguments])

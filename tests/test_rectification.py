@@ -20,9 +20,7 @@ def turned(camera, *, yaw_deg=0.0, pitch_deg=0.0, roll_deg=0.0, zoom=1.0, moved_
     ego_from_cam = camera.ego_from_cam.copy()
     ego_from_cam[:3, :3] = ego_from_cam[:3, :3] @ about_y @ about_x @ about_z
     ego_from_cam[1, 3] += moved_m
-    return replace(
-        camera, fx_px=camera.fx_px * zoom, fy_px=camera.fy_px * zoom, ego_from_cam=ego_from_cam
-    )
+    return replace(camera, fx_px=camera.fx_px * zoom, fy_px=camera.fy_px * zoom, ego_from_cam=ego_from_cam)
 
 
 def far_points(count=300):

@@ -32,7 +32,10 @@ def test_few_scenes_are_cut_where_a_whole_one_would_be_too_much():
 
 def test_a_short_last_scene_is_not_enough():
     result = split(300, 300, 20)
-    assert result.held_out == [Segment(scene="s1", first=227, stop=300), Segment(scene="s2", first=0, stop=20)]
+    assert result.held_out == [
+        Segment(scene="s1", first=227, stop=300),
+        Segment(scene="s2", first=0, stop=20),
+    ]
     assert result.words == "frames 227 to 299 of s1 and scene s2"
     assert split(300, 300, 60, 40).words == "2 scenes from s2 to s3"
 

@@ -1,6 +1,6 @@
 """How true a world model is to held-out recordings: a table of gains, and a sheet of futures to look at.
 
-Letters: `B` windows, `T` frames, `H W` pixels, `A` = 2 (speed in m/s, yaw rate in rad/s).
+Letters: `S` sides to steer to, `B` windows, `T` frames, `H W` pixels, `A` = 2 (speed in m/s, yaw rate in rad/s).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from drivesim import console
@@ -29,6 +30,7 @@ SHEET_STARTS = 3
 BATCH = 16
 MAX_YAW_RATE_RADPS = 0.3
 MAX_LATERAL_MPS2 = 3.0
+SIDES = {"left": 1.0, "straight": 0.0, "right": -1.0}
 SHEET_SPEED_MPS = 6.0  # at least, so that a turn is seen
 
 
@@ -103,37 +105,37 @@ def futures_sheet(model: WorldModel, windows: RecordedClips, camera: Camera) -> 
     moving = np.flatnonzero(is_moving(windows))
     chosen = moving[np.unique(np.linspace(0, len(moving) - 1, SHEET_STARTS).astype(int))]
     starts = rows_of(windows, chosen, CONTEXT)
-    rows = {side: _futures(model, starts, camera, sign) for side, sign in SIDES.items()}
+    frames_SBTHWC = _futures(model, starts, camera)
     pictures: list[Image] = []
     for index in range(len(chosen)):
-        for side, frames_BTHWC in rows.items():
+        for side, frames_BTHWC in zip(SIDES, frames_SBTHWC, strict=True):
             pictures.append(with_label(starts.frames[index, -1], f"start, {side}"))
             pictures += [with_label(frames_BTHWC[index, step - 1], f"{side} +{step}") for step in SHEET_STEPS]
     return contact_sheet(pictures, 1 + len(SHEET_STEPS))
 
 
-SIDES = {"left": 1.0, "straight": 0.0, "right": -1.0}
-
-
 @torch.no_grad()
-def _futures(model: WorldModel, starts: RecordedClips, camera: Camera, sign: float) -> Image:
-    """Return the frames (B, T, H, W, 3) that the model imagines while steering to one side."""
-    frames_BTHWC, twist_BTA = torch.from_numpy(starts.frames), torch.from_numpy(starts.twist)
+def _futures(model: WorldModel, starts: RecordedClips, camera: Camera) -> NDArray[np.uint8]:
+    """Return the frames (S, B, T, H, W, 3) that the model imagines while steering to each of the sides."""
+    frames_BTHWC = torch.from_numpy(np.concatenate([starts.frames] * len(SIDES)))
+    twist_BTA = torch.from_numpy(np.concatenate([starts.twist] * len(SIDES)))
     state = model.observe(frames_BTHWC, twist_BTA, camera)
     generator = torch.Generator().manual_seed(0)
-    twist_BA = _steered(twist_BTA[:, -1], sign)
+    signs_B = torch.tensor(list(SIDES.values())).repeat_interleave(len(starts))
+    twist_BA = _steered(twist_BTA[:, -1], signs_B)
     frames = []
     for _ in range(max(SHEET_STEPS)):
         step = model.imagine(state, twist_BA, generator=generator)
         state = step.state
         frames.append(step.frames_BHWC.numpy())
-    return np.stack(frames, axis=1)
+    flat = np.stack(frames, axis=1)
+    return flat.reshape(len(SIDES), len(starts), *flat.shape[1:])
 
 
-def _steered(twist_BA: Tensor, sign: float) -> Tensor:
+def _steered(twist_BA: Tensor, signs_B: Tensor) -> Tensor:
     """Return the present speed with as much yaw to one side as tyres would hold."""
     speed_B = twist_BA[:, 0].clamp_min(SHEET_SPEED_MPS)
-    yaw_rate_B = sign * (MAX_LATERAL_MPS2 / speed_B).clamp_max(MAX_YAW_RATE_RADPS)
+    yaw_rate_B = signs_B * (MAX_LATERAL_MPS2 / speed_B).clamp_max(MAX_YAW_RATE_RADPS)
     return torch.stack([speed_B, yaw_rate_B], dim=-1)
 
 

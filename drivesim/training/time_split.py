@@ -47,9 +47,7 @@ class TimeSplit:
         return " and ".join(parts)
 
 
-def split_by_time(
-    lengths: Sequence[tuple[str, int]], *, share: float, gap_frames: int
-) -> TimeSplit:
+def split_by_time(lengths: Sequence[tuple[str, int]], *, share: float, gap_frames: int) -> TimeSplit:
     """Hold out the last frames: whole scenes if that comes near the share, else the end of a scene too.
 
     Args:
