@@ -7,6 +7,7 @@ layout reads what another one wrote.
 from __future__ import annotations
 
 import inspect
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
@@ -60,10 +61,12 @@ def sharded(module: nn.Module, device_type: str) -> nn.Module:
             "choose training.strategy=ddp"
         )
     for name, parameter in module.named_parameters():
+        parameter.data = parameter.data.contiguous()  # channels-last ones cannot be divided
         if parameter.requires_grad and parameter.ndim == 0:
             raise InputError(
                 f"{name} is a single number, which cannot be divided; choose training.strategy=ddp"
             )
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")  # no layer's result is written in place
     for tensor in module.state_dict().values():
         distributed.broadcast(tensor, src=0)
     mesh = init_device_mesh(device_type, (distributed.get_world_size(),))
