@@ -51,7 +51,9 @@ def hub_place(address: str) -> HubPlace:
     """
     repo, at, revision = address.removeprefix(HUB_PREFIX).partition("@")
     if not is_repo(repo) or (at and not revision):
-        raise InputError(f"{address} names no weights on the Hub; write hf://USER/REPO or hf://USER/REPO@REVISION")
+        raise InputError(
+            f"{address} names no weights on the Hub; write hf://USER/REPO or hf://USER/REPO@REVISION"
+        )
     return HubPlace(repo=repo, revision=revision or None)
 
 

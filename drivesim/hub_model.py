@@ -14,7 +14,16 @@ from torch import nn
 
 from drivesim.checkpoint import config_to_json, resolve_weights, shipped_weights
 from drivesim.errors import InputError
-from drivesim.hub import HUB_PREFIX, HostedModel, HubPlace, fetched, hub_place, is_repo, push_hosted, save_hosted
+from drivesim.hub import (
+    HUB_PREFIX,
+    HostedModel,
+    HubPlace,
+    fetched,
+    hub_place,
+    is_repo,
+    push_hosted,
+    save_hosted,
+)
 
 _CARD = """---
 library_name: drivesim
@@ -136,7 +145,11 @@ class HubModel(nn.Module):
 
     def _card(self, repo: str) -> str:
         name = type(self).__name__
-        usage = [f"from {type(self).__module__} import {name}", "", f'model = {name}.from_pretrained("{repo}")']
+        usage = [
+            f"from {type(self).__module__} import {name}",
+            "",
+            f'model = {name}.from_pretrained("{repo}")',
+        ]
         rows = {"parameters": f"{sum(p.numel() for p in self.parameters()):,}"}
         rows |= {name: _cell(value) for name, value in self.facts.items()}
         return _CARD.format(

@@ -46,7 +46,9 @@ def run_toy(out: Path, layout: str, num_train_steps: int, *, resume: bool = Fals
 
 def run_model(out: Path, name: str, layout: str) -> None:
     """Train a small model for a few steps."""
-    config = toy_config(num_train_steps=3, learning_rate=1e-3, log_every=1, evaluate_every=0, **LAYOUTS[layout])
+    config = toy_config(
+        num_train_steps=3, learning_rate=1e-3, log_every=1, evaluate_every=0, **LAYOUTS[layout]
+    )
     config.batch_size //= 2
     fit(task_of(name), config, out)
 

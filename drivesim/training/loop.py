@@ -2,8 +2,8 @@
 
 Everything random in step ``n`` comes from the run's seed and ``n``, so a run that was killed and resumed computes what
 an unkilled one does, bit for bit on the same device. Rows draw from their number in the run (``row_draws.py``), and
-losses are means over the batches of all processes, so that a run is the same on any number of processes, up to rounding. Not
-so where a model draws itself (dropout), or where clips are streamed: every process records its own.
+losses are means over the batches of all processes: a run is the same on any number of them, up to rounding. Not so
+where a model draws itself (dropout), or where clips are streamed: every process records its own.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ memory-mapped arrays as their names, so that nothing large is copied and no weig
 from __future__ import annotations
 
 import mmap
+import multiprocessing
 import os
 import pickle
 import signal
@@ -18,7 +19,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import distributed, multiprocessing
+from torch import distributed
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 
 from drivesim import console
 from drivesim.errors import InputError
@@ -45,7 +47,7 @@ def run_in_processes(function: Callable[[Any], Any], order: Any, config: Trainin
         with path.open("wb") as file:
             _Pickler(file, protocol=pickle.HIGHEST_PROTOCOL).dump((function, order))
         environment, queue = _addresses(config), multiprocessing.get_context("spawn").SimpleQueue()
-        context = multiprocessing.start_processes(
+        context = start_processes(
             _run_one,
             args=(path, environment, config.devices, queue),
             nprocs=config.devices,
@@ -67,7 +69,7 @@ def _wait_for(context: Any) -> None:
                     is_told = True
                     _tell(context)
             held.raise_received()
-        except (multiprocessing.ProcessRaisedException, multiprocessing.ProcessExitedException) as error:
+        except (ProcessRaisedException, ProcessExitedException) as error:
             held.raise_received()  # it may have been too early for them
             _, is_found, sentence = str(error).rpartition(_SENTENCE)
             if is_found:
@@ -124,10 +126,12 @@ class _Pickler(pickle.Pickler):
     """Writes memory-mapped arrays as the names of their files."""
 
     def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, np.memmap) and value.filename is not None and isinstance(value.base, mmap.mmap):
-            order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
-            return np.memmap, (value.filename, value.dtype, "r", value.offset, value.shape, order)
-        return NotImplemented
+        if type(value) is not np.memmap or not isinstance(
+            value.base, mmap.mmap
+        ):  # a view has no file of its own
+            return NotImplemented
+        order = "C" if value.flags.c_contiguous else "F"
+        return np.memmap, (value.filename, value.dtype, "r", value.offset, value.shape, order)
 
 
 def take_turns(config: TrainingConfig) -> None:

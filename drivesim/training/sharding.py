@@ -29,7 +29,7 @@ def sharded_strategy(ddp_strategy: type[Any]) -> type[Any]:
     Fabric's own FSDP strategies refuse CPUs, and start processes in their own way.
     """
 
-    class Sharded(ddp_strategy):  # type: ignore[misc]
+    class Sharded(ddp_strategy):
         def __init__(self, **settings: Any) -> None:
             super().__init__(**settings)
             self._backward_sync_control = _SyncControl()
@@ -83,13 +83,13 @@ def sharded(module: nn.Module, device_type: str) -> nn.Module:
 
 def local_part(tensor: Tensor) -> Tensor:
     """Return this process's part of a divided tensor, in the same memory; another tensor itself."""
-    part: Tensor = tensor.to_local() if _is_divided(tensor) else tensor  # type: ignore[operator]
+    part: Tensor = tensor.to_local() if _is_divided(tensor) else tensor  # type: ignore[attr-defined]
     return part
 
 
 def whole(tensor: Tensor) -> Tensor:
     """Return a divided tensor whole, to all processes, which must all ask; another tensor itself."""
-    full: Tensor = tensor.full_tensor() if _is_divided(tensor) else tensor  # type: ignore[operator]
+    full: Tensor = tensor.full_tensor() if _is_divided(tensor) else tensor  # type: ignore[attr-defined]
     return full
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from drivesim.errors import InputError
 from drivesim.hub_model import HubModel

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from drivesim.checkpoint import save_module
 from drivesim.hub_model import HubModel
