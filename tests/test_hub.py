@@ -150,6 +150,9 @@ def test_an_override_may_name_a_revision() -> None:
     assert load_config("rollout", ["episode.weights=hf://user/repo@v1"]).episode.weights.endswith("repo@v1")
 
 
+NO_ENTRY = getattr(errors, "RemoteEntryNotFoundError", errors.EntryNotFoundError)  # another name before 1.0
+
+
 def answer(code: int) -> Any:
     return SimpleNamespace(headers={}, request=None, status_code=code)
 
@@ -168,7 +171,7 @@ class ConnectError(Exception):
         (lambda: errors.GatedRepoError("403", response=answer(403)), "must be asked for"),
         (lambda: errors.RevisionNotFoundError("404", response=answer(404)), "has no revision 'v9'"),
         (
-            lambda: errors.RemoteEntryNotFoundError("404", response=answer(404)),
+            lambda: NO_ENTRY("404", response=answer(404)),
             r"pytorch_model\.bin, are never read",
         ),
         (lambda: errors.LocalEntryNotFoundError("offline"), "not in the local cache"),

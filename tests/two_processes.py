@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from drivesim.tokenizer.vqgan import QuantizerKind, VQGANConfig
 from drivesim.training.data import RecordedClips
 from drivesim.training.inverse_dynamics import InverseDynamicsTask, InverseDynamicsTrainingConfig
 from drivesim.training.loop import TrainTask, fit
+from drivesim.training.processes import take_turns
 from drivesim.training.token_cache import TokenCache
 from drivesim.training.tokenizer import TokenizerTask, TokenizerTrainingConfig
 from drivesim.training.world_model import WorldModelTask, WorldModelTrainingConfig
@@ -123,7 +125,13 @@ def _copied(source: Path, target: Path) -> Path:
 
 
 def main(folder: Path) -> None:
-    """Be one process of the runs that the tests look at."""
+    """Be one process of the runs that the tests look at; the second one waits for what the first one prepares."""
+    prepared = folder / "prepared"
+    take_turns(toy_config(**LAYOUTS["ddp"]))
+    if os.environ["LOCAL_RANK"] == "0":
+        time.sleep(0.5)
+        prepared.touch()
+    assert prepared.exists()
     for layout in ("ddp", "fsdp"):
         run_toy(folder / layout, layout, 6)
         run_toy(_copied(folder / "one-half", folder / f"one-{layout}"), layout, 6, resume=True)

@@ -29,7 +29,11 @@ def make_fabric(config: TrainingConfig) -> Any:
     else:
         raise InputError("training needs Lightning Fabric; run: pip install lightning-fabric")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces the precision
-    refusals = (ValueError, RuntimeError, import_module(f"{name}.utilities.exceptions").MisconfigurationException)
+    refusals = (
+        ValueError,
+        RuntimeError,
+        import_module(f"{name}.utilities.exceptions").MisconfigurationException,
+    )
     try:
         return package.Fabric(
             accelerator=config.accelerator,

@@ -126,9 +126,8 @@ class _Pickler(pickle.Pickler):
     """Writes memory-mapped arrays as the names of their files."""
 
     def reducer_override(self, value: Any) -> Any:
-        if type(value) is not np.memmap or not isinstance(
-            value.base, mmap.mmap
-        ):  # a view has no file of its own
+        base: object = getattr(value, "base", None)
+        if type(value) is not np.memmap or not isinstance(base, mmap.mmap):  # a view has no file of its own
             return NotImplemented
         order = "C" if value.flags.c_contiguous else "F"
         return np.memmap, (value.filename, value.dtype, "r", value.offset, value.shape, order)
