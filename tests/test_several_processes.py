@@ -20,7 +20,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     run_toy(folder / "one", "one", 6)
     run_toy(folder / "one-half", "one", 3)
-    run_pair(folder)
+    run_pair("layouts", folder)
     for layout in ("ddp", "fsdp"):
         shutil.copytree(folder / f"{layout}-half", folder / f"{layout}-one")
         run_toy(folder / f"{layout}-one", "one", 6, resume=True)
@@ -55,8 +55,21 @@ def test_a_checkpoint_of_one_layout_goes_on_in_another(runs: Path, way: str) -> 
     assert_same(runs / "one", runs / way)
 
 
-@pytest.mark.parametrize("name", MODELS["ddp"])
-def test_models_learn_the_same_from_the_same_samples(runs: Path, name: str) -> None:
-    run_model(runs / f"{name}-one", name, "one")
-    for layout in (layout for layout, names in MODELS.items() if name in names):
-        assert_same(runs / f"{name}-one", runs / f"{name}-{layout}", atol=5e-4)
+def test_a_world_model_learns_the_same_from_the_same_tokens(runs: Path) -> None:
+    run_model(runs / "world-model-one", "world-model", "one")
+    assert_same(runs / "world-model-one", runs / "world-model-ddp", atol=5e-4)
+
+
+@pytest.fixture(scope="module")
+def model_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model-runs")
+    run_pair("models", folder)
+    for name in {name for name, _ in MODELS["models"]}:
+        run_model(folder / f"{name}-one", name, "one")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "layout"), MODELS["models"])
+def test_models_learn_the_same_from_the_same_samples(model_runs: Path, name: str, layout: str) -> None:
+    assert_same(model_runs / f"{name}-one", model_runs / f"{name}-{layout}", atol=5e-4)

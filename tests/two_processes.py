@@ -1,6 +1,6 @@
 """Training runs of one process or two, for the tests of several processes; as a script it is one process of two.
 
-python tests/two_processes.py FOLDER    with MASTER_ADDR, MASTER_PORT, LOCAL_RANK, NODE_RANK in the environment
+python tests/two_processes.py PART FOLDER    with MASTER_ADDR, MASTER_PORT, LOCAL_RANK, NODE_RANK in the environment
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ from drivesim.training.tokenizer import TokenizerTask, TokenizerTrainingConfig
 from drivesim.training.world_model import WorldModelTask, WorldModelTrainingConfig
 
 SAMPLES = 8  # of a step
-MODELS = {"ddp": ("world-model", "tokenizer", "vq-tokenizer", "inverse-dynamics"), "fsdp": ("world-model",)}
+MODELS = {
+    "layouts": (("world-model", "ddp"),),
+    "models": tuple(
+        (name, layout)
+        for name in ("world-model", "tokenizer", "vq-tokenizer", "inverse-dynamics")
+        for layout in ("ddp", "fsdp")
+    ),
+}
+"""Which small models the parts train; the other runs of "layouts" are the toy's."""
 LAYOUTS: dict[str, dict[str, object]] = {
     "one": {"batch_size": SAMPLES},
     "ddp": {"batch_size": SAMPLES // 2, "devices": 2},
@@ -101,7 +109,7 @@ def noise_tokens() -> TokenCache:
     )
 
 
-def run_pair(folder: Path) -> None:
+def run_pair(part: str, folder: Path) -> None:
     """Start two processes of this file, as torchrun would, and wait for their end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -111,7 +119,7 @@ def run_pair(folder: Path) -> None:
     for rank in range(2):
         environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "LOCAL_RANK": str(rank)}
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "NODE_RANK": "0"}
-        command = [sys.executable, __file__, str(folder)]
+        command = [sys.executable, __file__, part, str(folder)]
         processes.append(subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL))
     codes = [process.wait(timeout=300) for process in processes]
     assert codes == [0, 0]
@@ -124,23 +132,28 @@ def _copied(source: Path, target: Path) -> Path:
     return target
 
 
-def main(folder: Path) -> None:
+def main(part: str, folder: Path) -> None:
     """Be one process of the runs that the tests look at; the second one waits for what the first one prepares."""
-    prepared = folder / "prepared"
+    prepared = folder / f"{part}-prepared"
     take_turns(toy_config(**LAYOUTS["ddp"]))
     if os.environ["LOCAL_RANK"] == "0":
         time.sleep(0.5)
         prepared.touch()
     assert prepared.exists()
+    for name, layout in MODELS[part]:
+        run_model(folder / f"{name}-{layout}", name, layout)
+    if part == "layouts":
+        _run_layouts(folder)
+
+
+def _run_layouts(folder: Path) -> None:
     for layout in ("ddp", "fsdp"):
         run_toy(folder / layout, layout, 6)
         run_toy(_copied(folder / "one-half", folder / f"one-{layout}"), layout, 6, resume=True)
         run_toy(folder / f"{layout}-half", layout, 3)
-        for name in MODELS[layout]:
-            run_model(folder / f"{name}-{layout}", name, layout)
     run_toy(_copied(folder / "ddp-half", folder / "ddp-fsdp"), "fsdp", 6, resume=True)
     run_toy(_copied(folder / "fsdp-half", folder / "fsdp-ddp"), "ddp", 6, resume=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1], Path(sys.argv[2]))
