@@ -23,11 +23,10 @@ from drivesim.training.tokenizer import TokenizerTask
 from drivesim.world_model.world_model import WorldModel
 
 MIN_ROLLOUT = 4
-OWN_SETTINGS = (
-    *("learning_rate", "batch_size", "optimizer", "ema_decay", "warmup_steps", "evaluate_every", "betas"),
-    *("grad_accumulation", "devices", "num_nodes", "init", "new_modules"),
-)
-"""Settings of ``training`` that every stage has its own of, or that have no meaning here."""
+OWN_SETTINGS = ("learning_rate", "batch_size", "optimizer", "ema_decay", "warmup_steps", "evaluate_every")
+"""Settings of ``training`` that every stage has its own of."""
+UNUSED_SETTINGS = ("betas", "grad_accumulation", "devices", "num_nodes", "init", "new_modules")
+"""Settings of ``training`` that have no meaning here."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -84,11 +83,11 @@ def training_of(config: TrainConfig, stage: StageConfig, *, max_minutes: float) 
         InputError: ``training`` says something that every stage has its own of.
     """
     default = TrainingConfig()
-    for name in OWN_SETTINGS:
+    for name in (*OWN_SETTINGS, *UNUSED_SETTINGS):
         if getattr(config.training, name) != getattr(default, name):
+            own = f"; every stage has its own, fine_tuning.imagination.{name} and the like"
             raise InputError(
-                f"training.{name} has no place in fine-tuning; set fine_tuning.imagination.{name} and the like, or "
-                "leave it out"
+                f"training.{name} has no place in fine-tuning, leave it out{own if name in OWN_SETTINGS else ''}"
             )
     return replace(
         config.training,
