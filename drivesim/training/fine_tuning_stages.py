@@ -16,6 +16,7 @@ from drivesim.training.fine_tuning_data import FineTuningData
 from drivesim.training.imagination import ImaginationTask
 from drivesim.training.motion_field import MotionFieldTask
 from drivesim.training.open_loop import OpenLoopCheck
+from drivesim.training.row_draws import RowDraws
 from drivesim.training.running_rollouts import RolloutConfig
 from drivesim.training.settings import TrainingConfig
 from drivesim.training.task import Evaluation, TrainTask
@@ -49,9 +50,23 @@ class JudgedTask:
 
     def __init__(self, task: TrainTask, world_model: WorldModel, check: OpenLoopCheck) -> None:
         self.name, self.model = task.name, task.model
-        self.batches, self.num_frames = task.batches, task.num_frames
-        self.losses: Callable[[nn.Module, Any, torch.Generator], dict[str, Tensor]] = task.losses
-        self._world_model, self._check = world_model, check
+        self._task, self._world_model, self._check = task, world_model, check
+
+    def batches(
+        self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
+    ) -> Iterator[Any]:
+        """Yield the task's batches."""
+        return self._task.batches(
+            start_step=start_step, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size
+        )
+
+    def losses(self, model: nn.Module, batch: Any, draws: RowDraws) -> dict[str, Tensor]:
+        """Return the task's losses."""
+        return self._task.losses(model, batch, draws)
+
+    def num_frames(self, batch: Any) -> int:
+        """Return the frames in a batch."""
+        return self._task.num_frames(batch)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> Evaluation:

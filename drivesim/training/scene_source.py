@@ -227,7 +227,7 @@ def _scene(dataset: NuScenesDataset, segment: Segment, *, allow_held_out: bool) 
         _LOG.warning("scene %s left out: %s", segment.scene, error)
         return None
     if not allow_held_out:
-        _check_road(scene)
+        check_road(scene)
     return part_of(scene, segment)
 
 
@@ -240,7 +240,8 @@ def part_of(scene: Scene, segment: Segment) -> Scene:
     return replace(scene, **per_frame)
 
 
-def _check_road(scene: Scene) -> None:
+def check_road(scene: Scene) -> None:
+    """Raise InputError for a road of the reference world that published figures are measured on."""
     match = _REFERENCE_LOG.fullmatch(scene.log_name)
     if match is not None and int(match[1]) >= FIRST_VALIDATION_SEED:
         raise InputError(
