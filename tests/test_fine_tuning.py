@@ -24,17 +24,21 @@ from drivesim.training.fidelity_table import Fidelity
 from drivesim.training.fine_tuning import fine_tune, named_weights
 from drivesim.training.fine_tuning_config import FineTuningConfig, StageConfig
 from drivesim.training.fine_tuning_data import clip_length, describe, open_data, split_of
+from drivesim.training.fine_tuning_stages import stages_of, training_of
+from drivesim.training.loop import Evaluation, fit
+from drivesim.training.open_loop import OpenLoopCheck
 from drivesim.training.time_split import Segment
 from drivesim.video import read_image
 from drivesim.world_model.causal_decoder import CausalDecoderConfig
 from drivesim.world_model.motion_field import MotionFieldConfig
-from drivesim.world_model.pretrained import load_world_model
+from drivesim.world_model.pretrained import load_world_model, trainable_world_model
 from drivesim.world_model.world_model import WorldModel, WorldModelConfig
 
 TINY = [
     *("training.num_train_steps=2", "training.max_minutes=600", "training.accelerator=cpu"),
     *("fine_tuning.num_windows=2", "fine_tuning.num_checked_windows=2", "fine_tuning.frames_per_clip=12"),
     *("fine_tuning.motion_field.batch_size=2", "fine_tuning.imagination.batch_size=2"),
+    "fine_tuning.tokenizer.share=0",
 ]
 
 
@@ -103,7 +107,7 @@ def test_a_run_leaves_weights_a_table_and_futures(run: Path, weights: Path) -> N
     assert str(run.parent) not in json.dumps(facts)
 
 
-def test_codes_stay_what_they_are_and_the_rest_learns(run: Path, weights: Path) -> None:
+def test_codes_stay_what_they_are_without_a_tokenizer_stage(run: Path, weights: Path) -> None:
     old, new = read_checkpoint(weights).tensors, read_checkpoint(run / "world-model.safetensors").tensors
     stages = json.loads((run / "fidelity.json").read_text())["stages"]
     changed = {name for name in old if not torch.equal(old[name], new[name])}
@@ -119,6 +123,28 @@ def test_a_run_is_not_begun_twice_and_a_finished_one_stays(run: Path, dataset: P
         fine_tune(config_of(dataset, weights), run)
     fine_tune(config_of(dataset, weights), run, resume=True)
     assert (run / "fidelity.json").read_text() == before
+
+
+def test_the_tokenizer_learns_in_the_world_model_that_is_judged(
+    dataset: Path, weights: Path, tmp_path: Path
+) -> None:
+    config = config_of(
+        dataset, weights, "fine_tuning.tokenizer.share=1", "fine_tuning.tokenizer.batch_size=2"
+    )
+    data = open_data(config.fine_tuning, tmp_path / "clips")
+    check = OpenLoopCheck(data.checked(1), data.camera, num_context_frames=4, horizon=6)
+    stage = next(stages_of(config, data, check))
+    model = trainable_world_model(str(weights), WorldModelConfig())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    task = stage.make(model)
+    training = replace(training_of(config, stage.settings, max_minutes=1.0), evaluate_every=1)
+    evaluations: list[Evaluation] = []
+    fit(task, training, tmp_path / "run", on_evaluation=lambda _, seen: bool(evaluations.append(seen)))
+    assert [set(seen.metrics) >= {"gain_db_at_1", "gain_db_at_6"} for seen in evaluations] == [True, True]
+    changed = {
+        name.split(".")[1] for name, value in model.state_dict().items() if not value.equal(before[name])
+    }
+    assert changed == {"encoder", "decoder"}
 
 
 @pytest.fixture

@@ -28,15 +28,15 @@ class StageConfig:
 
 
 def _tokenizer() -> StageConfig:
-    return StageConfig(share=0.0, learning_rate=3e-4, batch_size=8)
+    return StageConfig(share=0.2, learning_rate=3e-4, batch_size=8, evaluate_every=150)
 
 
 def _motion_field() -> StageConfig:
-    return StageConfig(share=0.15, learning_rate=1e-3, batch_size=16, ema_decay=0.98)
+    return StageConfig(share=0.15, learning_rate=1e-3, batch_size=16, ema_decay=0.98, evaluate_every=75)
 
 
 def _imagination() -> StageConfig:
-    return StageConfig(share=0.85, learning_rate=2.5e-4, batch_size=6, optimizer=OptimizerKind.muon)
+    return StageConfig(share=0.65, learning_rate=2.5e-4, batch_size=6, optimizer=OptimizerKind.muon)
 
 
 @dataclass(kw_only=True, slots=True)

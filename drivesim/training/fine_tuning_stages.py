@@ -70,8 +70,8 @@ class JudgedTask:
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> Evaluation:
-        """Imagine the held-out windows."""
-        del model  # it trains in place
+        """Imagine the held-out windows; the model is part of the world model, or holds it."""
+        self._world_model.to(next(model.parameters()).device)
         return self._check.evaluate(self._world_model)
 
 
@@ -124,12 +124,10 @@ def _judged(
 
 
 def _tokenizer_task(config: TrainConfig, data: FineTuningData, model: WorldModel) -> TrainTask:
-    """Return the task of the world model's own tokenizer, of which only the decoder learns."""
-    settings = replace(config.tokenizer, vqgan=model.tokenizer.config)
+    """Return the task of the world model's own tokenizer; its codes begin as those that the transformer knows."""
+    settings = replace(config.tokenizer, vqgan=model.tokenizer.config, num_validation_frames=1)
     task = TokenizerTask(settings, data.train, data.held_out)
-    model.tokenizer.requires_grad_(True)
-    model.tokenizer.encoder.requires_grad_(False)
-    task.model.vqgan = model.tokenizer
+    task.model.vqgan = model.tokenizer.requires_grad_(True)
     return task
 
 
