@@ -159,8 +159,9 @@ def write_hevc(path: Path, frames: Iterable[Image]) -> None:
         stream = container.add_stream(
             "libx265", rate=Fraction(20), options={"crf": "16", "x265-params": "log-level=none"}
         )
-        for image in frames:
-            stream.height, stream.width, stream.pix_fmt = image.shape[0], image.shape[1], "yuv420p"
+        pending = list(frames)
+        stream.height, stream.width, stream.pix_fmt = *pending[0].shape[:2], "yuv420p"
+        for image in pending:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
 

@@ -34,7 +34,8 @@ def read_array(path: Path, *, columns: int | None = None) -> FloatArray:
         InputError: the file is missing, truncated, no array, or of another shape.
     """
     try:
-        mapped = np.lib.format.open_memmap(path, mode="r")
+        with np.errstate(over="raise"):  # where the sizes in the header overflow
+            mapped = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror or 'truncated'}); fetch it again") from error
     except _ERRORS as error:
