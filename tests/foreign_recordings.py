@@ -42,6 +42,12 @@ def at_instants(mean_into: FloatArray) -> FloatArray:
     return 0.5 * (mean_into + np.append(mean_into[1:], mean_into[-1]))
 
 
+def shown_frame(image: Image, scene: Scene) -> int:
+    """Return the index of the frame of ``make_scene`` that a picture shows, whatever a codec did to it."""
+    reds = np.array([frame[..., 0].mean() for frame in scene.frames])
+    return int(np.abs(reds - image[..., 0].mean()).argmin())
+
+
 # ------------------------------------------------------------------------------------------- Donkeycar
 
 

@@ -21,7 +21,7 @@ from drivesim.imports.foreign_files import folders_where, log_name
 from drivesim.imports.mounting import mounted_camera
 from drivesim.imports.numpy_files import read_array
 from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit
-from drivesim.imports.readings import MAX_SPEED_MPS, MAX_STEERING_RAD, increasing, signal, track
+from drivesim.imports.readings import increasing, signal, track
 from drivesim.imports.units import road_wheel_rad, speed_mps
 from drivesim.scene.geometry import FloatArray, rotation_from_quaternion, wrap_angle
 
@@ -33,6 +33,7 @@ _OTHER_RATIO = 16.0
 _VIDEO = "video.hevc"
 _LEAST_SPEED_MPS = 5.0  # from which on the direction of travel is well known
 _MAX_MOUNTING_RAD = 0.35
+_MAX_SPEED_MPS = 100.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -134,7 +135,7 @@ def _readings(
     if speed is not None:
         times_s, values = speed
         values = speed_mps(values, config, unit=SpeedUnit.MPS)
-        speed_signal = signal("speed", times_s - start_s, values, most=MAX_SPEED_MPS, problems=problems)
+        speed_signal = signal("speed", times_s - start_s, values, problems=problems)
     else:
         speed_signal = None
     wheel = _series(can, ("steering_angle",), problems)
@@ -148,9 +149,7 @@ def _readings(
         )
     ratio = STEERING_RATIOS.get(device or "", _OTHER_RATIO)
     values = road_wheel_rad(values, config, unit=SteeringUnit.DEG, ratio=ratio)
-    return speed_signal, signal(
-        "steering", times_s - start_s, values, most=MAX_STEERING_RAD, problems=problems
-    )
+    return speed_signal, signal("steering", times_s - start_s, values, problems=problems)
 
 
 def _series(can: Path, names: tuple[str, ...], problems: list[str]) -> tuple[FloatArray, FloatArray] | None:
@@ -231,7 +230,7 @@ def _mounting(poses: _Poses) -> _Mounting:
     speed = np.linalg.norm(poses.velocity_mps, axis=1)
     with np.errstate(invalid="ignore"):
         is_moving = (
-            (speed > _LEAST_SPEED_MPS) & (speed < MAX_SPEED_MPS) & np.isfinite(poses.forward).all(axis=1)
+            (speed > _LEAST_SPEED_MPS) & (speed < _MAX_SPEED_MPS) & np.isfinite(poses.forward).all(axis=1)
         )
     if is_moving.sum() < 2:
         return _Mounting()

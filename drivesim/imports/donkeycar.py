@@ -34,7 +34,7 @@ from drivesim.imports.foreign_files import (
 )
 from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit
 from drivesim.imports.picture_files import pictures_of
-from drivesim.imports.readings import MAX_SPEED_MPS, MAX_STEERING_RAD, increasing, signal
+from drivesim.imports.readings import increasing, signal
 from drivesim.imports.units import road_wheel_rad, speed_from_throttle, speed_mps
 
 DEFAULT_RATE_HZ = 20.0
@@ -158,8 +158,8 @@ def _log(rows: list[_Row], name: str, config: ImportConfig, problems: list[str])
         name=name,
         frames=pictures_of([row.picture for row in rows]),
         frame_times_s=times_s,
-        speed_mps=signal("speed", times_s, speed, most=MAX_SPEED_MPS, problems=problems),
-        steering_rad=signal("steering", times_s, steering, most=MAX_STEERING_RAD, problems=problems),
+        speed_mps=signal("speed", times_s, speed, problems=problems),
+        steering_rad=signal("steering", times_s, steering, problems=problems),
         place="donkeycar",
         problems=problems,
     )

@@ -22,7 +22,7 @@ from drivesim.imports.foreign_files import folders_where, has_bytes, log_name, n
 from drivesim.imports.kitti_calibration import KITTI_IMU_XY_M, kitti_camera
 from drivesim.imports.options import ImportConfig, SpeedUnit
 from drivesim.imports.picture_files import pictures_of
-from drivesim.imports.readings import MAX_SPEED_MPS, MAX_YAW_RATE_RADPS, increasing, signal, track
+from drivesim.imports.readings import increasing, signal, track
 from drivesim.imports.units import speed_mps
 from drivesim.scene.geometry import FloatArray, wrap_angle
 
@@ -87,10 +87,8 @@ def _log(drive: Path, name: str, config: ImportConfig) -> DriveLog:
         name=name,
         frames=frames,
         frame_times_s=(pictures.times_ns[kept] - start_ns) * 1e-9,
-        speed_mps=signal("speed", times_s, speed, most=MAX_SPEED_MPS, problems=problems),
-        yaw_rate_radps=signal(
-            "yaw rate", times_s, values[:, _YAW_RATE], most=MAX_YAW_RATE_RADPS, problems=problems
-        ),
+        speed_mps=signal("speed", times_s, speed, problems=problems),
+        yaw_rate_radps=signal("yaw rate", times_s, values[:, _YAW_RATE], problems=problems),
         track=track(times_s, *_rear_axle(values), problems=problems),
         camera=kitti_camera(drive, frames.size, problems),
         place="kitti",

@@ -11,11 +11,12 @@ from drivesim.errors import InputError
 from drivesim.imports.foreign_files import short
 from drivesim.scene.geometry import FloatArray
 
+MAX_NUMBERS = 20_000_000
 _ERRORS = (
     ValueError,
     TypeError,
     KeyError,
-    OverflowError,
+    ArithmeticError,
     SyntaxError,
     TokenError,
     RecursionError,
@@ -42,9 +43,9 @@ def read_array(path: Path, *, columns: int | None = None) -> FloatArray:
         raise InputError(
             f"{path} is truncated or not a numpy array ({short(error)}); fetch it again"
         ) from error
-    if mapped.dtype.kind not in "fiu" or mapped.ndim == 0 or not mapped.size:
+    if mapped.dtype.kind not in "fiu" or mapped.ndim == 0 or not 0 < mapped.size <= MAX_NUMBERS:
         raise InputError(f"{path} holds {mapped.dtype} {mapped.shape}, not a list of numbers; fetch it again")
-    rows = np.asarray(mapped, dtype=np.float64).reshape(len(mapped), -1)
+    rows = np.array(mapped, dtype=np.float64).reshape(len(mapped), -1)
     if columns is None:
         return rows[:, 0]
     if rows.shape[1] != columns:

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from drivesim.imports.drive_log import Signal, Track
 from drivesim.scene.geometry import FloatArray
 
-MAX_SPEED_MPS = 120.0
-MAX_STEERING_RAD = 1.4  # of the road wheels
-MAX_YAW_RATE_RADPS = 8.0
+MAX_READING = 1e6  # beyond every unit of speed or angle
 MAX_POSITION_M = 1e6  # from the start of the recording
 
 
@@ -42,25 +40,20 @@ def increasing(times_s: FloatArray) -> NDArray[np.int64]:
     return np.array(chosen[::-1], dtype=np.int64)
 
 
-def signal(
-    name: str, times_s: FloatArray, values: FloatArray, *, most: float, problems: list[str]
-) -> Signal | None:
-    """Return the readings that can be true; None if there are fewer than two.
+def signal(name: str, times_s: FloatArray, values: FloatArray, *, problems: list[str]) -> Signal | None:
+    """Return the readings that can be true in some unit; None if there are fewer than two.
 
     Args:
         name: what they are, for ``problems``.
         times_s: (M,) on the clock of the frames, as recorded.
         values: (M,) NaN where there is none.
-        most: no true value is larger, to either side.
         problems: is told what was left out.
     """
     with np.errstate(invalid="ignore"):
-        is_good = np.isfinite(times_s) & (np.abs(values) <= most)
+        is_good = np.isfinite(times_s) & (np.abs(values) <= MAX_READING)
     count = len(values) - int(is_good.sum())
     if count:
-        problems.append(
-            f"{count} of {len(values)} readings of {name} are missing or beyond {most:g}; left out"
-        )
+        problems.append(f"{count} of {len(values)} readings of {name} are missing or no numbers; left out")
     times_s, values = times_s[is_good], values[is_good]
     kept = _told_increasing(name, times_s, problems)
     if len(kept) < 2:

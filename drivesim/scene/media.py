@@ -133,6 +133,23 @@ def read_span(media: MediaFile) -> Span:
     Raises:
         InputError: it is missing, truncated, or holds no video.
     """
+    starts_s, end_s = _clock_of(media)
+    if end_s == starts_s[-1] > starts_s[0]:  # no durations: the last frame stays as long as the others
+        end_s += (end_s - starts_s[0]) / (len(starts_s) - 1)
+    return Span(start_s=starts_s[0], end_s=end_s)
+
+
+def frame_times(media: MediaFile) -> list[float]:
+    """Return when each frame of a video begins to be shown, in order; reads all packets, decodes none.
+
+    Raises:
+        InputError: it is missing, truncated, or holds no video.
+    """
+    return sorted(set(_clock_of(media)[0]))
+
+
+def _clock_of(media: MediaFile) -> tuple[list[float], float]:
+    """Return the sorted times at which frames begin, at least one, and the time at which the last ends."""
     starts_s: list[float] = []
     end_s = last_s = -math.inf
     with _opened(media) as (container, stream):
@@ -151,10 +168,7 @@ def read_span(media: MediaFile) -> Span:
         raise InputError(f"video {media.name} is truncated; fetch the file again")
     if not starts_s:
         raise InputError(f"video {media.name} holds no frames; fetch the file again")
-    start_s, last_start_s = min(starts_s), max(starts_s)
-    if end_s == last_start_s > start_s:  # no durations: the last frame stays as long as the others
-        end_s += (end_s - start_s) / (len(starts_s) - 1)
-    return Span(start_s=start_s, end_s=end_s)
+    return sorted(starts_s), end_s
 
 
 def frames_at(media: MediaFile, times_s: Sequence[float], size: tuple[int, int]) -> Image:
@@ -182,7 +196,7 @@ def frames_at(media: MediaFile, times_s: Sequence[float], size: tuple[int, int])
     pictures: list[Image] = []
     for index, frame in enumerate(chosen):
         is_repeated = index > 0 and frame is chosen[index - 1]
-        pictures.append(pictures[-1] if is_repeated else cover(_rgb(frame), size))
+        pictures.append(pictures[-1] if is_repeated else cover(rgb_of(frame), size))
     return np.stack(pictures)
 
 
@@ -246,6 +260,7 @@ def _opened(media: MediaFile) -> Iterator[tuple[InputContainer, VideoStream]]:
         ) from error
 
 
-def _rgb(frame: av.VideoFrame) -> Image:
+def rgb_of(frame: av.VideoFrame) -> Image:
+    """Return the (H, W, 3) picture of a decoded frame, upright."""
     rgb = frame.to_ndarray(format="rgb24")
     return np.asarray(np.rot90(rgb, getattr(frame, "rotation", 0) // 90), dtype=np.uint8)
