@@ -11,6 +11,8 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from drivesim.scene.geometry import FloatArray, quaternion_from_rotation
 from drivesim.scene.types import Image, Scene
@@ -238,3 +240,72 @@ def _oxts(scene: Scene) -> FloatArray:
     values[:, 19] = values[:, 22] = at_instants(scene.yaw_rate_radps)
     values[:, 23:] = 0.05
     return values
+
+
+# ------------------------------------------------------------------------------------------- LeRobot v2.1
+
+
+def write_lerobot_v21(
+    root: Path,
+    scenes: Sequence[Scene],
+    *,
+    names: Sequence[str] = ("speed_kmh", "steering_angle_deg"),
+    right_positive: bool = False,
+) -> Path:
+    """Write a table and a video per episode, as LeRobot did before v3; a second camera has no videos."""
+    keys = ("observation.images.front_left", "observation.images.rear")
+    episodes, total = [], 0
+    for number, scene in enumerate(scenes):
+        count = len(scene)
+        speed, steering = at_instants(scene.speed_mps) * 3.6, np.rad2deg(at_instants(scene.steering_rad))
+        state = np.stack([speed, -steering if right_positive else steering], axis=-1).astype(np.float32)
+        table = {
+            "observation.state.vehicle": list(state),
+            "timestamp": pa.array(np.arange(count) / scene.rate_hz, pa.float32()),
+            "frame_index": np.arange(count),
+            "episode_index": np.full(count, number),
+            "index": total + np.arange(count),
+            "task_index": np.zeros(count, int),
+        }
+        data = root / "data" / "chunk-000" / f"episode_{number:06d}.parquet"
+        data.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(table), data)
+        _write_h264(root / "videos" / "chunk-000" / keys[0] / f"episode_{number:06d}.mp4", scene)
+        episodes.append({"episode_index": number, "tasks": [scene.caption], "length": count})
+        total += count
+    video = {"dtype": "video", "shape": [3, 128, 224], "names": ["channel", "height", "width"]}
+    number_feature = {"dtype": "int64", "shape": [1], "names": None}
+    info = {
+        "codebase_version": "v2.1",
+        "robot_type": "car",
+        "total_episodes": len(scenes),
+        "total_frames": total,
+        "chunks_size": 1000,
+        "fps": int(scenes[0].rate_hz),
+        "splits": {"train": f"0:{len(scenes)}"},
+        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        "features": {
+            **{key: {**video, "info": {"video.fps": scenes[0].rate_hz}} for key in keys},
+            "observation.state.vehicle": {"dtype": "float32", "shape": [2], "names": {"axes": list(names)}},
+            "timestamp": {"dtype": "float32", "shape": [1], "names": None},
+            **dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), number_feature),
+        },
+    }
+    (root / "meta").mkdir()
+    (root / "meta" / "info.json").write_text(json.dumps(info, indent=4))
+    (root / "meta" / "episodes.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in episodes))
+    (root / "meta" / "tasks.jsonl").write_text('{"task_index": 0, "task": "drive"}\n')
+    return root
+
+
+def _write_h264(path: Path, scene: Scene) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream(
+            "libx264", rate=Fraction(scene.rate_hz), options={"crf": "16", "g": "2"}
+        )
+        stream.height, stream.width, stream.pix_fmt = *scene.frames[0].shape[:2], "yuv420p"
+        for image in scene.frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())

@@ -102,9 +102,9 @@ def test_damaged_video_is_told_by_frame(tmp_path: Path) -> None:
     (segment / "video.hevc").write_bytes(data[:2500] + b"\0" * 1500 + data[4000:])
     (log,) = read_comma2k19(segment, CONFIG)
     with pytest.raises(
-        InputError, match=r"frame 20 of video .*video\.hevc cannot be decoded \(damaged from frame"
+        InputError, match=r"frame \d+ of video .*video\.hevc cannot be decoded \(damaged from frame"
     ):
-        log.frames[20]
+        log.frames[-1]
     (segment / "video.hevc").write_bytes(b"")
     with pytest.raises(InputError, match=r"cannot read video .*video\.hevc"):
         read_comma2k19(segment, CONFIG)
