@@ -28,6 +28,9 @@ FROZEN_FLAGS = {
     "scenes": {"--dataroot", "--version", "--debug"},
     "models": {"--debug"},
     "data synth": {"--out", "--scenes", "--seed", "--debug"},
+    "data export": {
+        *("--dataroot", "--out", "--version", "--scenes", "--rate", "--width", "--height", "--debug"),
+    },
     "train": {"--out", "--resume", "--debug"},
     "generate text": PROMPT_FLAGS | {"--frames"},
     "generate image": PROMPT_FLAGS | {"--image", "--frames"},

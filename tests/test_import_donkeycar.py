@@ -91,7 +91,7 @@ def test_all_tubs_of_a_folder_and_no_loops(tmp_path: Path) -> None:
 
 def test_speed_needs_a_flag_unless_an_encoder_measured_it(tmp_path: Path) -> None:
     tub = write_donkeycar_v2(tmp_path / "data", SCENE)
-    with pytest.raises(InputError, match="--max-speed-mps"):
+    with pytest.raises(InputError, match="--max-speed"):
         read_donkeycar(tub, ImportConfig())
     for catalog in tub.glob("*.catalog"):
         records = [json.loads(line) | {"enc/speed": 1.5} for line in catalog.read_text().splitlines()]
@@ -99,7 +99,7 @@ def test_speed_needs_a_flag_unless_an_encoder_measured_it(tmp_path: Path) -> Non
     (log,) = read_donkeycar(tub, ImportConfig())
     assert log.speed_mps is not None
     assert set(log.speed_mps.values) == {1.5}
-    assert log.problems == ["full steering is taken as 25 degrees of the road wheels (--max-steering-rad)"]
+    assert log.problems == ["full steering is taken as 25 degrees of the road wheels (--max-steering)"]
 
 
 def test_sign_and_pilot(tmp_path: Path) -> None:
@@ -162,10 +162,7 @@ def test_broken_pictures_are_left_out_or_named(tmp_path: Path) -> None:
     assert "2 records were left out: their picture is missing or empty (first: record_4.json)" in log.problems
     with pytest.raises(InputError, match=r"5_cam-image_array_\.jpg is truncated"):
         log.frames[4]
-    with pytest.raises(
-        InputError, match=r"7_cam-image_array_\.jpg has 224x64 px, the others of the recording 224x128"
-    ):
-        log.frames[5]
+    assert log.frames[5].shape == (64, 224, 3)  # of another size: whoever makes scenes fits it
 
 
 def test_whole_tubs_that_are_refused(tmp_path: Path) -> None:

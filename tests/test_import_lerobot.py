@@ -96,9 +96,9 @@ def test_v21_units_signs_and_names(tmp_path: Path) -> None:
 
 def test_v21_throttle_and_share(tmp_path: Path) -> None:
     root = write_lerobot_v21(tmp_path / "a", [SCENE], names=("throttle", "steering_normalized"))
-    with pytest.raises(InputError, match="--max-speed-mps"):
+    with pytest.raises(InputError, match="--max-speed"):
         read_lerobot(root, ImportConfig(max_steering_rad=0.5))
-    with pytest.raises(InputError, match="--max-steering-rad"):
+    with pytest.raises(InputError, match="--max-steering"):
         read_lerobot(root, ImportConfig(max_speed_mps=0.1))
     (log,) = read_lerobot(root, ImportConfig(max_speed_mps=0.1, max_steering_rad=0.5))
     assert log.speed_mps is not None

@@ -33,7 +33,7 @@ from drivesim.imports.foreign_files import (
     whole_number,
 )
 from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit
-from drivesim.imports.picture_files import pictures_of
+from drivesim.imports.picture_files import PictureFiles
 from drivesim.imports.readings import increasing, signal
 from drivesim.imports.units import road_wheel_rad, speed_from_throttle, speed_mps
 
@@ -108,7 +108,7 @@ def _logs_of(tub: Path, name: str, config: ImportConfig) -> list[DriveLog]:
     if any(row.time_s is None for row in rows):
         rate_hz = config.recorded_rate_hz or DEFAULT_RATE_HZ
         problems.append(
-            f"{tub.name} keeps no times; {rate_hz:g} pictures per second are taken (--recorded-rate-hz)"
+            f"{tub.name} keeps no times; {rate_hz:g} pictures per second are taken (--recorded-rate)"
         )
         for row in rows:
             row.time_s = row.index / rate_hz
@@ -148,7 +148,7 @@ def _log(rows: list[_Row], name: str, config: ImportConfig, problems: list[str])
         max_steering_rad=DEFAULT_MAX_STEERING_RAD,
     )
     if config.max_steering_rad is None and config.steering_unit in (None, SteeringUnit.SHARE):
-        problems.append("full steering is taken as 25 degrees of the road wheels (--max-steering-rad)")
+        problems.append("full steering is taken as 25 degrees of the road wheels (--max-steering)")
     if all(row.speed is not None for row in rows):
         speed = speed_mps(np.array([row.speed for row in rows], float), config, unit=SpeedUnit.MPS)
     else:
@@ -156,7 +156,7 @@ def _log(rows: list[_Row], name: str, config: ImportConfig, problems: list[str])
         problems.append(f"speed is the throttle times {config.max_speed_mps:g} m/s; inertia is not in it")
     log = DriveLog(
         name=name,
-        frames=pictures_of([row.picture for row in rows]),
+        frames=PictureFiles([row.picture for row in rows]),
         frame_times_s=times_s,
         speed_mps=signal("speed", times_s, speed, problems=problems),
         steering_rad=signal("steering", times_s, steering, problems=problems),

@@ -21,7 +21,7 @@ from drivesim.imports.drive_log import DriveLog
 from drivesim.imports.foreign_files import folders_where, has_bytes, log_name, number, read_text
 from drivesim.imports.kitti_calibration import KITTI_IMU_XY_M, kitti_camera
 from drivesim.imports.options import ImportConfig, SpeedUnit
-from drivesim.imports.picture_files import pictures_of
+from drivesim.imports.picture_files import PictureFiles
 from drivesim.imports.readings import increasing, signal, track
 from drivesim.imports.units import speed_mps
 from drivesim.scene.geometry import FloatArray, wrap_angle
@@ -69,7 +69,7 @@ def _log(drive: Path, name: str, config: ImportConfig) -> DriveLog:
         problems.append(
             f"{len(pictures.paths) - len(kept)} pictures have a time that does not increase; left out"
         )
-    frames = pictures_of([pictures.paths[index] for index in kept])
+    frames = PictureFiles([pictures.paths[index] for index in kept])
     times_s = (packets.times_ns - start_ns) * 1e-9
     values = np.array([_packet(file) for file in packets.paths])
     is_missing = np.isnan(values).all(axis=1)
@@ -82,7 +82,6 @@ def _log(drive: Path, name: str, config: ImportConfig) -> DriveLog:
         problems.append(f"{int(is_missing.sum())} OXTS packets are truncated (first: {first}); left out")
         times_s, values = times_s[~is_missing], values[~is_missing]
     speed = speed_mps(values[:, _FORWARD_SPEED], config, unit=SpeedUnit.MPS)
-    assert frames.size is not None
     log = DriveLog(
         name=name,
         frames=frames,
@@ -90,12 +89,25 @@ def _log(drive: Path, name: str, config: ImportConfig) -> DriveLog:
         speed_mps=signal("speed", times_s, speed, problems=problems),
         yaw_rate_radps=signal("yaw rate", times_s, values[:, _YAW_RATE], problems=problems),
         track=track(times_s, *_rear_axle(values), problems=problems),
-        camera=kitti_camera(drive, frames.size, problems),
+        camera=kitti_camera(drive, _size(frames), problems),
         place="kitti",
         problems=problems,
     )
     log.check()
     return log
+
+
+def _size(frames: PictureFiles) -> tuple[int, int]:
+    """Return height and width of the first picture that can be read."""
+    problem: InputError | None = None
+    for index in range(len(frames)):
+        try:
+            height, width = frames[index].shape[:2]
+        except InputError as error:
+            problem = problem or error
+            continue
+        return height, width
+    raise problem or InputError("the drive holds no picture; unpack it again")
 
 
 def _timed_files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -> _Files:
@@ -133,7 +145,7 @@ def _times(path: Path) -> list[int | None]:
 
 def _nanoseconds(line: str) -> int | None:
     match = _TIME.fullmatch(line.strip())
-    if match is None:
+    if match is None or not 1970 <= int(match[1]) <= 2200:
         return None
     try:
         second = datetime(*(int(part) for part in match.groups()[:6]), tzinfo=UTC)  # type: ignore[misc, arg-type]

@@ -114,9 +114,7 @@ def _without_slips(signal: Signal, limit: float, what: str, flag: str, problems:
         return signal
     worst = float(signal.values[np.argmax(np.abs(signal.values))])
     if is_wrong.mean() > MAX_WRONG_SHARE:
-        raise InputError(
-            f"{what} reach {worst:.4g}, which no car does; check {flag}"
-        )
+        raise InputError(f"{what} reach {worst:.4g}, which no car does; check {flag}")
     problems.append(f"{int(is_wrong.sum())} readings left out: {what} reach {worst:.4g}")
     return Signal(times_s=signal.times_s[~is_wrong], values=signal.values[~is_wrong])
 
@@ -182,7 +180,9 @@ def sources_of(log: DriveLog) -> Sources:
     """
     has_track = log.track is not None and len(log.track.times_s) > 1
     if log.speed_mps is None and not has_track:
-        raise InputError(f"{log.name} holds no speed and no positions, so nobody knows how it moved; add a speed")
+        raise InputError(
+            f"{log.name} holds no speed and no positions, so nobody knows how it moved; add a speed"
+        )
     if log.yaw_rate_radps is None and log.steering_rad is None and not has_track:
         raise InputError(f"{log.name} holds no steering, yaw rate or positions; add one of them")
     if log.yaw_rate_radps is not None:

@@ -89,7 +89,11 @@ class ImportConfig:
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
         for name in (
-            "steering_ratio", "max_steering_rad", "max_speed_mps", "field_of_view_rad", "recorded_rate_hz"
+            "steering_ratio",
+            "max_steering_rad",
+            "max_speed_mps",
+            "field_of_view_rad",
+            "recorded_rate_hz",
         ):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -39,7 +39,7 @@ def road_wheel_rad(
         if most is None:
             raise InputError(
                 "the steering is a share of the largest angle, which the files do not say; name it with "
-                "--max-steering-rad (of the road wheels, about 0.5 for a car)"
+                "--max-steering (of the road wheels, in degrees; about 30 for a car)"
             )
         angles = values * most
     else:
@@ -63,7 +63,7 @@ def speed_from_throttle(throttle: FloatArray, config: ImportConfig) -> FloatArra
     """
     if config.max_speed_mps is None:
         raise InputError(
-            "the recording holds the throttle but no speed; name the speed at full throttle with --max-speed-mps "
+            "the recording holds the throttle but no speed; name the speed at full throttle with --max-speed "
             "(about 5 for a Donkeycar at its usual limit of throttle)"
         )
     return np.clip(throttle, 0.0, None) * config.max_speed_mps

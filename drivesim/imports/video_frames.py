@@ -15,7 +15,9 @@ from drivesim.scene.media import CLOCK_SLACK_S, MediaFile, rgb_of, timed_frames
 from drivesim.scene.types import Image
 
 _Decoded = Generator[tuple[float, av.VideoFrame], None, None]
-_READ_ON_FRAMES = 64  # a frame this close behind the last one is reached by decoding on, a farther one by seeking
+_READ_ON_FRAMES = (
+    64  # a frame this close behind the last one is reached by decoding on, a farther one by seeking
+)
 
 
 @dataclass(slots=True)

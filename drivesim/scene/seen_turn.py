@@ -8,6 +8,7 @@ Lengths are in picture widths. Letters: `N` corners, `K` candidate turns.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from drivesim.scene.types import Camera, Image
 
 _WIDTH_PX = 160
 _MAX_CORNERS, _CORNER_QUALITY, _CORNER_GAP_PX = 200, 0.005, 4
-_FOLLOW = {"winSize": (13, 13), "maxLevel": 3}
+_WINDOW_PX, _PYRAMID_LEVELS = (13, 13), 3
 _MIN_CORNERS = 8
 _MAX_RETURN_PX = 1.0  # a corner followed there and back ends where it began
 _NOISE = 0.5 / _WIDTH_PX  # of a corner's motion; farther off counts as not fitting, however far
@@ -80,11 +81,18 @@ def _followed(before: Image, after: Image) -> FloatArray:
     corners = cv2.goodFeaturesToTrack(before, _MAX_CORNERS, _CORNER_QUALITY, _CORNER_GAP_PX, blockSize=5)
     if corners is None:
         return np.zeros((0, 4))
-    there, is_there, _ = cv2.calcOpticalFlowPyrLK(before, after, corners, None, **_FOLLOW)
-    back, is_back, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, **_FOLLOW)
+    there, is_there = _follow(before, after, corners)
+    back, is_back = _follow(after, before, there)
     gap_px = np.linalg.norm(back - corners, axis=-1)[:, 0]
     is_good = (is_there[:, 0] == 1) & (is_back[:, 0] == 1) & (gap_px < _MAX_RETURN_PX)
     return np.concatenate([corners[is_good, 0], there[is_good, 0]], axis=1).astype(np.float64)
+
+
+def _follow(before: Image, after: Image, corners: Any) -> tuple[Any, Any]:
+    there, is_there, _ = cv2.calcOpticalFlowPyrLK(
+        before, after, corners, None, winSize=_WINDOW_PX, maxLevel=_PYRAMID_LEVELS
+    )
+    return there, is_there
 
 
 def _misfits(turns: FloatArray, place: FloatArray, motion: FloatArray, lens: Lens) -> FloatArray:

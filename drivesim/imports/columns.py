@@ -1,0 +1,229 @@
+"""Which column of a table holds what, and in what unit: by heading, by flag, else by size, which is then said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivesim.errors import InputError
+from drivesim.imports.csv_table import CsvTable, moment_s
+from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit, TimeUnit
+from drivesim.scene.geometry import FloatArray
+
+TIME = (
+    "time", "timestamp", "t", "time_s", "time_ms", "time_us", "time_ns", "timestamp_s", "timestamp_ms",
+    "timestamp_us", "timestamp_ns", "time_stamp", "utime", "unix_time", "seconds", "sec", "s", "ms", "millis",
+    "frame_time", "elapsed", "elapsed_time", "datetime", "date_time", "stamp",
+)  # fmt: skip
+STEERING = (
+    "steering", "steering_angle", "angle", "steering_rad", "steering_deg", "steering_angle_rad",
+    "steering_angle_deg", "steer", "steer_angle", "steeringangle", "wheel", "wheel_angle", "steering_wheel",
+    "steering_wheel_angle", "user_angle", "delta", "road_wheel_angle",
+)  # fmt: skip
+SPEED = (
+    "speed", "velocity", "v", "speed_mps", "speed_kmh", "speed_kph", "speed_mph", "speed_ms", "vehicle_speed",
+    "ego_speed", "vel", "gps_speed", "speed_m_s", "speed_km_h", "velocity_mps", "velocity_kmh", "car_speed", "vego",
+)  # fmt: skip
+YAW_RATE = (
+    "yaw_rate", "yawrate", "yaw_rate_radps", "yaw_rate_rad_s", "yaw_rate_degps", "yaw_rate_deg_s",
+    "angular_velocity_z", "gyro_z", "rotation_rate_z", "omega", "turn_rate", "yaw_velocity", "gyroz", "wz",
+)  # fmt: skip
+THROTTLE = ("throttle", "user_throttle", "gas", "accelerator")
+FRAME = ("frame", "frame_id", "frame_index", "frame_number", "frame_no", "image_id")
+FILE = (
+    "file", "filename", "file_name", "image", "img", "path", "picture", "image_path", "image_file", "frame_file",
+    "image_name", "img_path", "center", "centre", "center_image", "camera", "cam_front", "frame_name",
+)  # fmt: skip
+
+_TIME_UNIT_OF = {
+    "s": TimeUnit.S, "sec": TimeUnit.S, "secs": TimeUnit.S, "second": TimeUnit.S, "seconds": TimeUnit.S,
+    "ms": TimeUnit.MS, "msec": TimeUnit.MS, "millis": TimeUnit.MS, "milliseconds": TimeUnit.MS,
+    "us": TimeUnit.US, "usec": TimeUnit.US, "µs": TimeUnit.US, "microseconds": TimeUnit.US, "utime": TimeUnit.US,
+    "ns": TimeUnit.NS, "nsec": TimeUnit.NS, "nanoseconds": TimeUnit.NS,
+}  # fmt: skip
+_SPEED_UNITS = (
+    (re.compile(r"km_?h|kph|kmph"), SpeedUnit.KMH),
+    (re.compile(r"mph"), SpeedUnit.MPH),
+    (re.compile(r"mps|m_s|(?:^|_)ms$"), SpeedUnit.MPS),
+)
+_EPOCHS = {TimeUnit.S: 1e9, TimeUnit.MS: 1e12, TimeUnit.US: 1e15, TimeUnit.NS: 1e18}
+_LARGEST_EPOCH = 4.0  # times the smallest: the year 2096
+_SMALLEST_STEP = {TimeUnit.NS: 5e6, TimeUnit.US: 5e3, TimeUnit.MS: 5.0}  # of rows at up to 200 Hz
+MAX_ROAD_WHEEL_RAD = 0.8  # 46 degrees
+_CLEARLY_DEGREES = 1.6
+_SPEED_IN_MPS = {SpeedUnit.MPS: 1.0, SpeedUnit.KMH: 1 / 3.6, SpeedUnit.MPH: 0.44704}
+
+
+@dataclass(kw_only=True, slots=True)
+class TimedRows:
+    """The rows of a table whose time is known and later than all before."""
+
+    times_s: FloatArray  # (R,)
+    rows: NDArray[np.int64]  # (R,) of the table
+    problems: list[str] = field(default_factory=list)
+
+
+def times_of(table: CsvTable, column: int, config: ImportConfig) -> TimedRows:
+    """Return the rows of a table that have a time, in its order.
+
+    Raises:
+        InputError: no row has a time, or time goes backwards too often to be slips.
+    """
+    raw = table.numbers(column)
+    problems = []
+    is_clock = bool(np.isnan(raw).all())
+    if is_clock:
+        seconds = np.array([moment_s(text) for text in table.texts(column)])
+    else:
+        unit, words = _time_unit(table, column, raw, config)
+        seconds = raw * unit.seconds
+        problems += [words] if words else []
+    if not np.isfinite(seconds).any():
+        raise InputError(
+            f"{table.place(0)}: {table.rows[0][column]!r} is no time, nor is any below; name the column with --time-column"
+        )
+    return increasing(table, seconds, problems)
+
+
+def increasing(table: CsvTable, seconds: FloatArray, problems: Sequence[str] = ()) -> TimedRows:
+    """Keep the rows whose time is a number later than all before; say which are left out.
+
+    Raises:
+        InputError: more than a tenth of the times go backwards.
+    """
+    words = list(problems)
+    timed = np.flatnonzero(np.isfinite(seconds))
+    if len(timed) < len(seconds):
+        first = int(np.argmin(np.isfinite(seconds)))
+        words.append(
+            f"{len(seconds) - len(timed)} rows without a time left out (first: {table.place(first)})"
+        )
+    reached = np.maximum.accumulate(np.concatenate([[-np.inf], seconds[timed]]))[:-1]
+    steps = seconds[timed] - reached
+    back, same = timed[steps < 0], timed[steps == 0]
+    if len(back) > 0.1 * len(timed):
+        raise InputError(
+            f"{table.place(int(back[0]))}: time goes backwards there and in {len(back) - 1} other rows; sort the table by "
+            "time, or split it where another recording begins"
+        )
+    if len(back):
+        words.append(
+            f"{len(back)} rows left out whose time goes backwards (first: {table.place(int(back[0]))})"
+        )
+    if len(same):
+        words.append(
+            f"{len(same)} rows left out whose time is that of the row before (first: {table.place(int(same[0]))})"
+        )
+    kept = timed[steps > 0]
+    return TimedRows(times_s=seconds[kept], rows=kept, problems=words)
+
+
+def _time_unit(table: CsvTable, column: int, raw: FloatArray, config: ImportConfig) -> tuple[TimeUnit, str]:
+    """Return the unit of times, and what is to be said of it where it was guessed."""
+    if config.time_unit is not None:
+        return config.time_unit, ""
+    for word in _words(table, column)[::-1]:
+        if word in _TIME_UNIT_OF:
+            return _TIME_UNIT_OF[word], ""
+    known = raw[np.isfinite(raw)]
+    size = float(np.abs(known).max())
+    steps = np.abs(np.diff(known))
+    step = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
+    unit = next((u for u, least in _SMALLEST_STEP.items() if step >= least), TimeUnit.S)
+    for candidate, least in _EPOCHS.items():
+        if least <= size < _LARGEST_EPOCH * least and step * candidate.seconds < 60.0:
+            unit = candidate
+    return unit, f"times are taken as {unit.value} by their size (--time-unit)"
+
+
+def _words(table: CsvTable, column: int) -> list[str]:
+    if table.header is None:
+        return []
+    return [word for word in re.split(r"[^a-z0-9µ]+", table.header[column].lower()) if word]
+
+
+def speeds_of(table: CsvTable, column: int, config: ImportConfig) -> tuple[FloatArray, str]:
+    """Return the speeds of all rows in m/s, NaN where there is none, and what was assumed."""
+    unit, words = config.speed_unit, ""
+    if unit is None:
+        heading = "_".join(_words(table, column))
+        unit = next((known for pattern, known in _SPEED_UNITS if pattern.search(heading)), None)
+    if unit is None:
+        unit, words = SpeedUnit.MPS, "speeds are taken as m/s (--speed-unit)"
+    return table.numbers(column) * _SPEED_IN_MPS[unit], words
+
+
+def steering_of(table: CsvTable, column: int, config: ImportConfig) -> tuple[FloatArray, str]:
+    """Return the angles of the road wheels in all rows in rad, left positive, NaN where there is none.
+
+    The second value says what was assumed.
+
+    Raises:
+        InputError: the angles are larger than road wheels turn, or are shares of an angle that is not given.
+    """
+    raw = table.numbers(column)
+    unit, words = config.steering_unit, ""
+    heading = _words(table, column)
+    if unit is None:
+        unit = next((u for u, names in _STEERING_UNITS.items() if set(heading) & names), None)
+    if unit is None:
+        is_large = bool(np.nanmax(np.abs(raw), initial=0.0) > _CLEARLY_DEGREES)
+        unit = SteeringUnit.DEG if is_large else SteeringUnit.RAD
+        words = f"steering is taken as {unit.value} by its size (--steering-unit)"
+    angles = steering_rad(raw, unit, config, largest_rad=None, what=str(table.path))
+    reach = float(np.nanquantile(np.abs(angles), 0.999)) if np.isfinite(angles).any() else 0.0
+    if reach > MAX_ROAD_WHEEL_RAD:
+        raise InputError(
+            f"{table.place(int(np.nanargmax(np.abs(angles))))}: steering reaches {np.degrees(reach):.0f} degrees, more than "
+            "road wheels turn; give --steering-ratio if it is that of the steering wheel (often 15 to 16), or --steering-unit"
+        )
+    return (-angles if config.is_right_positive else angles), words
+
+
+_STEERING_UNITS = {
+    SteeringUnit.DEG: {"deg", "degree", "degrees"},
+    SteeringUnit.RAD: {"rad", "radian", "radians"},
+}
+
+
+def steering_rad(
+    raw: FloatArray, unit: SteeringUnit, config: ImportConfig, *, largest_rad: float | None, what: str
+) -> FloatArray:
+    """Return angles of the road wheels in rad, of the sign they have in the file.
+
+    Args:
+        raw: as in the file.
+        unit: of them.
+        config: gives the ratio, and the largest angle where the file holds shares.
+        largest_rad: the source's own largest angle.
+        what: names the source.
+
+    Raises:
+        InputError: shares of an unknown angle.
+    """
+    largest = config.max_steering_rad or largest_rad
+    if unit is SteeringUnit.SHARE and largest is None:
+        raise InputError(
+            f"{what} holds shares of the largest steering angle; say how large it is with --max-steering"
+        )
+    factor = {
+        SteeringUnit.RAD: 1.0,
+        SteeringUnit.DEG: float(np.pi / 180),
+        SteeringUnit.SHARE: largest or 0.0,
+    }[unit]
+    return raw * factor / (config.steering_ratio or 1.0)
+
+
+def yaw_rates_of(table: CsvTable, column: int, config: ImportConfig) -> tuple[FloatArray, str]:
+    """Return the yaw rates of all rows in rad/s, left positive, NaN where there is none, and what was assumed."""
+    heading = set(_words(table, column))
+    is_degrees = bool(heading & {"deg", "degps", "degrees", "dps"})
+    words = ""
+    if not is_degrees and not heading & {"rad", "radps", "radians"}:
+        words = "yaw rates are taken as rad/s (name the column yaw_rate_deg_s for degrees)"
+    rates = np.radians(table.numbers(column)) if is_degrees else table.numbers(column)
+    return (-rates if config.is_right_positive else rates), words

@@ -1,0 +1,166 @@
+"""A folder of pictures or one video, and a table of time, steering and speed -> logs.
+
+The table may name the picture of each row, or be matched by time: with the times in the names of the pictures, with the
+timestamps of the video, or row by row where there are as many rows as pictures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivesim.errors import InputError
+from drivesim.imports import columns
+from drivesim.imports.columns import TimedRows
+from drivesim.imports.csv_table import CsvTable, read_table
+from drivesim.imports.drive_log import DriveLog, Signal
+from drivesim.imports.media_of_rows import Matched, match_pictures, match_video, recorded_media
+from drivesim.imports.options import ImportConfig
+from drivesim.scene.geometry import FloatArray
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+
+
+def read_csv_video(path: Path, config: ImportConfig) -> list[DriveLog]:
+    """Read the recordings of a folder: each a table with pictures or a video beside it.
+
+    Args:
+        path: a table, a folder that holds one or several, or a folder of such folders.
+        config: units, sign and columns where the tables do not tell them.
+
+    Raises:
+        InputError: there is no table, or one cannot be understood; the message names file and row.
+    """
+    if not path.exists():
+        raise InputError(
+            f"{path} does not exist; name a table, or a folder with a table and pictures or a video"
+        )
+    tables = [path] if path.is_file() else _tables_in(path)
+    if not tables:
+        raise InputError(
+            f"{path} holds no table (*.csv); put one with columns time, steering and speed there"
+        )
+    names = [_name(table, tables) for table in tables]
+    return [
+        _read(table, name, config, is_alone=len(tables) == 1)
+        for table, name in zip(tables, names, strict=True)
+    ]
+
+
+def _tables_in(folder: Path) -> list[Path]:
+    own = _tables_beside(folder)
+    if own:
+        return own
+    below = sorted(entry for entry in _entries(folder) if entry.is_dir())
+    return [table for entry in below for table in _tables_beside(entry)]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"cannot read {folder} ({error.strerror}); check the path") from error
+
+
+def _tables_beside(folder: Path) -> list[Path]:
+    files = sorted(entry for entry in _entries(folder) if entry.is_file())
+    for suffix in TABLE_SUFFIXES:
+        found = [entry for entry in files if entry.suffix.lower() == suffix]
+        if found:
+            return found
+    return []
+
+
+def _name(table: Path, tables: list[Path]) -> str:
+    folder = table.resolve().parent.name or "recording"
+    is_only = sum(other.parent == table.parent for other in tables) == 1
+    return folder if is_only else f"{folder}-{table.stem}"
+
+
+def _read(path: Path, name: str, config: ImportConfig, *, is_alone: bool) -> DriveLog:
+    table = read_table(path)
+    media = recorded_media(path, is_alone=is_alone)
+    problems = []
+    if table.num_left_out:
+        problems.append(
+            f"{table.num_left_out} rows with too few or too many cells left out (first: {path}, row {table.first_left_out})"
+        )
+    timed = _times(table, config)
+    files = table.find(columns.FILE, given=config.file_column)
+    frames = table.find(columns.FRAME)
+    if media.video is not None:
+        matched = match_video(table, media.video, timed, frames, config)
+    else:
+        matched = match_pictures(table, media, timed, files, config)
+    problems += (timed.problems if timed else []) + matched.problems
+    log = DriveLog(name=name, frames=matched.frames, frame_times_s=matched.frame_times_s, problems=problems)
+    return _with_readings(log, table, matched, config)
+
+
+def _times(table: CsvTable, config: ImportConfig) -> TimedRows | None:
+    column = table.find(columns.TIME, given=config.time_column)
+    return None if column is None else columns.times_of(table, column, config)
+
+
+def _with_readings(log: DriveLog, table: CsvTable, matched: Matched, config: ImportConfig) -> DriveLog:
+    """Return the log with speed, steering and yaw rate; NaN rows are left out and counted."""
+    steering = table.find(columns.STEERING, given=config.steering_column)
+    speed = table.find(columns.SPEED, given=config.speed_column)
+    yaw_rate = table.find(columns.YAW_RATE, given=config.yaw_rate_column)
+    throttle = table.find(columns.THROTTLE)
+    if steering is None and yaw_rate is None:
+        raise InputError(_missing(table, "steering", "--steering-column"))
+    if speed is None and (throttle is None or config.max_speed_mps is None):
+        remedy = (
+            "--speed-column"
+            if throttle is None
+            else "--speed-column, or --max-speed to make speeds of the throttle"
+        )
+        raise InputError(_missing(table, "speed", remedy))
+    problems = list(log.problems)
+
+    def signal(values_and_words: tuple[FloatArray, str], what: str) -> Signal:
+        values, words = values_and_words
+        problems.extend([words] if words else [])
+        return _signal(table, values, matched, what, problems)
+
+    speeds: tuple[FloatArray, str]
+    if speed is not None:
+        speeds = columns.speeds_of(table, speed, config)
+    else:
+        assert throttle is not None
+        assert config.max_speed_mps is not None
+        words = f"the speed is the throttle's share of {config.max_speed_mps:g} m/s"
+        speeds = (table.numbers(throttle) * config.max_speed_mps, words)
+    return replace(
+        log,
+        speed_mps=signal(speeds, "speed"),
+        steering_rad=None
+        if steering is None
+        else signal(columns.steering_of(table, steering, config), "steering"),
+        yaw_rate_radps=None
+        if yaw_rate is None
+        else signal(columns.yaw_rates_of(table, yaw_rate, config), "yaw rate"),
+        problems=problems,
+    )
+
+
+def _missing(table: CsvTable, what: str, flag: str) -> str:
+    if table.header is None:
+        width = len(table.rows[0])
+        return f"{table.path} has {width} columns without a heading; give the number of the one with {what} by {flag}"
+    return f"{table.path} has no column of {what}; its columns are {', '.join(table.header)}; name it with {flag}"
+
+
+def _signal(table: CsvTable, values: FloatArray, matched: Matched, what: str, problems: list[str]) -> Signal:
+    chosen: NDArray[np.float64] = values[matched.rows]
+    is_good = np.isfinite(chosen)
+    if not is_good.all():
+        first = table.place(int(matched.rows[int(np.argmin(is_good))]))
+        if not is_good.any():
+            raise InputError(f"{first}: {what} is no number there, nor in any other row")
+        problems.append(f"{int((~is_good).sum())} rows without a {what} left out (first: {first})")
+    return Signal(times_s=matched.row_times_s[is_good], values=chosen[is_good])

@@ -1,0 +1,157 @@
+"""By how many pictures recorded turns come too early or too late, and whether their sign is opposite.
+
+The turns seen in the pictures are compared with the recorded ones, shifted by every lag. Pictures of a street mislead the
+eye for seconds on end, so the error of one picture says something of the next: both series are freed of what an
+error that decays would explain before they are compared. Letters: `L` lags, `N` intervals between pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivesim.imports.drive_log import Signal
+from drivesim.imports.motion import interval_means
+from drivesim.scene.geometry import FloatArray
+
+LAGS = np.arange(-6, 11)
+"""Pictures by which recorded turns may come too early."""
+
+MIN_INTERVALS = 24
+MIN_RECORDED_RADPS = 0.01  # standard deviation of the recorded yaw rate: with less the car hardly turns
+MIN_EXPLAINED_SHARE = 0.15  # of the variance of seen turns, by recorded ones of another drive 1 % at most
+MIN_EVIDENCE = 15.0  # log likelihood ratio against turns that have nothing to do with each other
+MIN_SIGN_EVIDENCE = 6.0  # against the other sign at any lag
+RIVAL_EVIDENCE = 2.0  # lags that are less likely by this much are still possible
+_NUM_ROUNDS = 3
+_MAX_MEMORY = 0.98
+
+
+@dataclass(kw_only=True, slots=True)
+class Evidence:
+    """Log likelihood ratio of every lag, for turns of the same and of the opposite sign."""
+
+    same: FloatArray  # (L,) 0 where the sign is opposite
+    opposite: FloatArray  # (L,)
+    num_intervals: int
+    recorded_radps: float  # standard deviation of the recorded yaw rate
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class LagEstimate:
+    """What the pictures say; lag and sign are None where they cannot tell, and ``why_not`` says why."""
+
+    lag_frames: int | None
+    is_opposite: bool | None
+    possible_lags: tuple[int, int]
+    explained_share: float  # of the variance of what is seen
+    why_not: str = ""
+
+    @property
+    def words(self) -> str:
+        """Return the estimate in words."""
+        if self.lag_frames is None:
+            return f"cannot tell: {self.why_not}"
+        count = abs(self.lag_frames)
+        pictures = f"{count} picture{'s' if count != 1 else ''}"
+        when = f"{pictures} too {'early' if self.lag_frames > 0 else 'late'}" if count else "in time"
+        low, high = self.possible_lags
+        doubt = f" ({low} to {high} are possible)" if low != high else ""
+        return f"{when}{doubt}, sign {'opposite' if self.is_opposite else 'right'}"
+
+
+def evidence_of(times_s: FloatArray, seen_radps: FloatArray, recorded: Signal) -> Evidence:
+    """Compare turns that are seen between pictures with recorded ones.
+
+    Args:
+        times_s: (N + 1,) of the pictures; intervals may vary.
+        seen_radps: (N,) seen between them, in any scale, left positive; NaN where nothing was seen.
+        recorded: yaw rates, left positive if all is right.
+    """
+    interval_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
+    first_s, last_s = recorded.times_s[0], recorded.times_s[-1]
+    is_valid = (
+        np.isfinite(seen_radps)
+        & (times_s[:-1] >= first_s + LAGS[-1] * interval_s - 1e-9)
+        & (times_s[1:] <= last_s + LAGS[0] * interval_s + 1e-9)
+    )
+    is_pair = is_valid[1:] & is_valid[:-1]
+    num = int(is_pair.sum())
+    nothing = np.zeros(len(LAGS))
+    if num < MIN_INTERVALS:
+        return Evidence(same=nothing, opposite=nothing, num_intervals=0, recorded_radps=0.0)
+    told = np.stack(
+        [interval_means(recorded.times_s + lag * interval_s, recorded.values, times_s) for lag in LAGS]
+    )
+    spread = float(told[-LAGS[0]][is_valid].std())
+    if spread < 1e-9:
+        return Evidence(same=nothing, opposite=nothing, num_intervals=num, recorded_radps=spread)
+    gain, likelihood = _likelihoods(np.where(is_valid, seen_radps, 0.0), told, is_valid, is_pair)
+    return Evidence(
+        same=np.where(gain > 0, likelihood, 0.0),
+        opposite=np.where(gain < 0, likelihood, 0.0),
+        num_intervals=num,
+        recorded_radps=spread,
+    )
+
+
+def _likelihoods(
+    seen: FloatArray, told: FloatArray, is_valid: NDArray[np.bool_], is_pair: NDArray[np.bool_]
+) -> tuple[FloatArray, FloatArray]:
+    """Return the (L,) gains and log likelihood ratios; the memory of the errors is that at the best lag."""
+    memory = 0.5
+    for _ in range(_NUM_ROUNDS):
+        seen_new = _centred((seen[1:] - memory * seen[:-1])[is_pair])
+        told_new = _centred((told[:, 1:] - memory * told[:, :-1])[:, is_pair])
+        gain = (told_new @ seen_new) / ((told_new**2).sum(axis=1) + 1e-15)
+        left = ((seen_new[None] - gain[:, None] * told_new) ** 2).sum(axis=1)
+        error = seen - gain[np.argmin(left)] * told[np.argmin(left)]
+        error = error - error[is_valid].mean()
+        after, before = error[1:][is_pair], error[:-1][is_pair]
+        size = float(np.sqrt((after @ after) * (before @ before)))
+        memory = float(np.clip(after @ before / size, 0.0, _MAX_MEMORY)) if size > 1e-12 else 0.0
+    total = float(seen_new @ seen_new)
+    if total < 1e-12:
+        return gain, np.zeros(len(gain))
+    return gain, -0.5 * len(seen_new) * np.log(np.maximum(left, 1e-9 * total) / total)
+
+
+def _centred(values: FloatArray) -> FloatArray:
+    return np.asarray(values - values.mean(axis=-1, keepdims=True))
+
+
+def estimate(evidence: Sequence[Evidence]) -> LagEstimate:
+    """Return the lag and sign that explain one recording, or several of one recorder together."""
+    num = sum(each.num_intervals for each in evidence)
+    nobody = (int(LAGS[0]), int(LAGS[-1]))
+    if num == 0:
+        why = "too few pictures in a row, or too little to follow in them"
+        return LagEstimate(
+            lag_frames=None, is_opposite=None, possible_lags=nobody, explained_share=0.0, why_not=why
+        )
+    same = np.sum([each.same for each in evidence], axis=0)
+    opposite = np.sum([each.opposite for each in evidence], axis=0)
+    best, other = (same, opposite) if same.max() >= opposite.max() else (opposite, same)
+    share = float(1.0 - np.exp(-2.0 * best.max() / num))
+    possible = LAGS[best >= best.max() - RIVAL_EVIDENCE]
+    lags = (int(possible.min()), int(possible.max()))
+    why = ""
+    if max(each.recorded_radps for each in evidence) < MIN_RECORDED_RADPS:
+        why = "the car hardly turns"
+    elif share < MIN_EXPLAINED_SHARE or best.max() < MIN_EVIDENCE:
+        why = "recorded and seen turns have too little in common"
+    elif best.max() - other.max() < MIN_SIGN_EVIDENCE:
+        why = "either sign fits"
+    if why:
+        return LagEstimate(
+            lag_frames=None, is_opposite=None, possible_lags=nobody, explained_share=share, why_not=why
+        )
+    return LagEstimate(
+        lag_frames=int(LAGS[np.argmax(best)]),
+        is_opposite=best is opposite,
+        possible_lags=lags,
+        explained_share=share,
+    )
