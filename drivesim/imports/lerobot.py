@@ -26,6 +26,7 @@ from drivesim.imports.readings import increasing, signal, track
 from drivesim.imports.units import road_wheel_rad, speed_from_throttle, speed_mps
 from drivesim.imports.video_frames import VideoFrames
 from drivesim.scene.geometry import FloatArray
+from drivesim.scene.keyframes import nearest
 from drivesim.scene.media import MediaFile, frame_times
 
 _HOLD_SLACK = 1e-4  # of the time between frames, between the end of one action and the next
@@ -123,16 +124,12 @@ class _EpisodeReader:
         """Tell which rows have a frame in the video, and the times of those frames on its clock."""
         shown_s = np.array(_frame_times(episode.video, *MediaFile(path=episode.video).stamp()))
         wanted_s = episode.video_start_s + times_s
-        after = np.clip(np.searchsorted(shown_s, wanted_s), 1, max(len(shown_s) - 1, 1))
-        after = np.minimum(after, len(shown_s) - 1)
-        before = np.maximum(after - 1, 0)
-        is_before = np.abs(wanted_s - shown_s[before]) <= np.abs(shown_s[after] - wanted_s)
-        nearest = np.where(is_before, before, after)
-        has_frame = np.abs(shown_s[nearest] - wanted_s) <= _FRAME_SLACK / self._info.fps
-        has_frame[1:] &= nearest[1:] != nearest[:-1]
+        chosen = nearest(shown_s, wanted_s)
+        has_frame = np.abs(shown_s[chosen] - wanted_s) <= _FRAME_SLACK / self._info.fps
+        has_frame[1:] &= chosen[1:] != chosen[:-1]
         if not has_frame.any():
             raise InputError(f"video {episode.video} has no frame at its times; fetch it again")
-        return has_frame, shown_s[nearest[has_frame]]
+        return has_frame, shown_s[chosen[has_frame]]
 
     def _signal(
         self,
