@@ -43,11 +43,7 @@ def read_csv_video(path: Path, config: ImportConfig) -> list[DriveLog]:
         raise InputError(
             f"{path} holds no table (*.csv); put one with columns time, steering and speed there"
         )
-    names = [_name(table, tables) for table in tables]
-    return [
-        _read(table, name, config, is_alone=len(tables) == 1)
-        for table, name in zip(tables, names, strict=True)
-    ]
+    return [_read(table, _name(table, tables), config, is_alone=_is_alone(table, tables)) for table in tables]
 
 
 def _tables_in(folder: Path) -> list[Path]:
@@ -76,8 +72,11 @@ def _tables_beside(folder: Path) -> list[Path]:
 
 def _name(table: Path, tables: list[Path]) -> str:
     folder = table.resolve().parent.name or "recording"
-    is_only = sum(other.parent == table.parent for other in tables) == 1
-    return folder if is_only else f"{folder}-{table.stem}"
+    return folder if _is_alone(table, tables) else f"{folder}-{table.stem}"
+
+
+def _is_alone(table: Path, tables: list[Path]) -> bool:
+    return sum(other.parent == table.parent for other in tables) == 1
 
 
 def _read(path: Path, name: str, config: ImportConfig, *, is_alone: bool) -> DriveLog:
