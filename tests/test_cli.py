@@ -23,11 +23,20 @@ MODEL_FLAGS = {"--tokenizer", "--t5"}
 PROMPT_FLAGS = (
     DRAW_FLAGS | MODEL_FLAGS | {"--prompt", "--negative-prompt", "--guidance", "--guidance-schedule"}
 )
+IMPORT_FLAGS = {
+    *("--out", "--dry-run", "--rate", "--width", "--height", "--fit", "--max-gap", "--min-length"),
+    *("--lag", "--flip-steering", "--flip-yaw-rate", "--fix"),
+    *("--speed-unit", "--steering-unit", "--time-unit", "--steering-ratio", "--max-steering", "--max-speed"),
+    *("--right-positive", "--wheelbase", "--time-offset", "--recorded-rate"),
+    *("--time-column", "--steering-column", "--speed-column", "--yaw-rate-column", "--file-column"),
+    *("--field-of-view", "--camera-height", "--camera-forward", "--camera-pitch", "--debug"),
+}
 FROZEN_FLAGS = {
     "rollout": {"--scene", "--dataroot", "--version", "--policy", "--steps", "--seed", "--out", "--debug"},
     "scenes": {"--dataroot", "--version", "--debug"},
     "models": {"--debug"},
     "data synth": {"--out", "--scenes", "--seed", "--debug"},
+    "data import": IMPORT_FLAGS,
     "train": {"--out", "--resume", "--debug"},
     "generate text": PROMPT_FLAGS | {"--frames"},
     "generate image": PROMPT_FLAGS | {"--image", "--frames"},

@@ -162,18 +162,18 @@ def test_units_signs_and_columns_by_flags(copied):
         speed_unit=SpeedUnit.MPH,
     )
     check_readings(read_csv_video(folder, config)[0])
-    with pytest.raises(InputError, match="no column 'd'; it has a, b, c"):
+    with pytest.raises(InputError, match=r"no column 'd'; it has a, b, c"):
         read_csv_video(folder, ImportConfig(time_column="d"))
 
 
 def test_table_without_heading_needs_column_numbers(copied):
     folder = copied("video")
     edit(folder / "drive.csv", lambda lines: lines.pop(0))
-    with pytest.raises(InputError, match="3 columns without a heading.*--steering-column"):
+    with pytest.raises(InputError, match=r"3 columns without a heading.*--steering-column"):
         read_csv_video(folder, CONFIG)
     config = ImportConfig(time_column="1", steering_column="2", speed_column="3")
     check_readings(read_csv_video(folder, config)[0])
-    with pytest.raises(InputError, match="no column '4'; it has no heading, but 3 columns"):
+    with pytest.raises(InputError, match=r"no column '4'; it has no heading, but 3 columns"):
         read_csv_video(folder, ImportConfig(time_column="4"))
 
 
@@ -193,7 +193,7 @@ def test_pictures_row_by_row_and_by_times_in_names(copied):
     assert len(log.frames) == 23
     np.testing.assert_allclose(log.frame_times_s, 1000 + PART.times_s[1:], atol=1e-3)
     (folder / "images" / f"frame_{10**6 + 83}.jpg").rename(folder / "images" / "x.jpg")
-    with pytest.raises(InputError, match="24 rows, but there are 23 pictures.*column 'file'"):
+    with pytest.raises(InputError, match=r"24 rows, but there are 23 pictures.*column 'file'"):
         read_csv_video(folder, CONFIG)
 
 
@@ -203,7 +203,7 @@ def test_rate_may_stand_for_times(copied):
         folder / "log.csv",
         lambda lines: lines.__setitem__(slice(None), [line.split(",", 1)[1] for line in lines]),
     )
-    with pytest.raises(InputError, match="no column of times.*--recorded-rate"):
+    with pytest.raises(InputError, match=r"no column of times.*--recorded-rate"):
         read_csv_video(folder, CONFIG)
     check_readings(read_csv_video(folder, ImportConfig(recorded_rate_hz=RATE_HZ))[0])
 
@@ -226,7 +226,7 @@ def test_frame_numbers_and_wrong_rate_of_a_video(copied):
 def test_throttle_needs_a_largest_speed(copied):
     folder = copied("video")
     edit(folder / "drive.csv", lambda lines: lines.__setitem__(0, "time_s,steering_rad,throttle"))
-    with pytest.raises(InputError, match="no column of speed.*--max-speed"):
+    with pytest.raises(InputError, match=r"no column of speed.*--max-speed"):
         read_csv_video(folder, CONFIG)
     (log,) = read_csv_video(folder, ImportConfig(max_speed_mps=2.0))
     np.testing.assert_allclose(log.speed_mps.values, 2 * PART.speed_mps, rtol=1e-4)
@@ -365,11 +365,11 @@ def test_missing_and_broken_pictures(copied):
     )
     assert (len(log.frames), len(log.steering_rad.values)) == (23, 24)
     for index in (6, 8):
-        with pytest.raises(InputError, match="truncated"):
+        with pytest.raises(InputError, match=r"truncated"):
             log.frames[index]
     for index in range(15):
         (folder / f"images/{index}.jpg").unlink(missing_ok=True)
-    with pytest.raises(InputError, match="15 of 24 pictures are missing.*row 2"):
+    with pytest.raises(InputError, match=r"15 of 24 pictures are missing.*row 2"):
         read_csv_video(folder, CONFIG)
 
 
@@ -406,16 +406,16 @@ def test_links_that_loop_end(copied, tmp_path):
     with pytest.raises(InputError, match=r"4\.jpg"):
         log.frames[4]
     os.symlink(tmp_path / "round", tmp_path / "round")
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match=r"does not exist"):
         read_csv_video(tmp_path / "round", CONFIG)
 
 
 def test_nothing_beside_the_table(tmp_path):
     (tmp_path / "drive.csv").write_text(table_text(PART))
-    with pytest.raises(InputError, match="neither a video nor pictures beside"):
+    with pytest.raises(InputError, match=r"neither a video nor pictures beside"):
         read_csv_video(tmp_path, CONFIG)
     (tmp_path / "drive.csv").unlink()
-    with pytest.raises(InputError, match="holds no table"):
+    with pytest.raises(InputError, match=r"holds no table"):
         read_csv_video(tmp_path, CONFIG)
 
 
@@ -472,10 +472,10 @@ def test_udacity_broken(copied):
         assert words in text
     log.check()
     edit(table, lambda lines: lines.__setitem__(slice(None), [line.replace("_2016_", "_") for line in lines]))
-    with pytest.raises(InputError, match="row 2: .* holds no time as center_2016"):
+    with pytest.raises(InputError, match=r"row 2: .* holds no time as center_2016"):
         read_udacity(folder, CONFIG)
     table.write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="row 2 has 2 cells, but Udacity's simulator writes 7"):
+    with pytest.raises(InputError, match=r"row 2 has 2 cells, but Udacity's simulator writes 7"):
         read_udacity(folder, CONFIG)
     table.unlink()
     with pytest.raises(InputError, match=r"holds no driving_log\.csv"):
@@ -485,7 +485,7 @@ def test_udacity_broken(copied):
 def test_udacity_without_pictures(copied):
     folder = copied("udacity")
     shutil.rmtree(folder / "IMG")
-    with pytest.raises(InputError, match="24 of 24 pictures are missing.*row 2"):
+    with pytest.raises(InputError, match=r"24 of 24 pictures are missing.*row 2"):
         read_udacity(folder, CONFIG)
 
 
@@ -516,37 +516,33 @@ HEADS = st.sampled_from(
     delimiter=st.sampled_from(",;\t| "),
     encoding=st.sampled_from(["utf-8", "utf-16", "latin-1"]),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_table_is_read_or_refused(kept, head, rows, delimiter, encoding):
     path = kept / "video" / "fuzz.csv"
     text = "\n".join([head, *(delimiter.join(row) for row in rows)])
     path.write_bytes(text.encode(encoding, errors="replace"))
-    try:
-        (log,) = read_csv_video(path, ImportConfig(max_speed_mps=5.0, recorded_rate_hz=10.0))
-        log.check()
-    except InputError as error:
-        assert "\n" not in str(error).strip() or "fuzz.csv" in str(error)
-    finally:
-        path.unlink()
+    config = ImportConfig(max_speed_mps=5.0, recorded_rate_hz=10.0)
+    told = refusal_of(lambda: read_csv_video(path, config)[0].check())
+    assert not told or "fuzz.csv" in told
 
 
 @given(data=st.binary(max_size=400))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_bytes_are_a_table_or_refused(kept, data):
     path = kept / "bytes.csv"
     path.write_bytes(data)
-    try:
+
+    def check():
         table = read_table(path)
         assert len(table.rows) == len(table.lines) > 0
         assert len({len(row) for row in table.rows}) == 1
-    except InputError as error:
-        assert "bytes.csv" in str(error)
-    finally:
-        path.unlink()
+
+    told = refusal_of(check)
+    assert not told or "bytes.csv" in told
 
 
 @given(rows=ROWS, keep=st.integers(0, 24), mixed=st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_udacity_log_is_read_or_refused(kept, rows, keep, mixed):
     folder = kept / "udacity"
     good = (folder / "driving_log.csv").read_text().splitlines()[1 : keep + 1]
@@ -554,10 +550,14 @@ def test_any_udacity_log_is_read_or_refused(kept, rows, keep, mixed):
     mixed.shuffle(lines)
     path = folder / "fuzz.csv"
     path.write_text("\n".join(lines), encoding="utf-8", errors="replace")
+    told = refusal_of(lambda: read_udacity(path, CONFIG)[0].check())
+    assert not told or "fuzz.csv" in told or "missing" in told
+
+
+def refusal_of(read):
+    """Return the sentence with which a file is refused; empty if it is read."""
     try:
-        (log,) = read_udacity(path, CONFIG)
-        log.check()
+        read()
     except InputError as error:
-        assert "fuzz.csv" in str(error) or "recording" in str(error) or "pictures" in str(error)
-    finally:
-        path.unlink()
+        return str(error)
+    return ""

@@ -97,7 +97,7 @@ def test_unreadable_pictures_are_skipped_and_counted():
     assert made.left_out.num_unreadable == 3
     (scene,) = made.scenes
     assert not {0, 7, 8} & set(scene.frames.indices)
-    with pytest.raises(InputError, match="none of 49 pictures can be read; picture 0 is broken"):
+    with pytest.raises(InputError, match=r"none of 49 pictures can be read; picture 0 is broken"):
         scenes_of(make_log(steady(), frames=Pictures(49, bad=range(49))), CONFIG)
 
 
@@ -154,9 +154,9 @@ def test_slips_are_left_out_and_wrong_units_refused():
     made = scenes_of(log, CONFIG)
     assert any("1 readings left out" in line for line in made.problems)
     np.testing.assert_allclose(made.scenes[0].speed_mps, 8.0)
-    with pytest.raises(InputError, match="steering.*reach 25.*--steering-unit"):
+    with pytest.raises(InputError, match=r"steering.*reach 25.*--steering-unit"):
         scenes_of(make_log(steady(), steering=25.0), CONFIG)
-    with pytest.raises(InputError, match="speeds.*--speed-unit"):
+    with pytest.raises(InputError, match=r"speeds.*--speed-unit"):
         scenes_of(make_log(steady(), speed=300.0), CONFIG)
 
 
