@@ -1,7 +1,7 @@
 """Lag and sign of recorded controls, told from the pictures: how often right, on recordings whose lag is known.
 
-Run ``python -m benchmarks.lag_estimation --seed 900000 --num-recordings 200 --out lag.json``. A recording counts as turning if
-its true yaw rate varies by 0.02 rad/s or more; where nothing can be told of such a one, that counts as wrong.
+Run ``python -m benchmarks.lag_estimation --seed 900000 --num-recordings 200 --out F.json``. A recording counts as
+turning if its true yaw rate varies by 0.02 rad/s or more; where nothing can be told of such a one, that counts as wrong.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ def say_wrong(trials: Sequence[Trial]) -> None:
         if trial.is_turning and not trial.is_right(trial.told):
             sign = "opposite" if truth.is_opposite else "right"
             console.say(
-                f"{truth.log.name}, {truth.rate_hz:g} Hz, {truth.graphics}, {truth.driver}, {truth.turning_radps:.3f} rad/s: "
-                f"lag {truth.lag_frames}, sign {sign}; told: {trial.told.words}"
+                f"{truth.log.name}, {truth.rate_hz:g} Hz, {truth.graphics}, {truth.driver}, "
+                f"{truth.turning_radps:.3f} rad/s: lag {truth.lag_frames}, sign {sign}; told: {trial.told.words}"
             )
 
 

@@ -243,6 +243,27 @@ def test_several_recordings_in_one_folder_and_in_folders(copied, tmp_path):
     assert [log.name for log in logs] == ["été pictures", "été video-drive", "été video-other"]
 
 
+def test_offset_moves_the_readings(copied):
+    for name in ("video", "pictures"):
+        (log,) = read_csv_video(copied(name), ImportConfig(time_offset_s=0.25))
+        np.testing.assert_allclose(log.speed_mps.times_s - log.frame_times_s, 0.25, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "heading", ["Time (ms),Steering Angle (rad),Speed [m/s]", "time milliseconds;steering_radians;Speed kmph"]
+)
+def test_units_in_headings(copied, heading):
+    folder = copied("video")
+    faster = 3.6 if "kmph" in heading else 1.0
+    rows = [heading.replace(";", ",")]
+    for time, steering, speed in zip(PART.times_s, PART.steering_rad, PART.speed_mps, strict=True):
+        rows.append(f"{time * 1000:.4f},{steering:.7f},{speed * faster:.6f}")
+    (folder / "drive.csv").write_text("\n".join(rows))
+    (log,) = read_csv_video(folder, CONFIG)
+    check_readings(log)
+    assert not any("taken as" in line for line in log.problems)
+
+
 def test_yaw_rate_in_degrees(copied):
     folder = copied("video")
     edit(folder / "drive.csv", lambda lines: lines.__setitem__(0, "time_s,yaw_rate_deg_s,speed_mps"))

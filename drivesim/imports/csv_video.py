@@ -85,7 +85,8 @@ def _read(path: Path, name: str, config: ImportConfig, *, is_alone: bool) -> Dri
     problems = []
     if table.num_left_out:
         problems.append(
-            f"{table.num_left_out} rows with too few or too many cells left out (first: {path}, row {table.first_left_out})"
+            f"{table.num_left_out} rows with too few or too many cells left out (first: {path}, row "
+            f"{table.first_left_out})"
         )
     timed = _times(table, config)
     files = table.find(columns.FILE, given=config.file_column)
@@ -124,7 +125,7 @@ def _with_readings(log: DriveLog, table: CsvTable, matched: Matched, config: Imp
     def signal(values_and_words: tuple[FloatArray, str], what: str) -> Signal:
         values, words = values_and_words
         problems.extend([words] if words else [])
-        return _signal(table, values, matched, what, problems)
+        return _signal(table, values, matched, config, problems=problems, what=what)
 
     speeds: tuple[FloatArray, str]
     if speed is not None:
@@ -154,7 +155,15 @@ def _missing(table: CsvTable, what: str, flag: str) -> str:
     return f"{table.path} has no column of {what}; its columns are {', '.join(table.header)}; name it with {flag}"
 
 
-def _signal(table: CsvTable, values: FloatArray, matched: Matched, what: str, problems: list[str]) -> Signal:
+def _signal(
+    table: CsvTable,
+    values: FloatArray,
+    matched: Matched,
+    config: ImportConfig,
+    *,
+    what: str,
+    problems: list[str],
+) -> Signal:
     chosen: NDArray[np.float64] = values[matched.rows]
     is_good = np.isfinite(chosen)
     if not is_good.all():
@@ -162,4 +171,5 @@ def _signal(table: CsvTable, values: FloatArray, matched: Matched, what: str, pr
         if not is_good.any():
             raise InputError(f"{first}: {what} is no number there, nor in any other row")
         problems.append(f"{int((~is_good).sum())} rows without a {what} left out (first: {first})")
-    return Signal(times_s=matched.row_times_s[is_good], values=chosen[is_good])
+    times_s = matched.row_times_s[is_good] + config.time_offset_s
+    return Signal(times_s=times_s, values=chosen[is_good])

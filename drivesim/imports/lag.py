@@ -1,7 +1,7 @@
 """By how many pictures recorded turns come too early or too late, and whether their sign is opposite.
 
-The turns seen in the pictures are compared with the recorded ones, shifted by every lag. Pictures of a street mislead the
-eye for seconds on end, so the error of one picture says something of the next: both series are freed of what an
+The turns seen in the pictures are compared with the recorded ones, shifted by every lag. Pictures of a street mislead
+the eye for seconds on end, so the error of one picture says something of the next: both series are freed of what an
 error that decays would explain before they are compared. Letters: `L` lags, `N` intervals between pictures.
 """
 
