@@ -1,7 +1,8 @@
 """Lag and sign of recorded controls, told from the pictures: how often right, on recordings whose lag is known.
 
 Run ``python -m benchmarks.lag_estimation --seed 900000 --num-recordings 200 --out F.json``. A recording counts as
-turning if its true yaw rate varies by 0.02 rad/s or more; where nothing can be told of such a one, that counts as wrong.
+turning if its true yaw rate varies by 0.02 rad/s or more; where nothing can be told of such a one, that counts as
+wrong.
 """
 
 from __future__ import annotations

@@ -30,22 +30,24 @@ _MARKS = (
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?", re.ASCII)
 _MAX_BAD_SHARE = 0.5
-_UNIT_WORDS = frozenset(
-    [
+_UNIT_WORDS = {
+    *(
         "s",
-        "ms",
-        "us",
-        "ns",
         "sec",
         "secs",
         "second",
         "seconds",
+        "ms",
         "msec",
-        "usec",
-        "nsec",
         "millis",
         "milliseconds",
+        "us",
+        "usec",
         "microseconds",
+    ),
+    *(
+        "ns",
+        "nsec",
         "nanoseconds",
         "deg",
         "degree",
@@ -57,16 +59,9 @@ _UNIT_WORDS = frozenset(
         "m",
         "km",
         "h",
-        "mps",
-        "kmh",
-        "kph",
-        "kmph",
-        "mph",
-        "degps",
-        "radps",
-        "dps",
-    ]
-)
+    ),
+    *("mps", "kmh", "kph", "kmph", "mph", "degps", "radps", "dps"),
+}
 
 
 @dataclass(kw_only=True, slots=True)
