@@ -23,6 +23,14 @@ MODEL_FLAGS = {"--tokenizer", "--t5"}
 PROMPT_FLAGS = (
     DRAW_FLAGS | MODEL_FLAGS | {"--prompt", "--negative-prompt", "--guidance", "--guidance-schedule"}
 )
+IMPORT_FLAGS = {
+    *("--out", "--dry-run", "--rate", "--width", "--height", "--fit", "--max-gap", "--min-length"),
+    *("--lag", "--flip-steering", "--flip-yaw-rate", "--fix"),
+    *("--speed-unit", "--steering-unit", "--time-unit", "--steering-ratio", "--max-steering", "--max-speed"),
+    *("--right-positive", "--wheelbase", "--time-offset", "--recorded-rate"),
+    *("--time-column", "--steering-column", "--speed-column", "--yaw-rate-column", "--camera-key", "--file-column"),
+    *("--field-of-view", "--camera-height", "--camera-forward", "--camera-pitch", "--debug"),
+}
 FROZEN_FLAGS = {
     "rollout": {"--scene", "--dataroot", "--version", "--policy", "--steps", "--seed", "--out", "--debug"},
     "scenes": {"--dataroot", "--version", "--debug"},
@@ -31,6 +39,7 @@ FROZEN_FLAGS = {
     "data export": {
         *("--dataroot", "--out", "--version", "--scenes", "--rate", "--width", "--height", "--debug"),
     },
+    "data import": IMPORT_FLAGS,
     "train": {"--out", "--resume", "--debug"},
     "generate text": PROMPT_FLAGS | {"--frames"},
     "generate image": PROMPT_FLAGS | {"--image", "--frames"},

@@ -84,7 +84,8 @@ def times_of(table: CsvTable, column: int, config: ImportConfig) -> TimedRows:
         problems += [words] if words else []
     if not np.isfinite(seconds).any():
         raise InputError(
-            f"{table.place(0)}: {table.rows[0][column]!r} is no time, nor is any below; name the column with --time-column"
+            f"{table.place(0)}: {table.rows[0][column]!r} is no time, nor is any below; name the column with "
+            "--time-column"
         )
     return increasing(table, seconds, problems)
 
@@ -107,8 +108,8 @@ def increasing(table: CsvTable, seconds: FloatArray, problems: Sequence[str] = (
     back, same = timed[steps < 0], timed[steps == 0]
     if len(back) > 0.1 * len(timed):
         raise InputError(
-            f"{table.place(int(back[0]))}: time goes backwards there and in {len(back) - 1} other rows; sort the table by "
-            "time, or split it where another recording begins"
+            f"{table.place(int(back[0]))}: time goes backwards there and in {len(back) - 1} other rows; sort the "
+            "table by time, or split it where another recording begins"
         )
     if len(back):
         words.append(
@@ -178,8 +179,9 @@ def steering_of(table: CsvTable, column: int, config: ImportConfig) -> tuple[Flo
     reach = float(np.nanquantile(np.abs(angles), 0.999)) if np.isfinite(angles).any() else 0.0
     if reach > MAX_ROAD_WHEEL_RAD:
         raise InputError(
-            f"{table.place(int(np.nanargmax(np.abs(angles))))}: steering reaches {np.degrees(reach):.0f} degrees, more than "
-            "road wheels turn; give --steering-ratio if it is that of the steering wheel (often 15 to 16), or --steering-unit"
+            f"{table.place(int(np.nanargmax(np.abs(angles))))}: steering reaches {np.degrees(reach):.0f} degrees, "
+            "more than road wheels turn; give --steering-ratio if it is that of the steering wheel (often 15 to 16), "
+            "or --steering-unit"
         )
     return (-angles if config.is_right_positive else angles), words
 

@@ -43,11 +43,7 @@ def read_csv_video(path: Path, config: ImportConfig) -> list[DriveLog]:
         raise InputError(
             f"{path} holds no table (*.csv); put one with columns time, steering and speed there"
         )
-    names = [_name(table, tables) for table in tables]
-    return [
-        _read(table, name, config, is_alone=len(tables) == 1)
-        for table, name in zip(tables, names, strict=True)
-    ]
+    return [_read(table, _name(table, tables), config, is_alone=_is_alone(table, tables)) for table in tables]
 
 
 def _tables_in(folder: Path) -> list[Path]:
@@ -76,8 +72,11 @@ def _tables_beside(folder: Path) -> list[Path]:
 
 def _name(table: Path, tables: list[Path]) -> str:
     folder = table.resolve().parent.name or "recording"
-    is_only = sum(other.parent == table.parent for other in tables) == 1
-    return folder if is_only else f"{folder}-{table.stem}"
+    return folder if _is_alone(table, tables) else f"{folder}-{table.stem}"
+
+
+def _is_alone(table: Path, tables: list[Path]) -> bool:
+    return sum(other.parent == table.parent for other in tables) == 1
 
 
 def _read(path: Path, name: str, config: ImportConfig, *, is_alone: bool) -> DriveLog:
@@ -86,7 +85,8 @@ def _read(path: Path, name: str, config: ImportConfig, *, is_alone: bool) -> Dri
     problems = []
     if table.num_left_out:
         problems.append(
-            f"{table.num_left_out} rows with too few or too many cells left out (first: {path}, row {table.first_left_out})"
+            f"{table.num_left_out} rows with too few or too many cells left out (first: {path}, row "
+            f"{table.first_left_out})"
         )
     timed = _times(table, config)
     files = table.find(columns.FILE, given=config.file_column)
@@ -125,7 +125,7 @@ def _with_readings(log: DriveLog, table: CsvTable, matched: Matched, config: Imp
     def signal(values_and_words: tuple[FloatArray, str], what: str) -> Signal:
         values, words = values_and_words
         problems.extend([words] if words else [])
-        return _signal(table, values, matched, what, problems)
+        return _signal(table, values, matched, config, problems=problems, what=what)
 
     speeds: tuple[FloatArray, str]
     if speed is not None:
@@ -155,7 +155,15 @@ def _missing(table: CsvTable, what: str, flag: str) -> str:
     return f"{table.path} has no column of {what}; its columns are {', '.join(table.header)}; name it with {flag}"
 
 
-def _signal(table: CsvTable, values: FloatArray, matched: Matched, what: str, problems: list[str]) -> Signal:
+def _signal(
+    table: CsvTable,
+    values: FloatArray,
+    matched: Matched,
+    config: ImportConfig,
+    *,
+    what: str,
+    problems: list[str],
+) -> Signal:
     chosen: NDArray[np.float64] = values[matched.rows]
     is_good = np.isfinite(chosen)
     if not is_good.all():
@@ -163,4 +171,5 @@ def _signal(table: CsvTable, values: FloatArray, matched: Matched, what: str, pr
         if not is_good.any():
             raise InputError(f"{first}: {what} is no number there, nor in any other row")
         problems.append(f"{int((~is_good).sum())} rows without a {what} left out (first: {first})")
-    return Signal(times_s=matched.row_times_s[is_good], values=chosen[is_good])
+    times_s = matched.row_times_s[is_good] + config.time_offset_s
+    return Signal(times_s=times_s, values=chosen[is_good])

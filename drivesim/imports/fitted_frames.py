@@ -55,7 +55,7 @@ def fitted(image: Image, *, width_px: int, height_px: int, how: Fit) -> Image:
         return resize(image, width_px, height_px)
     if how is Fit.CROP:
         return cover(image, (height_px, width_px))
-    height, width = _size_within(image.shape[1], image.shape[0], width_px, height_px)
+    width, height = _size_within(image.shape[1], image.shape[0], width_px, height_px)
     padded = np.zeros((height_px, width_px, 3), dtype=np.uint8)
     top, left = (height_px - height) // 2, (width_px - width) // 2
     padded[top : top + height, left : left + width] = resize(image, width, height)

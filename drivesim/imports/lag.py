@@ -1,7 +1,7 @@
 """By how many pictures recorded turns come too early or too late, and whether their sign is opposite.
 
-The turns seen in the pictures are compared with the recorded ones, shifted by every lag. Pictures of a street mislead the
-eye for seconds on end, so the error of one picture says something of the next: both series are freed of what an
+The turns seen in the pictures are compared with the recorded ones, shifted by every lag. Pictures of a street mislead
+the eye for seconds on end, so the error of one picture says something of the next: both series are freed of what an
 error that decays would explain before they are compared. Letters: `L` lags, `N` intervals between pictures.
 """
 
@@ -26,6 +26,7 @@ MIN_EXPLAINED_SHARE = 0.15  # of the variance of seen turns, by recorded ones of
 MIN_EVIDENCE = 15.0  # log likelihood ratio against turns that have nothing to do with each other
 MIN_SIGN_EVIDENCE = 6.0  # against the other sign at any lag
 RIVAL_EVIDENCE = 2.0  # lags that are less likely by this much are still possible
+MAX_GAIN = 2.0
 _NUM_ROUNDS = 3
 _MAX_MEMORY = 0.98
 
@@ -36,6 +37,7 @@ class Evidence:
 
     same: FloatArray  # (L,) 0 where the sign is opposite
     opposite: FloatArray  # (L,)
+    gain: FloatArray  # (L,) of what is seen to what was recorded
     num_intervals: int
     recorded_radps: float  # standard deviation of the recorded yaw rate
 
@@ -48,6 +50,7 @@ class LagEstimate:
     is_opposite: bool | None
     possible_lags: tuple[int, int]
     explained_share: float  # of the variance of what is seen
+    gain: float = 1.0  # of seen turns to recorded ones; 1 where lens, units and steering ratio are right
     why_not: str = ""
 
     @property
@@ -60,7 +63,17 @@ class LagEstimate:
         when = f"{pictures} too {'early' if self.lag_frames > 0 else 'late'}" if count else "in time"
         low, high = self.possible_lags
         doubt = f" ({low} to {high} are possible)" if low != high else ""
-        return f"{when}{doubt}, sign {'opposite' if self.is_opposite else 'right'}"
+        return f"{when}{doubt}, sign {'opposite' if self.is_opposite else 'right'}, {self.size_words}"
+
+    @property
+    def has_right_size(self) -> bool:
+        """Tell whether recorded turns are about as large as they are seen, as far as an assumed lens can say."""
+        return self.lag_frames is None or 1 / MAX_GAIN <= self.gain <= MAX_GAIN
+
+    @property
+    def size_words(self) -> str:
+        """Return in words how large recorded turns are."""
+        return f"seen turns are {self.gain:.2g} times the recorded ones"
 
 
 def evidence_of(times_s: FloatArray, seen_radps: FloatArray, recorded: Signal) -> Evidence:
@@ -82,17 +95,20 @@ def evidence_of(times_s: FloatArray, seen_radps: FloatArray, recorded: Signal) -
     num = int(is_pair.sum())
     nothing = np.zeros(len(LAGS))
     if num < MIN_INTERVALS:
-        return Evidence(same=nothing, opposite=nothing, num_intervals=0, recorded_radps=0.0)
+        return Evidence(same=nothing, opposite=nothing, gain=nothing, num_intervals=0, recorded_radps=0.0)
     told = np.stack(
         [interval_means(recorded.times_s + lag * interval_s, recorded.values, times_s) for lag in LAGS]
     )
     spread = float(told[-LAGS[0]][is_valid].std())
     if spread < 1e-9:
-        return Evidence(same=nothing, opposite=nothing, num_intervals=num, recorded_radps=spread)
+        return Evidence(
+            same=nothing, opposite=nothing, gain=nothing, num_intervals=num, recorded_radps=spread
+        )
     gain, likelihood = _likelihoods(np.where(is_valid, seen_radps, 0.0), told, is_valid, is_pair)
     return Evidence(
         same=np.where(gain > 0, likelihood, 0.0),
         opposite=np.where(gain < 0, likelihood, 0.0),
+        gain=gain,
         num_intervals=num,
         recorded_radps=spread,
     )
@@ -149,9 +165,12 @@ def estimate(evidence: Sequence[Evidence]) -> LagEstimate:
         return LagEstimate(
             lag_frames=None, is_opposite=None, possible_lags=nobody, explained_share=share, why_not=why
         )
+    place = int(np.argmax(best))
+    weights = [each.num_intervals for each in evidence]
     return LagEstimate(
-        lag_frames=int(LAGS[np.argmax(best)]),
+        lag_frames=int(LAGS[place]),
         is_opposite=best is opposite,
         possible_lags=lags,
         explained_share=share,
+        gain=abs(float(np.average([each.gain[place] for each in evidence], weights=weights))),
     )

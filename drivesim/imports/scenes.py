@@ -1,4 +1,4 @@
-"""A log -> scenes at a steady rate: split where it is broken, fitted to one picture size, with the motion into each frame."""
+"""A log -> scenes at a steady rate: cut where it is broken, fitted to one size, with the motion into each frame."""
 
 from __future__ import annotations
 

@@ -67,6 +67,15 @@ class ImportSummary:
                 flags.append(f"--{'no-' if is_flipped else ''}{flag}")
         return " ".join(flags)
 
+    @property
+    def doubts(self) -> list[str]:
+        """Return what else speaks against the recorded turns, in sentences."""
+        return [
+            f"{found.size_words} by {name}; check units, --steering-ratio, --wheelbase and --field-of-view"
+            for name, found in self.estimates.items()
+            if not found.has_right_size
+        ]
+
     def rows(self) -> list[tuple[str, str]]:
         """Return the lines of the table that is printed."""
         every = self.recordings
@@ -106,7 +115,7 @@ class ImportSummary:
         """Return everything as values that JSON knows."""
         record = _plain(asdict(self))
         assert isinstance(record, dict)
-        record["advice"] = self.advice
+        record["advice"], record["doubts"] = self.advice, self.doubts
         for name, found in self.estimates.items():
             record["estimates"][name]["words"] = found.words
         return record

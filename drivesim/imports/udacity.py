@@ -1,7 +1,7 @@
 """Recordings of Udacity's simulator: ``driving_log.csv`` and ``IMG/`` -> logs, by the centre camera.
 
-Steering is a share of 25 degrees, right positive; speeds are miles per hour. Times stand in the names of the pictures, the
-paths before them are those of the recording machine.
+Steering is a share of 25 degrees, right positive; speeds are miles per hour. Times stand in the names of the pictures,
+the paths before them are those of the recording machine.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def _read(path: Path, config: ImportConfig) -> DriveLog:
     table = read_table(path)
     if len(table.rows[0]) != _NUM_COLUMNS:
         raise InputError(
-            f"{table.place(0)} has {len(table.rows[0])} cells, but Udacity's simulator writes {_NUM_COLUMNS}: center, left, right, "
-            "steering, throttle, brake, speed; import other tables with the kind csv"
+            f"{table.place(0)} has {len(table.rows[0])} cells, but Udacity's simulator writes {_NUM_COLUMNS}: center, "
+            "left, right, steering, throttle, brake, speed; import other tables with the kind csv"
         )
     problems = []
     if table.num_left_out:
@@ -61,7 +61,8 @@ def _read(path: Path, config: ImportConfig) -> DriveLog:
     timed = increasing(table, np.array([time_of_name_s(name) for name in names]), problems)
     if len(timed.rows) == 0:
         raise InputError(
-            f"{table.place(0)}: {names[0]!r} holds no time as center_2016_12_01_13_30_48_287.jpg does, nor does any below"
+            f"{table.place(0)}: {names[0]!r} holds no time as center_2016_12_01_13_30_48_287.jpg does, nor does any "
+            "below"
         )
     there = {
         picture.name: picture for picture in pictures_in(path.parent / "IMG") or pictures_in(path.parent)
