@@ -28,7 +28,14 @@ IMPORT_FLAGS = {
     *("--lag", "--flip-steering", "--flip-yaw-rate", "--fix"),
     *("--speed-unit", "--steering-unit", "--time-unit", "--steering-ratio", "--max-steering", "--max-speed"),
     *("--right-positive", "--wheelbase", "--time-offset", "--recorded-rate"),
-    *("--time-column", "--steering-column", "--speed-column", "--yaw-rate-column", "--camera-key", "--file-column"),
+    *(
+        "--time-column",
+        "--steering-column",
+        "--speed-column",
+        "--yaw-rate-column",
+        "--camera-key",
+        "--file-column",
+    ),
     *("--field-of-view", "--camera-height", "--camera-forward", "--camera-pitch", "--debug"),
 }
 FROZEN_FLAGS = {

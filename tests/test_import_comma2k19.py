@@ -69,6 +69,15 @@ def test_camera_looks_as_it_travels(root: Path) -> None:
     np.testing.assert_allclose(tilted.ego_from_cam[:3, 2], [np.cos(0.06), 0, -np.sin(0.06)], atol=1e-3)
 
 
+def test_a_broken_segment_does_not_cost_the_others(tmp_path: Path) -> None:
+    write_comma2k19(tmp_path, make_scene(6), segment=1)
+    (write_comma2k19(tmp_path, make_scene(6), segment=2) / "global_pose" / "frame_times").write_bytes(b"")
+    (log,) = read_comma2k19(tmp_path, CONFIG)
+    assert log.name.endswith("--1")
+    assert "a recording was left out: " in log.problems[0]
+    assert "frame_times" in log.problems[0]
+
+
 def test_ratio_is_that_of_the_car(tmp_path: Path) -> None:
     write_comma2k19(tmp_path, make_scene(6), route="b0c9d2329ad1606b_2018-08-02--08-34-47")
     write_comma2k19(tmp_path, make_scene(6), route="other")
@@ -106,7 +115,7 @@ def test_damaged_video_is_told_by_frame(tmp_path: Path) -> None:
     ):
         log.frames[-1]
     (segment / "video.hevc").write_bytes(b"")
-    with pytest.raises(InputError, match=r"cannot read video .*video\.hevc"):
+    with pytest.raises(InputError, match=r"video .*video\.hevc holds no frame"):
         read_comma2k19(segment, CONFIG)
 
 

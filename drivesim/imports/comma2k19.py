@@ -18,6 +18,7 @@ from drivesim.errors import InputError
 from drivesim.imports.counted_frames import CountedFrames, count_frames
 from drivesim.imports.drive_log import DriveLog, Signal, Track
 from drivesim.imports.foreign_files import folders_where, log_name
+from drivesim.imports.many_recordings import logs_of_all
 from drivesim.imports.mounting import mounted_camera
 from drivesim.imports.numpy_files import read_array
 from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit
@@ -58,12 +59,16 @@ def read_comma2k19(path: Path, config: ImportConfig) -> list[DriveLog]:
     """Read a segment, or all segments in a folder.
 
     Raises:
-        InputError: there is no segment, or one has no frames, no times, or neither speed nor poses.
+        InputError: there is no segment, or none has frames, times, and speed or poses.
     """
     segments = folders_where(path, _is_segment)
     if not segments:
         raise InputError(f"{path} holds no comma2k19 segment; name a folder with {_VIDEO} and processed_log/")
-    return [_log(segment, log_name(path, segment).replace("|", "_"), config) for segment in segments]
+
+    def read(segment: Path) -> list[DriveLog]:
+        return [_log(segment, log_name(path, segment).replace("|", "_"), config)]
+
+    return logs_of_all(segments, read)
 
 
 def _is_segment(_: Sequence[str], files: Sequence[str]) -> bool:

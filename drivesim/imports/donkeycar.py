@@ -32,6 +32,7 @@ from drivesim.imports.foreign_files import (
     short,
     whole_number,
 )
+from drivesim.imports.many_recordings import logs_of_all
 from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit
 from drivesim.imports.picture_files import PictureFiles
 from drivesim.imports.readings import increasing, signal
@@ -90,7 +91,7 @@ def read_donkeycar(path: Path, config: ImportConfig) -> list[DriveLog]:
         raise InputError(
             f"{path} holds no Donkeycar tub; name a folder with manifest.json and catalogs, or with record_N.json"
         )
-    return [log for tub in tubs for log in _logs_of(tub, log_name(path, tub), config)]
+    return logs_of_all(tubs, lambda tub: _logs_of(tub, log_name(path, tub), config))
 
 
 def _is_tub(_: Sequence[str], files: Sequence[str]) -> bool:

@@ -20,6 +20,7 @@ from drivesim.errors import InputError
 from drivesim.imports.drive_log import DriveLog
 from drivesim.imports.foreign_files import folders_where, has_bytes, log_name, number, read_text
 from drivesim.imports.kitti_calibration import KITTI_IMU_XY_M, kitti_camera
+from drivesim.imports.many_recordings import logs_of_all
 from drivesim.imports.options import ImportConfig, SpeedUnit
 from drivesim.imports.picture_files import PictureFiles
 from drivesim.imports.readings import increasing, signal, track
@@ -45,14 +46,14 @@ def read_kitti(path: Path, config: ImportConfig) -> list[DriveLog]:
     """Read a drive, or all drives in a folder.
 
     Raises:
-        InputError: there is no drive, or one has no pictures, no OXTS data, or no times.
+        InputError: there is no drive, or none has pictures, OXTS data and times.
     """
     drives = folders_where(path, _is_drive)
     if not drives:
         raise InputError(
             f"{path} holds no KITTI raw drive; name a folder with {_IMAGE_FOLDER}/ and oxts/, or one above it"
         )
-    return [_log(drive, log_name(path, drive), config) for drive in drives]
+    return logs_of_all(drives, lambda drive: [_log(drive, log_name(path, drive), config)])
 
 
 def _is_drive(folders: Sequence[str], _: Sequence[str]) -> bool:

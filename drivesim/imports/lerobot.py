@@ -21,6 +21,7 @@ from drivesim.imports.lerobot_entries import DRIVESIM, Entries, Entry, find_entr
 from drivesim.imports.lerobot_episodes import Episode, camera_of, episodes_of
 from drivesim.imports.lerobot_info import INFO_PATH, Info, read_info
 from drivesim.imports.lerobot_tables import Columns, read_columns
+from drivesim.imports.many_recordings import logs_of_all
 from drivesim.imports.options import ImportConfig
 from drivesim.imports.readings import increasing, signal, track
 from drivesim.imports.units import road_wheel_rad, speed_from_throttle, speed_mps
@@ -42,7 +43,7 @@ def read_lerobot(path: Path, config: ImportConfig) -> list[DriveLog]:
     roots = folders_where(path, _is_dataset)
     if not roots:
         raise InputError(f"{path} holds no LeRobot data set; name the folder that holds {INFO_PATH}")
-    return [log for root in roots for log in _logs(root, log_name(path, root), config)]
+    return logs_of_all(roots, lambda root: _logs(root, log_name(path, root), config))
 
 
 def _is_dataset(folders: Sequence[str], _: Sequence[str]) -> bool:
