@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -363,6 +365,13 @@ def test_one_frame_links_and_read_only_folders(tmp_path: Path) -> None:
         for folder in folders:
             folder.chmod(0o755)
     assert (len(log.frames), log.speed_mps) == (1, None)
+
+
+def test_without_pyarrow_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "drivesim.imports.lerobot_arrow")
+    with pytest.raises(InputError, match=r"pip install 'drivesim\[lerobot\]'"):
+        importlib.import_module("drivesim.imports.lerobot_arrow")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from drivesim.imports.lerobot_arrow import pa, pq
 from drivesim.imports.lerobot_entries import DRIVESIM
 from drivesim.imports.lerobot_info import INFO_PATH, V3_DATA_PATH, V3_VIDEO_PATH
 from drivesim.imports.lerobot_stats import Stats, as_json

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from drivesim.errors import InputError
 from drivesim.imports.foreign_files import short
+from drivesim.imports.lerobot_arrow import pa, pc, pq
 from drivesim.imports.lerobot_entries import Entry
 from drivesim.scene.geometry import FloatArray
 

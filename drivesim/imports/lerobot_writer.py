@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from drivesim.errors import InputError
 from drivesim.files import atomic_folder
+from drivesim.imports.lerobot_arrow import pa, pq
 from drivesim.imports.lerobot_episodes import CAMERA_COLUMN, PLACE_COLUMN, camera_text
 from drivesim.imports.lerobot_info import V3_DATA_PATH, V3_VIDEO_PATH
 from drivesim.imports.lerobot_meta import CHUNKS_SIZE, column_features, video_feature, write_meta
