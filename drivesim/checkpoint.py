@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
+from drivesim.hub import HUB_PREFIX, fetched, hub_place, weights_in
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 ConfigT = TypeVar("ConfigT")
@@ -47,19 +48,27 @@ def shipped_weights() -> list[str]:
 
 
 def resolve_weights(name_or_path: str | Path) -> Path:
-    """Return the file of shipped weights by name, or the given path.
+    """Return the file of weights.
+
+    Args:
+        name_or_path: shipped weights by name, a file, a folder that ``save_pretrained`` wrote, or ``hf://USER/REPO`` or
+            ``hf://USER/REPO@REVISION`` on the Hub.
 
     Raises:
-        InputError: it is neither.
+        InputError: it is none of them, or the Hub does not have it.
     """
+    if str(name_or_path).startswith(HUB_PREFIX):
+        return fetched(hub_place(str(name_or_path)))
     shipped = WEIGHTS_FOLDER / f"{name_or_path}.safetensors"
     if shipped.is_file():
         return shipped
     path = Path(name_or_path)
+    if path.is_dir():
+        return weights_in(path)
     if not path.is_file():
         names = ", ".join(shipped_weights()) or "none"
         raise InputError(
-            f"no weights named {str(name_or_path)!r}; give a .safetensors file or one of: {names}"
+            f"no weights named {str(name_or_path)!r}; give a .safetensors file, hf://USER/REPO, or one of: {names}"
         )
     return path
 

@@ -144,6 +144,7 @@ def train(
     del debug
     from drivesim.config import load_config, save_run_files
     from drivesim.training import commands
+    from drivesim.training.processes import take_turns
     from drivesim.training.run_folder import check_folder
 
     folder = out or Path("runs") / what.value
@@ -160,6 +161,7 @@ def train(
         Trainable.HAZARD_HEAD: commands.train_hazard_head,
         Trainable.POLICY: commands.train_policy,
     }[what]
+    take_turns(config.training)
     check_folder(folder, resume=resume)
     result = run(config, folder, resume=resume, on_start=lambda: save_run_files(config, folder))
     console.print_table(

@@ -30,6 +30,11 @@ def say(text: str) -> None:
     _out.print(escape(text))
 
 
+def mute() -> None:
+    """Print nothing more to standard output; warnings and errors are still seen."""
+    _out.quiet = True
+
+
 def warn(text: str) -> None:
     """Print a warning to standard error; the command goes on."""
     _err.print(f"[yellow]warning:[/yellow] {escape(text)}")

@@ -47,6 +47,7 @@ from drivesim.training.hazard_head import (
     varied,
 )
 from drivesim.training.hazard_samples import HazardSetConfig
+from drivesim.training.row_draws import RowDraws, rows_of
 
 SETTINGS = HazardTrainingConfig(model=SMALL)
 
@@ -149,9 +150,9 @@ def test_mirroring_twice_gives_the_state_back_and_turns_left_into_right() -> Non
 
 
 def test_variation_hides_maps_and_keeps_shapes() -> None:
-    inputs, generator = samples(16).inputs(), torch.Generator().manual_seed(0)
+    inputs, draws = samples(16).inputs(), RowDraws(0, range(16))
     settings = HazardTrainingConfig(model=SMALL, hidden_map_share=1.0, mirrored_share=0.0)
-    found = varied(inputs, torch.zeros(16, dtype=torch.bool), settings, generator)
+    found = varied(inputs, torch.zeros(16, dtype=torch.bool), settings, draws)
     assert not found.facts_BF[:, 3:].any()
     assert torch.equal(found.token_ids_BS, inputs.token_ids_BS)
     assert found.pictures_BCHW.shape == inputs.pictures_BCHW.shape
@@ -175,10 +176,11 @@ def test_a_few_steps_lower_the_loss() -> None:
     before = task.evaluate(task.model).metrics["loss"]
     batches = task.batches(start_step=0, batch_size=16, seed=0, rank=0, world_size=1)
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=5e-3)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(15):
+    for step in range(15):
         optimizer.zero_grad()
-        task.losses(task.model, next(batches), generator)["loss"].backward()
+        task.losses(task.model, next(batches), RowDraws(0, rows_of(step, 16, rank=0, world_size=1)))[
+            "loss"
+        ].backward()
         optimizer.step()
     after = task.evaluate(task.model).metrics
     assert after["loss"] < before

@@ -13,6 +13,7 @@ from drivesim.training.data import RecordedClips
 from drivesim.training.fading import faded
 from drivesim.training.imagination import ImaginationTask, ImaginationTrainingConfig
 from drivesim.training.loop import TrainingConfig, fit
+from drivesim.training.row_draws import RowDraws
 from drivesim.training.running_rollouts import RolloutConfig
 
 BATCH = 2
@@ -49,7 +50,7 @@ def draw(task: ImaginationTask, count: int) -> list[dict[str, torch.Tensor]]:
 
 def test_transformer_and_decoder_learn_and_nothing_else():
     task = make_task()
-    terms = task.losses(task.model, draw(task, 1)[0], torch.Generator())
+    terms = task.losses(task.model, draw(task, 1)[0], RowDraws(0, []))
     terms["loss"].backward()
     model = task.model.world_model
     for part in (model.stpt, model.causal_decoder, model.action_encoder):
@@ -62,7 +63,7 @@ def test_transformer_and_decoder_learn_and_nothing_else():
 def test_late_in_a_rollout_the_decoder_is_judged_by_true_tokens_and_the_transformer_is_not():
     task = make_task(full_depth=1)
     for batch in draw(task, 20):
-        terms = task.losses(task.model, batch, torch.Generator())
+        terms = task.losses(task.model, batch, RowDraws(0, []))
         if int(batch["depth"]) >= 2:
             break
     assert int(batch["depth"]) >= 2
@@ -78,7 +79,7 @@ def test_rollouts_that_do_not_fit_their_settings_are_refused():
     task = make_task()
     later = next(batch for batch in draw(task, 20) if int(batch["depth"]) > 0)
     with pytest.raises(InputError, match=r"resume with the imagination\.rollouts it began with"):
-        task.losses(task.model, later, torch.Generator())
+        task.losses(task.model, later, RowDraws(0, []))
 
 
 def test_the_weights_keep_the_sampler_they_were_trained_with():
@@ -94,7 +95,7 @@ def test_a_rollout_goes_on_from_its_own_pictures():
         store = task.model.rollouts
         if depth:
             assert torch.equal(store.frames[group], seen[group])
-        task.losses(task.model, batch, torch.Generator())
+        task.losses(task.model, batch, RowDraws(0, []))
         seen[group] = store.frames[group].clone()
         state = store.read(group, task.model.rays)
         assert (state.num_frames_B == 4 + depth).all()

@@ -13,6 +13,7 @@ from small_models import small_config, small_world_model
 from drivesim.errors import InputError
 from drivesim.scene.types import front_camera
 from drivesim.training.data import DataConfig, RecordedClips, open_or_record, record_clips
+from drivesim.training.row_draws import RowDraws
 from drivesim.training.token_cache import TokenCache, build_token_cache, ingredients
 from drivesim.training.tokenizer import TokenizerTrainingConfig
 from drivesim.training.tokenizer import make_task as make_tokenizer_task
@@ -152,7 +153,7 @@ def test_batches_depend_on_seed_and_step_alone(cache, clips):
 def test_only_the_transformer_is_trained(cache, clips):
     task = world_model_task(cache, clips)
     batch = next(task.batches(start_step=0, batch_size=2, seed=0, rank=0, world_size=1))
-    terms = task.losses(task.model, batch, torch.Generator())
+    terms = task.losses(task.model, batch, RowDraws(0, []))
     terms["loss"].backward()
     frozen = (task.model.world_model.tokenizer, task.model.world_model.motion_field)
     assert all(p.grad is None for part in frozen for p in part.parameters())
@@ -171,7 +172,7 @@ def test_tokenizer_task_measures_psnr(clips):
     config = TokenizerTrainingConfig(vqgan=small_config().vqgan, num_validation_frames=3)
     task = make_tokenizer_task(config, clips, clips)
     batch = next(task.batches(start_step=0, batch_size=2, seed=0, rank=0, world_size=1))
-    assert task.losses(task.model, batch, torch.Generator())["loss"].requires_grad
+    assert task.losses(task.model, batch, RowDraws(0, []))["loss"].requires_grad
     assert 3 < task.evaluate(task.model.eval()).metrics["psnr_db"] < 40
 
 
@@ -182,7 +183,7 @@ def test_one_clip_can_be_learned_by_heart(cache, clips):
     batch = next(task.batches(start_step=0, batch_size=1, seed=0, rank=0, world_size=1))
     accuracies = []
     for _ in range(150):
-        terms = task.losses(task.model, batch, torch.Generator())
+        terms = task.losses(task.model, batch, RowDraws(0, []))
         optimizer.zero_grad()
         terms["loss"].backward()
         optimizer.step()

@@ -17,6 +17,7 @@ from drivesim.errors import InputError
 from drivesim.training.checkpoints import load_checkpoint
 from drivesim.training.divergence import BatchRecord, DivergenceGuard, StepRecord
 from drivesim.training.loop import fit
+from drivesim.training.row_draws import RowDraws
 
 
 class Diverging(ToyTask):
@@ -27,8 +28,8 @@ class Diverging(ToyTask):
         self.factor, self.is_gradient = factor, is_gradient
         self.bad = next(self.batches(start_step=at_batch, batch_size=4, seed=0, rank=0, world_size=1))
 
-    def losses(self, model, batch, generator) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
-        terms = ToyTask.losses(self, model, batch, generator)
+    def losses(self, model, batch, draws) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
+        terms = ToyTask.losses(self, model, batch, draws)
         if torch.equal(batch, self.bad):
             if self.is_gradient:
                 terms["loss"] = terms["loss"] + (0.0 * model.head.bias.sum()).sqrt()
@@ -72,17 +73,18 @@ def test_seed_and_batch_of_a_report_give_the_loss_again(tmp_path: Path) -> None:
     class Recording(Diverging):
         def losses(self, *arguments) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
             losses.append(ToyTask.losses(self, *arguments)["loss"].item())
-            arguments[2].manual_seed(0)
             return {"loss": losses[-1] * arguments[0].head.bias.sum() * float("nan")}
 
     with pytest.raises(InputError):
         fit(Recording(0), toy_config(), tmp_path)
     report = json.loads((tmp_path / "diverged-step-00000001.json").read_text())
-    seed = report["batches"][0]["seed"]
+    seed, first_row = (report["batches"][0][name] for name in ("seed", "first_row"))
     task = ToyTask()
     torch.manual_seed(seed)
     batch = load_file(tmp_path / report["tensors"])["0/batch"]
-    again = task.losses(task.model, batch, torch.Generator().manual_seed(seed))["loss"]
+    again = task.losses(task.model, batch, RowDraws(0, range(first_row, first_row + 4), purpose="losses"))[
+        "loss"
+    ]
     assert again.item() == losses[-1]
 
 
@@ -96,7 +98,9 @@ def test_gradient_alone_stops_the_run_too(tmp_path: Path) -> None:
 
 
 def step_record(step: int, loss: float) -> StepRecord:
-    batch = BatchRecord(number=step, seed=5, batch=torch.ones(2), losses={"loss": torch.tensor(loss)})
+    batch = BatchRecord(
+        number=step, seed=5, first_row=0, batch=torch.ones(2), losses={"loss": torch.tensor(loss)}
+    )
     return StepRecord(step=step, learning_rate=0.1, batches=[batch], grad_norm=torch.tensor(1.0))
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from drivesim.training.checkpoints import load_checkpoint
 from drivesim.training.loop import Evaluation, FitResult, OptimizerKind, TrainingConfig, fit
+from drivesim.training.row_draws import RowDraws, rows_of
 
 TIMING_KEYS = ("frames_per_s", "elapsed_s", "model_tflop_per_s", "flop_utilisation")
 
@@ -61,13 +62,12 @@ class ToyTask:
         while True:
             if step == self.crash_at_batch:
                 raise RuntimeError("crash")
-            yield torch.from_numpy(
-                np.random.default_rng([seed, step * world_size + rank]).normal(size=(batch_size, 16))
-            ).float()
+            draws = RowDraws(seed, rows_of(step, batch_size, rank=rank, world_size=world_size))
+            yield draws.normal((batch_size, 16))
             step += 1
 
-    def losses(self, model: nn.Module, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        noise = 0.01 * torch.randn(batch.shape, generator=generator) if self.model.body[2].p else 0.0
+    def losses(self, model: nn.Module, batch: Tensor, draws: RowDraws) -> dict[str, Tensor]:
+        noise = 0.01 * draws.normal(batch.shape)
         index = (batch[:, 0] > 0).long()
         output = model(batch + noise, index)
         loss = (output - batch.flip(1)).square().mean()

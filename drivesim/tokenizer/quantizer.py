@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 
@@ -109,6 +109,7 @@ class FiniteScalarQuantizer(nn.Module):
 class VectorQuantizer(nn.Module):
     """Nearest-code quantization with an exponential-moving-average codebook (VQ-VAE, VQGAN).
 
+    Several training processes count together, so that their codebooks stay one.
     Codes that are used less than ``revive_below`` times the uniform rate are replaced by random latents of the batch.
     """
 
@@ -169,17 +170,35 @@ class VectorQuantizer(nn.Module):
     def _update(self, latents_NQ: Tensor, token_ids_N: Tensor) -> None:
         count_K = torch.bincount(token_ids_N, minlength=self.codebook_size).float()
         sum_KQ = torch.zeros_like(self.ema_sum_KQ).index_add_(0, token_ids_N, latents_NQ)
+        _add_over_processes(count_K, sum_KQ)
         self.ema_count_K.lerp_(count_K, 1 - self.decay)
         self.ema_sum_KQ.lerp_(sum_KQ, 1 - self.decay)
         rate = self.ema_count_K / self.ema_count_K.sum() * self.codebook_size
         is_dead_K = rate < self.revive_below
         codebook_KQ = self.ema_sum_KQ / self.ema_count_K.clamp_min(1e-5).unsqueeze(-1)
         chosen_K = torch.randint(len(latents_NQ), (self.codebook_size,), device=latents_NQ.device)
-        self.codebook_KQ.copy_(torch.where(is_dead_K.unsqueeze(-1), latents_NQ[chosen_K], codebook_KQ))
+        latents_KQ = _of_the_first_process(latents_NQ[chosen_K])
+        self.codebook_KQ.copy_(torch.where(is_dead_K.unsqueeze(-1), latents_KQ, codebook_KQ))
         mean_count = self.ema_count_K.mean()
         self.ema_count_K.copy_(torch.where(is_dead_K, mean_count, self.ema_count_K))
         revived_KQ = self.codebook_KQ * mean_count
         self.ema_sum_KQ.copy_(torch.where(is_dead_K.unsqueeze(-1), revived_KQ, self.ema_sum_KQ))
+
+
+def _is_one_of_several() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _add_over_processes(*tensors: Tensor) -> None:
+    if _is_one_of_several():
+        for tensor in tensors:
+            distributed.all_reduce(tensor)
+
+
+def _of_the_first_process(tensor: Tensor) -> Tensor:
+    if _is_one_of_several():
+        distributed.broadcast(tensor, src=0)
+    return tensor
 
 
 def codebook_usage(token_ids: Tensor, codebook_size: int) -> float:

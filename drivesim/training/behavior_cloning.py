@@ -18,6 +18,7 @@ from torch.nn import functional
 from drivesim.behavior_cloning import COMMANDS, KIND, CameraDriver, CameraDriverConfig, as_input, state_of
 from drivesim.checkpoint import save_module
 from drivesim.training.lessons import Lessons, LessonsConfig
+from drivesim.training.row_draws import RowDraws, rows_of
 from drivesim.training.task import Evaluation
 
 
@@ -77,17 +78,16 @@ class BehaviorCloningTask:
     def batches(
         self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
     ) -> Iterator[LessonBatch]:
-        """Yield endless batches; the one of a step depends on seed, step and rank alone."""
+        """Yield endless batches; a row depends on the seed and its number alone."""
         step = start_step
         while True:
-            rng = np.random.default_rng([seed, step, rank, world_size])
-            chosen = np.sort(rng.integers(len(self.train), size=batch_size))
-            yield lesson_batch(self.train, chosen, self.config.model)
+            draws = RowDraws(seed, rows_of(step, batch_size, rank=rank, world_size=world_size))
+            yield lesson_batch(self.train, draws.whole(len(self.train)).numpy(), self.config.model)
             step += 1
 
-    def losses(self, model: nn.Module, batch: LessonBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the named loss terms of a batch whose pictures are spoiled with the generator's randomness."""
-        picture_BCHW = spoiled(as_input(batch.pictures_BHWC), self.config, generator)
+    def losses(self, model: nn.Module, batch: LessonBatch, draws: RowDraws) -> dict[str, Tensor]:
+        """Return the named loss terms of a batch whose pictures are spoiled by ``draws``."""
+        picture_BCHW = spoiled(as_input(batch.pictures_BHWC), self.config, draws)
         error_BA = model(picture_BCHW, batch.state_BV) - batch.answer_BA
         cost_BA = functional.huber_loss(
             error_BA, torch.zeros_like(error_BA), reduction="none", delta=self.config.huber_share
@@ -136,22 +136,16 @@ def lesson_batch(lessons: Lessons, chosen: np.ndarray[Any, Any], config: CameraD
     )
 
 
-def spoiled(
-    picture_BCHW: Tensor, config: BehaviorCloningTrainingConfig, generator: torch.Generator
-) -> Tensor:
+def spoiled(picture_BCHW: Tensor, config: BehaviorCloningTrainingConfig, draws: RowDraws) -> Tensor:
     """Return pictures in [-1, 1] with other brightness and contrast, some blurred, all with a little noise."""
-
-    def draw(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator, device=generator.device)
-
     count, _, height, width = picture_BCHW.shape
     small = functional.avg_pool2d(picture_BCHW, 2)
     blurred = functional.interpolate(small, (height, width), mode="bilinear", align_corners=False)
-    picture = torch.where(draw(count, 1, 1, 1) < config.blurred_share, blurred, picture_BCHW)
-    contrast = 1 + config.contrast * (2 * draw(count, 1, 1, 1) - 1)
-    brightness = 2 * config.brightness * (2 * draw(count, 1, 1, 1) - 1)
-    noise = torch.randn(picture.shape, generator=generator, device=generator.device)
-    strength = 2 * config.noise * draw(count, 1, 1, 1)
+    picture = torch.where(draws.uniform((count, 1, 1, 1)) < config.blurred_share, blurred, picture_BCHW)
+    contrast = 1 + config.contrast * (2 * draws.uniform((count, 1, 1, 1)) - 1)
+    brightness = 2 * config.brightness * (2 * draws.uniform((count, 1, 1, 1)) - 1)
+    noise = draws.normal(picture.shape)
+    strength = 2 * config.noise * draws.uniform((count, 1, 1, 1))
     return (picture * contrast + brightness + strength * noise).clamp(-1, 1)
 
 

@@ -24,6 +24,7 @@ class BatchRecord:
 
     number: int  # of this process, from the start of the run
     seed: int  # of torch's generators while it was computed
+    first_row: int  # its number in the run, which with the run's seed gives the draws of the rows
     batch: Any
     losses: dict[str, Tensor]
 
@@ -121,7 +122,12 @@ class DivergenceGuard:
             "learning_rate": record.learning_rate,
             "grad_norm": None if record.grad_norm is None else float(record.grad_norm),
             "batches": [
-                {"number": b.number, "seed": b.seed, "losses": {k: float(v) for k, v in b.losses.items()}}
+                {
+                    "number": b.number,
+                    "seed": b.seed,
+                    "first_row": b.first_row,
+                    "losses": {k: float(v) for k, v in b.losses.items()},
+                }
                 for b in record.batches
             ],
             "saved_batches": [b.number for b in bad],

@@ -8,13 +8,16 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from drivesim.training.sharding import divided_like, joined_like, local_part, whole
+
 
 class WeightAverage:
     """An exponential moving average of everything in a module's ``state_dict``.
 
     Floating-point entries are averaged, buffers included (a codebook stays in step with its encoder);
     integers and entries that are not finite (attention masks) are copied. The decay warms up as
-    ``(1 + n) / (10 + n)``, so the random start is forgotten within a few steps.
+    ``(1 + n) / (10 + n)``, so the random start is forgotten within a few steps. Of a module that is divided among
+    processes, each averages its part.
 
     Args:
         module: The module to follow; its tensors must stay where they are (no `.to()` afterwards).
@@ -24,7 +27,8 @@ class WeightAverage:
     def __init__(self, module: nn.Module, *, decay: float) -> None:
         self.decay = decay
         self.num_updates = 0
-        self._live = {name: tensor.detach() for name, tensor in module.state_dict().items()}
+        self._kept_as = {name: tensor.detach() for name, tensor in module.state_dict().items()}
+        self._live = {name: local_part(tensor) for name, tensor in self._kept_as.items()}
         self._average = {name: tensor.clone() for name, tensor in self._live.items()}
         averaged = [name for name, tensor in self._live.items() if _is_averaged(tensor)]
         copied = [name for name in self._live if name not in set(averaged)]
@@ -54,14 +58,14 @@ class WeightAverage:
             self._write(kept)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the averaged weights by the module's names (the tensors themselves, not copies)."""
-        return dict(self._average)
+        """Return the averaged weights by the module's names (the tensors themselves, if they are not divided)."""
+        return {name: whole(joined_like(self._average[name], like)) for name, like in self._kept_as.items()}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor], *, num_updates: int) -> None:
         """Take over averaged weights that `state_dict` gave after ``num_updates`` updates."""
         for name, tensor in self._average.items():
-            tensor.copy_(state[name])
+            tensor.copy_(local_part(divided_like(state[name], self._kept_as[name])))
         self.num_updates = num_updates
 
     @torch.no_grad()

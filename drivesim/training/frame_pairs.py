@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.data import RecordedClips
+from drivesim.training.row_draws import RowDraws
 
 RUINED_PX = 32
 ReconstructFn = Callable[[Tensor], Tensor]  # uint8 (B, H, W, 3) -> the same through a tokenizer
@@ -32,7 +33,7 @@ class SpoilingConfig:
     max_block_noise: float = 0.15  # on the [-1, 1] scale, drawn anew for each frame
     brightness: float = 0.25
     contrast: float = 0.3
-    mismatch_share: float = 0.03
+    mismatch_share: float = 0.03  # whose later frame is another one
     ruined_share: float = 0.03  # blurred until nothing is left to be read
     reconstructed_share: float = 0.35  # of the pairs, when reconstructions are given
 
@@ -69,10 +70,10 @@ class SpoiledPairs:
     twist_BA: Tensor  # float32: speed m/s, yaw rate rad/s
 
 
-def draw_pairs(clips: RecordedClips, rng: np.random.Generator, *, count: int) -> PairBatch:
+def draw_pairs(clips: RecordedClips, draws: RowDraws) -> PairBatch:
     """Draw neighbouring frames from random clips, with the motion that leads from one to the next."""
-    clip = rng.integers(len(clips), size=count)
-    time = rng.integers(1, clips.frames_per_clip, size=count)
+    clip = draws.whole(len(clips)).numpy()
+    time = 1 + draws.whole(clips.frames_per_clip - 1).numpy()
     previous = np.stack([clips.frames[i, t - 1] for i, t in zip(clip, time, strict=True)])
     current = np.stack([clips.frames[i, t] for i, t in zip(clip, time, strict=True)])
     return PairBatch(
@@ -82,13 +83,20 @@ def draw_pairs(clips: RecordedClips, rng: np.random.Generator, *, count: int) ->
     )
 
 
-def replace_some(batch: PairBatch, pool: PairBatch, rng: np.random.Generator, share: float) -> None:
+def replace_some(batch: PairBatch, pool: PairBatch, draws: RowDraws, share: float) -> None:
     """Replace about a ``share`` of a batch, in place, by pairs drawn from ``pool``."""
-    is_replaced = torch.from_numpy(rng.random(len(batch.twist_BA)) < share)
-    chosen = torch.from_numpy(rng.integers(len(pool.twist_BA), size=int(is_replaced.sum())))
+    is_replaced = draws.chance(share)
+    chosen = draws.whole(len(pool.twist_BA))[is_replaced]
     batch.previous_BHWC[is_replaced] = pool.previous_BHWC[chosen]
     batch.current_BHWC[is_replaced] = pool.current_BHWC[chosen]
     batch.twist_BA[is_replaced] = pool.twist_BA[chosen]
+
+
+def mismatch_some(batch: PairBatch, clips: RecordedClips, draws: RowDraws, share: float) -> None:
+    """Replace the later frame of about a ``share`` of a batch, in place, by any frame; the motion is then not seen."""
+    clip, time = draws.whole(len(clips)).tolist(), draws.whole(clips.frames_per_clip).tolist()
+    for row in torch.nonzero(draws.chance(share)).flatten().tolist():
+        batch.current_BHWC[row] = torch.from_numpy(clips.frames[clip[row], time[row]])
 
 
 @torch.no_grad()
@@ -100,60 +108,39 @@ def reconstructed(pairs: PairBatch, reconstruct_fn: ReconstructFn, *, batch_size
 
 
 @torch.no_grad()
-def spoil(batch: PairBatch, config: SpoilingConfig, generator: torch.Generator) -> SpoiledPairs:
+def spoil(batch: PairBatch, config: SpoilingConfig, draws: RowDraws) -> SpoiledPairs:
     """Mirror, brighten, blur and make blocky, each by the config's chance.
 
-    A mirrored pair has its yaw rate negated; a mismatched or ruined pair keeps its motion, which can then not be
-    read.
+    A mirrored pair has its yaw rate negated; a ruined pair keeps its motion, which can then not be read.
     """
-    draws = _Draws(len(batch.twist_BA), batch.twist_BA.device, generator)
     pair_BPCHW = torch.stack([normalized(batch.previous_BHWC), normalized(batch.current_BHWC)], dim=1)
     is_flipped_B = draws.chance(config.flip_share)
     pair_BPCHW = torch.where(_per_pair(is_flipped_B), pair_BPCHW.flip(-1), pair_BPCHW)
     sign_B = 1.0 - 2.0 * is_flipped_B.float()
     twist_BA = torch.stack([batch.twist_BA[:, 0], batch.twist_BA[:, 1] * sign_B], dim=-1)
-    gain_B, lift_B = 1 + draws.spread(config.contrast), draws.spread(config.brightness)
+    gain_B, lift_B = 1 + _spread(draws, config.contrast), _spread(draws, config.brightness)
     pair_BPCHW = pair_BPCHW * _per_pair(gain_B) + _per_pair(lift_B)
     pair_BPCHW = _blur_some(pair_BPCHW, config, draws)
     is_ruined_B = draws.chance(config.ruined_share)
     if bool(is_ruined_B.any()):
         pair_BPCHW[is_ruined_B] = _blur(pair_BPCHW[is_ruined_B], RUINED_PX)
-    strength_B = config.max_block_noise * draws.spread(1.0).abs() * draws.chance(config.block_share)
+    strength_B = config.max_block_noise * _spread(draws, 1.0).abs() * draws.chance(config.block_share)
     pair_BPCHW = (pair_BPCHW + _per_pair(strength_B) * _block_noise(pair_BPCHW, draws)).clamp(-1, 1)
-    is_mismatched_B = draws.chance(config.mismatch_share)
-    current_BCHW = torch.where(
-        is_mismatched_B[:, None, None, None], pair_BPCHW[:, 1].roll(1, dims=0), pair_BPCHW[:, 1]
-    )
-    return SpoiledPairs(previous_BCHW=pair_BPCHW[:, 0], current_BCHW=current_BCHW, twist_BA=twist_BA)
+    previous_BCHW, current_BCHW = pair_BPCHW.unbind(1)
+    return SpoiledPairs(previous_BCHW=previous_BCHW, current_BCHW=current_BCHW, twist_BA=twist_BA)
 
 
-class _Draws:
-    """One random number per pair, on the pairs' device, from one generator."""
-
-    def __init__(self, count: int, device: torch.device, generator: torch.Generator) -> None:
-        self.count, self.device, self.generator = count, device, generator
-
-    def uniform(self) -> Tensor:
-        draw_B = torch.rand(self.count, generator=self.generator, device=self.generator.device)
-        return draw_B.to(self.device)
-
-    def chance(self, share: float) -> Tensor:
-        return self.uniform() < share
-
-    def spread(self, width: float) -> Tensor:
-        return width * (2 * self.uniform() - 1)
-
-    def normal(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.randn(shape, generator=self.generator, device=self.generator.device).to(self.device)
+def _spread(draws: RowDraws, width: float) -> Tensor:
+    return width * (2 * draws.uniform((len(draws),)) - 1)
 
 
 def _per_pair(values_B: Tensor) -> Tensor:
     return rearrange(values_B, "B -> B 1 1 1 1")
 
 
-def _blur_some(pair_BPCHW: Tensor, config: SpoilingConfig, draws: _Draws) -> Tensor:
+def _blur_some(pair_BPCHW: Tensor, config: SpoilingConfig, draws: RowDraws) -> Tensor:
     is_blurred_B = draws.chance(config.blur_share)
-    factors_B = 2 + (draws.uniform() * (config.max_blur_px - 1)).long()
+    factors_B = 2 + (draws.uniform((len(draws),)) * (config.max_blur_px - 1)).long()
     for factor in range(2, config.max_blur_px + 1):
         is_chosen_B = is_blurred_B & (factors_B == factor)
         if bool(is_chosen_B.any()):
@@ -172,11 +159,11 @@ def _blur(pair_BPCHW: Tensor, factor: int) -> Tensor:
     return rearrange(soft_BCHW, "(B P) C H W -> B P C H W", P=pair_BPCHW.shape[1])
 
 
-def _block_noise(pair_BPCHW: Tensor, draws: _Draws) -> Tensor:
+def _block_noise(pair_BPCHW: Tensor, draws: RowDraws) -> Tensor:
     """Return noise that is smooth within token-sized blocks and differs from frame to frame."""
     pairs, per_pair, channels, height, width = pair_BPCHW.shape
-    shape = (pairs * per_pair, channels, height // 8, width // 8)
-    noise_BCHW = functional.interpolate(draws.normal(shape), size=(height, width), mode="bilinear")
+    small = draws.normal((pairs, per_pair, channels, height // 8, width // 8)).flatten(0, 1)
+    noise_BCHW = functional.interpolate(small, size=(height, width), mode="bilinear")
     return rearrange(noise_BCHW, "(B P) C H W -> B P C H W", P=per_pair)
 
 

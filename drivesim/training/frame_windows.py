@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from drivesim.training.data import ClipSource
+from drivesim.training.row_draws import RowDraws, rows_of
 
 
 def frame_windows(
@@ -24,12 +25,12 @@ def frame_windows(
     rank: int,
     world_size: int,
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield ``frames`` (B, T, H, W, 3) uint8 and ``twist`` (B, T, 2); batch ``i`` depends on seed and step alone."""
+    """Yield ``frames`` (B, T, H, W, 3) uint8 and ``twist`` (B, T, 2); a row depends on seed and number alone."""
     held = source.per_step(start_step=start_step, seed=seed, rank=rank, world_size=world_size)
     for step, clips in enumerate(held, start=start_step):
-        rng = np.random.default_rng([seed, step, rank, world_size])
-        chosen = rng.integers(len(clips), size=batch_size)
-        starts = rng.integers(clips.frames_per_clip - num_frames + 1, size=batch_size)
+        draws = RowDraws(seed, rows_of(step, batch_size, rank=rank, world_size=world_size))
+        chosen = draws.whole(len(clips)).tolist()
+        starts = draws.whole(clips.frames_per_clip - num_frames + 1).tolist()
         windows = [(i, slice(t, t + num_frames)) for i, t in zip(chosen, starts, strict=True)]
         yield {
             "frames": torch.from_numpy(np.stack([clips.frames[i, window] for i, window in windows])),

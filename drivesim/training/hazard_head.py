@@ -31,6 +31,7 @@ from drivesim.hazard_inputs import (
 from drivesim.metrics.ranking import reliability, roc_auc
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, FIRST_VALIDATION_SEED
 from drivesim.training.hazard_samples import HazardSamples, HazardSetConfig
+from drivesim.training.row_draws import RowDraws, rows_of
 from drivesim.training.task import Evaluation
 
 EVALUATION_BATCH = 256
@@ -101,23 +102,19 @@ class HazardTask:
     def batches(
         self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
     ) -> Iterator[dict[str, Tensor]]:
-        """Yield endless batches; the one of a step depends on seed, step and rank alone."""
+        """Yield endless batches; a row depends on the seed and its number alone."""
         step = start_step
         while True:
-            rng = np.random.default_rng([seed, step, rank, world_size])
-            is_imagined = rng.random(batch_size) < self.config.imagined_share
-            chosen = np.where(
-                is_imagined, rng.choice(self._imagined, batch_size), rng.choice(self._true, batch_size)
-            )
-            yield batch_of(self.train, chosen)
+            draws = RowDraws(seed, rows_of(step, batch_size, rank=rank, world_size=world_size))
+            is_imagined = draws.chance(self.config.imagined_share).numpy()
+            imagined, true = (kind[draws.whole(len(kind)).numpy()] for kind in (self._imagined, self._true))
+            yield batch_of(self.train, np.where(is_imagined, imagined, true))
             step += 1
 
-    def losses(
-        self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Return the named loss terms of one batch, varied with the generator's randomness."""
-        is_mirrored_B = draw_mirrored(self.config, len(batch["known"]), generator)
-        logits_BEK, cars_BP = model(varied(inputs_of(batch), is_mirrored_B, self.config, generator))
+    def losses(self, model: nn.Module, batch: dict[str, Tensor], draws: RowDraws) -> dict[str, Tensor]:
+        """Return the named loss terms of one batch, varied by ``draws``."""
+        is_mirrored_B = draws.chance(self.config.mirrored_share)
+        logits_BEK, cars_BP = model(varied(inputs_of(batch), is_mirrored_B, self.config, draws))
         loss_BE = survival_loss(logits_BEK, batch["event"], batch["known"])
         cars_loss = functional.binary_cross_entropy_with_logits(
             cars_BP, torch.where(is_mirrored_B.unsqueeze(-1), mirrored_cars(batch["cars"]), batch["cars"])
@@ -175,28 +172,19 @@ def survival_loss(logits_BEK: Tensor, event_BE: Tensor, known_B: Tensor) -> Tens
     return (loss_BEK * is_at_risk).sum(-1)
 
 
-def draw_mirrored(config: HazardTrainingConfig, count: int, generator: torch.Generator) -> Tensor:
-    """Draw which of the states (B,) are mirrored."""
-    return torch.rand(count, generator=generator, device=generator.device) < config.mirrored_share
-
-
 def varied(
-    inputs: HazardInputs, is_mirrored_B: Tensor, config: HazardTrainingConfig, generator: torch.Generator
+    inputs: HazardInputs, is_mirrored_B: Tensor, config: HazardTrainingConfig, draws: RowDraws
 ) -> HazardInputs:
     """Return the states in another light, some mirrored, some without their map."""
-    batch, device = len(inputs.facts_BF), inputs.facts_BF.device
-
-    def drawn() -> Tensor:
-        return torch.rand(batch, generator=generator, device=device)
-
-    is_hidden_B1 = (drawn() < config.hidden_map_share).unsqueeze(-1)
+    shape_B111 = (len(draws), 1, 1, 1)
+    is_hidden_B1 = draws.chance(config.hidden_map_share).unsqueeze(-1)
     facts_BF = torch.where(is_hidden_B1, hide_map(inputs.facts_BF), inputs.facts_BF)
     inputs = HazardInputs(
         pictures_BCHW=inputs.pictures_BCHW, token_ids_BS=inputs.token_ids_BS, facts_BF=facts_BF
     )
     other = mirrored(inputs, config.model)
-    gain_B111 = 1 + config.contrast * (2 * rearrange(drawn(), "b -> b 1 1 1") - 1)
-    shift_B111 = 255 * config.brightness * (2 * rearrange(drawn(), "b -> b 1 1 1") - 1)
+    gain_B111 = 1 + config.contrast * (2 * draws.uniform(shape_B111) - 1)
+    shift_B111 = 255 * config.brightness * (2 * draws.uniform(shape_B111) - 1)
     pictures_BCHW = torch.where(
         rearrange(is_mirrored_B, "b -> b 1 1 1"), other.pictures_BCHW, inputs.pictures_BCHW
     ).float()

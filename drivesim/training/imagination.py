@@ -28,6 +28,7 @@ from drivesim.training.fading import faded
 from drivesim.training.open_loop import OpenLoopCheck
 from drivesim.training.picture_loss import picture_distance
 from drivesim.training.rollout_store import RolloutStore
+from drivesim.training.row_draws import RowDraws
 from drivesim.training.running_rollouts import RolloutConfig, rollout_batches
 from drivesim.training.task import Evaluation
 from drivesim.world_model.motion import camera_rays
@@ -187,11 +188,9 @@ class ImaginationTask:
             world_size=world_size,
         )
 
-    def losses(
-        self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: dict[str, Tensor], draws: RowDraws) -> dict[str, Tensor]:
         """Return the named loss terms of one batch."""
-        del generator  # tokens are drawn with torch's own, which is seeded for the batch
+        del draws  # tokens are drawn with torch's own, which is seeded for the batch
         terms: dict[str, Tensor] = model(batch)
         return terms
 

@@ -49,7 +49,8 @@ def _weights_file(weights: str | Path) -> Path:
         path = path / WEIGHTS_NAME
         if not path.is_file():
             raise InputError(f"{path.parent} holds no {WEIGHTS_NAME}; name a run that was evaluated once")
-    return resolve_weights(path)
+        return path
+    return resolve_weights(weights)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,10 +27,12 @@ from drivesim.training.frame_pairs import (
     SpoilingConfig,
     blurred,
     draw_pairs,
+    mismatch_some,
     reconstructed,
     replace_some,
     spoil,
 )
+from drivesim.training.row_draws import RowDraws, rows_of
 from drivesim.training.task import Evaluation
 from drivesim.world_model.pretrained import load_tokenizer
 
@@ -103,12 +104,15 @@ class InverseDynamicsTask:
         """Build the model for a camera, by default the front one, and the pairs that are fixed."""
         self.config, self.train = config, train
         self.model: nn.Module = InverseDynamicsModule(config.model, camera=camera)
-        self.validation = draw_pairs(validation, np.random.default_rng(0), count=config.num_validation_pairs)
+        self.validation = draw_pairs(
+            validation, RowDraws(0, range(config.num_validation_pairs), purpose="validation")
+        )
         self.reconstructed: PairBatch | None = None
         self.validation_reconstructed: PairBatch | None = None
         if reconstruct_fn is not None:
             held = train.per_step(start_step=0, seed=0, rank=0, world_size=1)
-            pairs = draw_pairs(next(held), np.random.default_rng(1), count=config.num_reconstructed_pairs)
+            draws = RowDraws(1, range(config.num_reconstructed_pairs), purpose="reconstructed")
+            pairs = draw_pairs(next(held), draws)
             if isinstance(held, Generator):
                 held.close()  # a stream's processes end with it
             self.reconstructed = reconstructed(pairs, reconstruct_fn)
@@ -117,19 +121,20 @@ class InverseDynamicsTask:
     def batches(
         self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
     ) -> Iterator[PairBatch]:
-        """Yield endless batches; the one of a step depends on seed, step and rank alone."""
+        """Yield endless batches; a row depends on the seed and its number alone."""
         held = self.train.per_step(start_step=start_step, seed=seed, rank=rank, world_size=world_size)
         for step, clips in enumerate(held, start=start_step):
-            rng = np.random.default_rng([seed, step, rank, world_size])
-            batch = draw_pairs(clips, rng, count=batch_size)
+            draws = RowDraws(seed, rows_of(step, batch_size, rank=rank, world_size=world_size))
+            batch = draw_pairs(clips, draws)
             if self.reconstructed is not None:
-                replace_some(batch, self.reconstructed, rng, self.config.spoiling.reconstructed_share)
+                replace_some(batch, self.reconstructed, draws, self.config.spoiling.reconstructed_share)
+            mismatch_some(batch, clips, draws, self.config.spoiling.mismatch_share)
             yield batch
 
-    def losses(self, model: nn.Module, batch: PairBatch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the named loss terms of one batch, spoiled with the generator's randomness."""
-        pairs = spoil(batch, self.config.spoiling, generator)
-        told_error_B = draw_told_errors(self.config, len(pairs.twist_BA), generator).to(pairs.twist_BA)
+    def losses(self, model: nn.Module, batch: PairBatch, draws: RowDraws) -> dict[str, Tensor]:
+        """Return the named loss terms of one batch, spoiled by ``draws``."""
+        pairs = spoil(batch, self.config.spoiling, draws)
+        told_error_B = draw_told_errors(self.config, draws).to(pairs.twist_BA)
         terms: dict[str, Tensor] = model(
             pairs.previous_BCHW, pairs.current_BCHW, pairs.twist_BA, told_error_B
         )
@@ -150,15 +155,14 @@ class InverseDynamicsTask:
         return Evaluation(metrics=metrics, picture=None)
 
 
-def draw_told_errors(config: InverseDynamicsTrainingConfig, count: int, generator: torch.Generator) -> Tensor:
-    """Return `[count]` errors of the yaw rate that the second reading starts from; infinite where it is told none.
+def draw_told_errors(config: InverseDynamicsTrainingConfig, draws: RowDraws) -> Tensor:
+    """Return for every row the error of the yaw rate that the second reading starts from; infinite where told none.
 
     They reach from tiny ones, as in the last round, to those of a poor first reading.
     """
-    device = generator.device
-    is_told_B = torch.rand(count, generator=generator, device=device) < config.told_share
-    spread_B = config.told_error_radps * torch.rand(count, generator=generator, device=device)
-    error_B = spread_B * torch.randn(count, generator=generator, device=device)
+    is_told_B = draws.chance(config.told_share)
+    spread_B = config.told_error_radps * draws.uniform((len(draws),))
+    error_B = spread_B * draws.normal((len(draws),))
     return error_B.where(is_told_B, torch.inf)
 
 

@@ -18,6 +18,7 @@ from drivesim.tokenizer.vqgan import normalized, to_uint8
 from drivesim.training.data import ClipSource, RecordedClips
 from drivesim.training.frame_windows import frame_windows
 from drivesim.training.picture_loss import picture_distance
+from drivesim.training.row_draws import RowDraws, rows_of
 from drivesim.training.task import Evaluation
 from drivesim.world_model.motion import camera_rays
 from drivesim.world_model.motion_field import DISPLACEMENT_SCALE_PX, Expected
@@ -111,7 +112,7 @@ class MotionFieldTask:
     def batches(
         self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
     ) -> Iterator[dict[str, Tensor]]:
-        """Yield triples of frames; batch ``i`` depends on seed and step alone."""
+        """Yield triples of frames; a row depends on the seed and its number alone."""
         windows = frame_windows(
             self.train,
             NUM_FRAMES,
@@ -122,15 +123,14 @@ class MotionFieldTask:
             world_size=world_size,
         )
         for step, batch in enumerate(windows, start=start_step):
-            rng = np.random.default_rng([seed, step, rank, world_size, 1])
-            batch["is_tokenized"] = torch.from_numpy(rng.random(batch_size) < self.config.tokenized_share)
+            rows = rows_of(step, batch_size, rank=rank, world_size=world_size)
+            draws = RowDraws(seed, rows, purpose="tokenized")
+            batch["is_tokenized"] = draws.chance(self.config.tokenized_share)
             yield batch
 
-    def losses(
-        self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: dict[str, Tensor], draws: RowDraws) -> dict[str, Tensor]:
         """Return the named loss terms of one batch."""
-        del generator  # what is drawn comes with the batch
+        del draws  # what is drawn comes with the batch
         terms: dict[str, Tensor] = model(batch)
         return terms
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from drivesim.errors import InputError
+from drivesim.training.sharding import divided_like, whole
 
 _MIN_MUON_WIDTH = 16
 _EDGE_NAME = re.compile(r"(^|[._])(head|logits|to_logits|embed\w*|codebook)([._]|$)")
@@ -110,8 +111,18 @@ def _hidden_matrix_ids(module: nn.Module) -> set[int]:
     return hidden
 
 
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return ``optimizer.state_dict()`` with whole moments, also where they are divided among processes."""
+    state = optimizer.state_dict()
+    moments = {
+        number: {name: whole(value) for name, value in values.items()}
+        for number, values in state["state"].items()
+    }
+    return {"state": moments, "param_groups": state["param_groups"]}
+
+
 def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Take over the moments that ``optimizer.state_dict()`` gave; rates and decays stay as they are set now.
+    """Take over the moments that :func:`optimizer_state` gave; rates and decays stay as they are set now.
 
     Raises:
         InputError: The saved state is of other parameters.
@@ -123,4 +134,14 @@ def load_optimizer_state(optimizer: torch.optim.Optimizer, saved: dict[str, Any]
         raise InputError(
             "the checkpoint is of another model or optimizer; resume with the settings it was started with"
         )
-    optimizer.load_state_dict({"state": saved["state"], "param_groups": present["param_groups"]})
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moments = {
+        number: {name: _placed(value, parameters[number]) for name, value in values.items()}
+        for number, values in saved["state"].items()
+    }
+    optimizer.load_state_dict({"state": moments, "param_groups": present["param_groups"]})
+
+
+def _placed(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Divide a moment among processes as its parameter is."""
+    return divided_like(value, parameter) if value.shape == parameter.shape else value

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,8 +13,10 @@ from drivesim.errors import InputError
 from drivesim.training.checkpoints import CHECKPOINT_NAME, load_checkpoint
 from drivesim.training.settings import TrainingConfig
 
-FIXED_SETTINGS = ("seed", "batch_size", "grad_accumulation", "optimizer")
+FIXED_SETTINGS = ("seed", "optimizer")
 """Settings that no run may change: its batches and its optimizer's state depend on them."""
+SHARES = ("devices", "num_nodes", "batch_size", "grad_accumulation")
+"""Settings of which no run may change the product, the samples of a step."""
 
 
 def check_folder(out: Path, *, resume: bool) -> None:
@@ -32,7 +36,7 @@ def check_resumable(out: Path, *, task_name: str, model: nn.Module, config: Trai
 
     Raises:
         InputError: the checkpoint is damaged, of another task, of other model sizes, or was made with other
-            :data:`FIXED_SETTINGS`.
+            :data:`FIXED_SETTINGS` or another number of samples to a step.
     """
     path = out / CHECKPOINT_NAME
     if not path.exists():
@@ -47,8 +51,19 @@ def check_resumable(out: Path, *, task_name: str, model: nn.Module, config: Trai
                 f"{path} was made with training.{name}={saved.config[name]}, not {now[name]}; "
                 "leave that setting out or choose another --out"
             )
+    _check_samples(path, saved.config, now)
     if _shapes(saved.model) != _shapes(model.state_dict()):
         raise InputError(f"{path} is of a model of other sizes; resume with the settings it was started with")
+
+
+def _check_samples(path: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    before, after = (prod(config.get(name, 1) for name in SHARES) for config in (saved, now))
+    if before != after:
+        product = " x ".join(f"training.{name}={now[name]}" for name in SHARES)
+        raise InputError(
+            f"{path} was made with {before} samples to a step, but {product} is {after}; choose them so that it is "
+            f"{before}, or choose another --out"
+        )
 
 
 def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:

@@ -1,8 +1,14 @@
-"""What changes with the steps of a run, but for the time: weights, their average, optimizers, means, schedule."""
+"""What changes with the steps of a run, but for the time: weights, their average, optimizers, means, schedule.
+
+A model that is divided among processes is a copy of the task's; that one holds the averaged weights for evaluations.
+"""
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -11,10 +17,11 @@ from torch import nn
 
 from drivesim.training.checkpoints import Checkpoint
 from drivesim.training.ema import WeightAverage
-from drivesim.training.optimizers import build_optimizers, load_optimizer_state
+from drivesim.training.optimizers import build_optimizers, load_optimizer_state, optimizer_state
 from drivesim.training.running_means import RunningMeans
 from drivesim.training.schedule import SCHEDULE_SETTINGS, CosineSchedule, Leg
 from drivesim.training.settings import TrainingConfig
+from drivesim.training.sharding import divided_like, local_part, whole
 
 
 class RunState:
@@ -27,7 +34,10 @@ class RunState:
     """
 
     def __init__(self, fabric: Any, module: nn.Module, config: TrainingConfig) -> None:
-        self.module, self.config, self.device = module, config, fabric.device
+        self.is_sharded = config.is_sharded
+        self.task_module, self.config, self.device = module, config, fabric.device
+        self.module = module = copy.deepcopy(module) if self.is_sharded else module
+        self.model = fabric.setup_module(module)
         self.step = 0
         self.optimizers = build_optimizers(
             module,
@@ -36,7 +46,8 @@ class RunState:
             weight_decay=config.weight_decay,
             betas=config.betas,
         )
-        self.model, *self.steppers = fabric.setup(module, *self.optimizers)
+        steppers = fabric.setup_optimizers(*self.optimizers)
+        self.steppers = steppers if isinstance(steppers, tuple) else (steppers,)
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.average = WeightAverage(module, decay=config.ema_decay)
         self.means = RunningMeans()
@@ -63,7 +74,7 @@ class RunState:
     def clip_gradients(self) -> torch.Tensor:
         """Clip the gradients as configured and return their norm before that."""
         limit = self.config.grad_clip_norm or math.inf
-        return torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True)
+        return whole(torch.nn.utils.clip_grad_norm_(self.parameters, limit, foreach=True))
 
     def move_weights(self) -> None:
         """Let the optimizers make their step."""
@@ -71,15 +82,35 @@ class RunState:
             stepper.step()
             stepper.zero_grad(set_to_none=True)
 
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """Let the task's module, whole and not in training, hold the averaged weights for a while.
+
+        All processes must ask for it if the model is divided.
+        """
+        module = self.task_module
+        was_training = {part: part.training for part in module.modules()}
+        module.eval()
+        with torch.no_grad():
+            if self.is_sharded:
+                module.load_state_dict(self.average.state_dict())
+                yield module.to(self.device)
+                module.cpu()
+            else:
+                with self.average.swapped_in():
+                    yield module
+        for part, is_training in was_training.items():
+            part.training = is_training
+
     def to_checkpoint(self, task: str, *, elapsed_s: float) -> Checkpoint:
-        """Return all of it; the tensors are not copied."""
+        """Return all of it; the tensors are not copied. All processes must ask for it if the model is divided."""
         return Checkpoint(
             task=task,
             step=self.step,
             elapsed_s=elapsed_s,
-            model=self.module.state_dict(),
+            model={name: whole(tensor) for name, tensor in self.module.state_dict().items()},
             average=self.average.state_dict(),
-            optimizers=[optimizer.state_dict() for optimizer in self.optimizers],
+            optimizers=[optimizer_state(optimizer) for optimizer in self.optimizers],
             running_means=self.means.state_dict(),
             config=self.config.as_plain(),
             leg=asdict(self.schedule.leg),
@@ -87,7 +118,9 @@ class RunState:
 
     def load(self, saved: Checkpoint) -> None:
         """Go on from a checkpoint; other limits than it was made with begin another leg of the schedule."""
-        self.module.load_state_dict(saved.model)
+        with torch.no_grad():
+            for name, tensor in self.module.state_dict().items():
+                local_part(tensor).copy_(local_part(divided_like(saved.model[name], tensor)))
         for optimizer, state in zip(self.optimizers, saved.optimizers, strict=True):
             load_optimizer_state(optimizer, state)
         self.average.load_state_dict(saved.average, num_updates=saved.step)

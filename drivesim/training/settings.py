@@ -9,13 +9,17 @@ from typing import Any
 from drivesim.training.optimizers import OptimizerKind
 from drivesim.training.precision import AUTO, PRECISIONS
 
+STRATEGIES = ("auto", "ddp", "fsdp")
+
 
 @dataclass(kw_only=True, slots=True)
 class TrainingConfig:
     """Settings of a run, the same for every model."""
 
     num_train_steps: int = 10_000
-    batch_size: int = 16  # samples per process and batch
+    batch_size: int = (
+        16  # samples per process and batch; several processes train as one with the sum of theirs
+    )
     grad_accumulation: int = 1  # batches per optimizer step
     max_minutes: float | None = None  # time budget over all resumes; the schedule then ends with it
     restart_schedule: bool = False  # a resume with other limits anneals anew, as on a much faster machine
@@ -32,9 +36,9 @@ class TrainingConfig:
     ema_decay: float = 0.999
     precision: str = AUTO  # bf16-mixed where the device multiplies bf16 fast, else 32-true
     accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    strategy: str = "auto"
+    devices: int = 1  # of each machine; every one has a process
+    num_nodes: int = 1  # machines
+    strategy: str = "auto"  # of several processes: ddp (also "auto") copies the model to all, fsdp divides it
     num_threads: int | None = None  # of PyTorch on the CPU; None leaves them as they are
     num_prefetch_batches: int | None = None  # None: 2 on an accelerator, 0 on the CPU
     log_every: int = 50
@@ -71,10 +75,39 @@ class TrainingConfig:
             )
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"training.betas must be two numbers in [0, 1), got {self.betas}")
-        if self.precision not in PRECISIONS:
+        self._check_names()
+        self._check_sharding()
+
+    def _check_names(self) -> None:
+        for name, known in (("precision", PRECISIONS), ("strategy", STRATEGIES)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"training.{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}"
+                )
+
+    def _check_sharding(self) -> None:
+        if not self.is_sharded:
+            return
+        if self.num_processes == 1:
             raise ValueError(
-                f"training.precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}"
+                "training.strategy=fsdp divides a model among several processes and there is one; "
+                "raise training.devices or leave the strategy out"
             )
+        if self.optimizer is OptimizerKind.muon:
+            raise ValueError(
+                "training.optimizer=muon needs whole matrices, which training.strategy=fsdp divides; "
+                "choose training.strategy=ddp or training.optimizer=adamw"
+            )
+
+    @property
+    def num_processes(self) -> int:
+        """The processes of a run, on all machines."""
+        return self.devices * self.num_nodes
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether every process holds a part of the model only."""
+        return self.strategy == "fsdp"
 
     def as_plain(self) -> dict[str, Any]:
         """Return the settings as plain values, for JSON and checkpoints."""

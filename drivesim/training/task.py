@@ -9,7 +9,12 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
+
+from drivesim.training.row_draws import RowDraws
+
+WEIGHT = "weight"
+"""Name of what a batch counts in the mean over processes, where that is not its number of rows."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -44,14 +49,18 @@ class TrainTask(Protocol):
     ) -> Iterator[Any]:
         """Yield batches without end, the first of them number ``start_step`` of this process.
 
-        A batch must depend on its number and the other arguments alone, with generators of its own: the
-        global ones belong to the step. With accumulation every optimizer step takes several batches. The
-        iterator may be read ahead by another thread.
+        A row must depend on the seed and on its number in the run (:func:`rows_of`) alone, drawn by
+        :class:`RowDraws`, not by the global generators, which belong to the step: then a run is the same on any
+        number of processes. With accumulation every optimizer step takes several batches. The iterator may be
+        read ahead by another thread.
         """
         ...
 
-    def losses(self, model: nn.Module, batch: Any, generator: Generator) -> dict[str, Tensor]:
-        """Return scalars by name; ``"loss"`` is minimised, all are logged.
+    def losses(self, model: nn.Module, batch: Any, draws: RowDraws) -> dict[str, Tensor]:
+        """Return scalars by name; ``"loss"`` is minimised, all but :data:`WEIGHT` are logged.
+
+        They are means over the batch. Where one is over something else than rows (the tokens that are judged), its
+        number comes with them as :data:`WEIGHT`, so that the mean over all processes is that of the whole batch.
 
         Nothing but the model's parameters and buffers may remember the call: for the first batch of a process it
         is made twice, once to count its operations.
@@ -60,7 +69,8 @@ class TrainTask(Protocol):
             model: ``self.model`` in its Fabric wrapper; call it itself (``model(...)``), as only that
                 synchronises the gradients of several processes.
             batch: One of `batches`, moved to the model's device.
-            generator: On the model's device, seeded for this batch, as torch's global generators are.
+            draws: Random numbers for the rows, on the model's device. What the model draws itself (dropout) comes
+                from torch's global generators, which are seeded for the batch and the process.
         """
         ...
 

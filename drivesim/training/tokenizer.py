@@ -18,7 +18,8 @@ from drivesim.tokenizer.losses import TokenizerLoss, TokenizerLossConfig
 from drivesim.tokenizer.quantizer import codebook_usage
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig, normalized, to_uint8
 from drivesim.training.data import FrameClips, FrameSource
-from drivesim.training.loop import Evaluation
+from drivesim.training.row_draws import RowDraws, rows_of
+from drivesim.training.task import Evaluation
 
 
 @dataclass(kw_only=True, slots=True)
@@ -65,22 +66,22 @@ class TokenizerTask:
     def batches(
         self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
     ) -> Iterator[Tensor]:
-        """Yield uint8 frames (B, H, W, 3); batch ``i`` depends on seed and step alone."""
+        """Yield uint8 frames (B, H, W, 3); a row depends on the seed and its number alone."""
         held = self.train.per_step(start_step=start_step, seed=seed, rank=rank, world_size=world_size)
         for step, clips in enumerate(held, start=start_step):
-            rng = np.random.default_rng([seed, step, rank, world_size])
-            chosen = rng.integers(len(clips), size=batch_size)
-            times = rng.integers(clips.frames_per_clip, size=batch_size)
-            is_flipped = rng.random(batch_size) < 0.5
+            draws = RowDraws(seed, rows_of(step, batch_size, rank=rank, world_size=world_size))
+            chosen = draws.whole(len(clips)).tolist()
+            times = draws.whole(clips.frames_per_clip).tolist()
+            is_flipped = draws.chance(0.5).tolist()
             frames = [clips.frames[i, t] for i, t in zip(chosen, times, strict=True)]
             frames = [
                 frame[:, ::-1] if flip else frame for frame, flip in zip(frames, is_flipped, strict=True)
             ]
             yield torch.from_numpy(np.stack(frames))
 
-    def losses(self, model: nn.Module, batch: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: Tensor, draws: RowDraws) -> dict[str, Tensor]:
         """Return the named loss terms of one batch."""
-        del generator  # nothing random beyond the batch
+        del draws  # nothing random beyond the batch
         terms: dict[str, Tensor] = model(normalized(batch))
         return terms
 

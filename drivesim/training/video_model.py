@@ -19,7 +19,8 @@ from torch.nn import functional
 
 from drivesim.tokenizer.vqgan import to_uint8
 from drivesim.training.captioned_tokens import CaptionedTokens
-from drivesim.training.task import Evaluation
+from drivesim.training.row_draws import RowDraws, rows_of
+from drivesim.training.task import WEIGHT, Evaluation
 from drivesim.video import contact_sheet
 from drivesim.world_model.masking import ClipMaskConfig, draw_clip_mask
 from drivesim.world_model.video_model import VideoModel, VideoModelConfig
@@ -70,22 +71,24 @@ class VideoModelModule(nn.Module):
         model.tokenizer.requires_grad_(False)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return ``loss`` (cross-entropy of the hidden tokens, nats) and ``accuracy``."""
+        """Return ``loss`` (cross-entropy of the hidden tokens, nats), ``accuracy`` and what the tokens weigh."""
         target_BTS, is_masked_BTS = batch["token_ids"].long(), batch["is_masked"]
         prepared = {name: value for name, value in batch.items() if name not in _NO_PROMPT}
         logits_BTSK = self.video_model(
             target_BTS, is_masked_BTS, prepared, twist_BTA=batch.get("twist")
         ).float()
         targets_BTS = target_BTS.masked_fill(~is_masked_BTS, UNJUDGED)
+        weight_K = self.video_model.code_bias_K.exp()
         loss = functional.cross_entropy(
             logits_BTSK.flatten(0, 2),
             targets_BTS.flatten(),
-            weight=self.video_model.code_bias_K.exp(),
+            weight=weight_K,
             ignore_index=UNJUDGED,
             label_smoothing=self.label_smoothing,
         )
         is_right = (logits_BTSK.detach().argmax(-1) == targets_BTS)[is_masked_BTS]
-        return {"loss": loss, "accuracy": is_right.float().mean()}
+        weight = weight_K[target_BTS[is_masked_BTS]].sum()
+        return {"loss": loss, "accuracy": is_right.float().mean(), WEIGHT: weight}
 
 
 _NO_PROMPT = ("token_ids", "is_masked", "twist")
@@ -114,22 +117,21 @@ class VideoModelTask:
     def batches(
         self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
     ) -> Iterator[dict[str, Tensor]]:
-        """Yield batches of ``batch_size`` clips, or of as many frames of images; batch ``i`` depends on ``i`` alone."""
+        """Yield batches of ``batch_size`` clips, or of as many frames of images; a row depends on its number alone."""
         frames = self.train.clips.shape[1]
         step = start_step
         while True:
-            rng = np.random.default_rng([seed, step, rank, world_size])
-            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            if is_image_step(step, self.config.image_share):
-                batch, captions = self._images(batch_size * frames, rng)
-            else:
-                batch, captions = self._clips(batch_size, rng)
-            count, length = batch["token_ids"].shape[:2]
-            is_dropped = rng.random(count) < self.config.prompt_drop
-            texts = ["" if drop else text for text, drop in zip(captions, is_dropped, strict=True)]
+            is_image = is_image_step(step, self.config.image_share)
+            count = batch_size * frames if is_image else batch_size
+            rows = rows_of(step, count, rank=rank, world_size=world_size)
+            draws = RowDraws(seed, rows, purpose="images" if is_image else "clips")
+            batch, captions = self._images(draws) if is_image else self._clips(draws)
+            is_dropped = draws.chance(self.config.prompt_drop)
+            texts = ["" if drop else text for text, drop in zip(captions, is_dropped.tolist(), strict=True)]
             if self.has_actions:
-                batch["twist"][torch.from_numpy(is_dropped)] = torch.nan
-            batch["is_masked"] = draw_clip_mask(self.config.masks, count, length, self.grid, generator)
+                batch["twist"][is_dropped] = torch.nan
+            length = batch["token_ids"].shape[1]
+            batch["is_masked"] = draw_clip_mask(self.config.masks, count, length, self.grid, draws.uniform)
             yield batch | self._prepared(texts)
             step += 1
 
@@ -137,36 +139,35 @@ class VideoModelTask:
         prepared = self.encoder.prepared(texts, is_cut=True)
         return {name: _padded(value) for name, value in prepared.items()}
 
-    def _clips(self, count: int, rng: np.random.Generator) -> tuple[dict[str, Tensor], list[str]]:
+    def _clips(self, draws: RowDraws) -> tuple[dict[str, Tensor], list[str]]:
         content = self.train.content
-        rows = rng.integers(len(self.train.clips), size=count)
+        rows = draws.whole(len(self.train.clips)).numpy()
         batch = {"token_ids": torch.from_numpy(np.array(self.train.clips[rows]))}
         if self.has_actions:
             batch["twist"] = torch.from_numpy(content.twist[rows])
-        return batch, [_one_of(content.clip_captions[row], rng) for row in rows]
+        wordings = [content.clip_captions[row] for row in rows]
+        return batch, _one_of_each(wordings, draws)
 
-    def _images(self, count: int, rng: np.random.Generator) -> tuple[dict[str, Tensor], list[str]]:
+    def _images(self, draws: RowDraws) -> tuple[dict[str, Tensor], list[str]]:
         """Draw images of the set and single frames of its clips, as many of the one as there are."""
         train, content = self.train, self.train.content
         num_images = len(train.images)
-        rows = rng.integers(num_images + len(train.clips), size=count)
-        times = rng.integers(train.clips.shape[1], size=count)
-        ids, captions = [], []
+        rows = draws.whole(num_images + len(train.clips)).tolist()
+        times = draws.whole(train.clips.shape[1]).tolist()
+        ids, wordings = [], []
         for row, t in zip(rows, times, strict=True):
             is_image = row < num_images
             ids.append(train.images[row] if is_image else train.clips[row - num_images, t])
-            wordings = content.image_captions[row] if is_image else content.frame_captions[row - num_images]
-            captions.append(_one_of(wordings, rng))
+            captions = content.image_captions if is_image else content.frame_captions
+            wordings.append(captions[row if is_image else row - num_images])
         batch = {"token_ids": torch.from_numpy(np.stack(ids)).unsqueeze(1)}
         if self.has_actions:
-            batch["twist"] = torch.full((count, 1, 2), torch.nan)
-        return batch, captions
+            batch["twist"] = torch.full((len(draws), 1, 2), torch.nan)
+        return batch, _one_of_each(wordings, draws)
 
-    def losses(
-        self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: dict[str, Tensor], draws: RowDraws) -> dict[str, Tensor]:
         """Return the named loss terms of one batch."""
-        del generator  # masks and captions come with the batch
+        del draws  # masks and captions come with the batch
         terms: dict[str, Tensor] = model(batch)
         return terms
 
@@ -223,8 +224,11 @@ def is_image_step(step: int, image_share: float) -> bool:
     return math.floor((step + 1) * image_share) > math.floor(step * image_share)
 
 
-def _one_of(wordings: list[str], rng: np.random.Generator) -> str:
-    return wordings[int(rng.integers(len(wordings)))] if wordings else ""
+def _one_of_each(wordings: list[list[str]], draws: RowDraws) -> list[str]:
+    places = draws.uniform((len(draws),)).tolist()
+    return [
+        some[int(place * len(some))] if some else "" for some, place in zip(wordings, places, strict=True)
+    ]
 
 
 def _padded(prompt_BK: Tensor) -> Tensor:

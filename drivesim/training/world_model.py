@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -19,7 +18,8 @@ from drivesim.scene.types import Camera
 from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.training.data import RecordedClips
 from drivesim.training.open_loop import OpenLoopCheck
-from drivesim.training.task import Evaluation
+from drivesim.training.row_draws import RowDraws, rows_of
+from drivesim.training.task import WEIGHT, Evaluation
 from drivesim.training.token_cache import TokenSource, crop, stack
 from drivesim.world_model.conditioning import guide_features
 from drivesim.world_model.masking import MaskKind, draw_mask
@@ -72,7 +72,7 @@ class WorldModelModule(nn.Module):
             part.requires_grad_(True)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return ``loss`` (cross-entropy of the hidden tokens, nats) and ``accuracy``."""
+        """Return ``loss`` (cross-entropy of the hidden tokens, nats), ``accuracy`` and how many tokens are judged."""
         model = self.world_model
         guide_BTSG = batch_guide(model.tokenizer, batch["expected"], batch["motion"], batch["road"])
         prompt_BTLC = model.action_encoder(batch["twist"])
@@ -86,8 +86,9 @@ class WorldModelModule(nn.Module):
         loss = functional.cross_entropy(
             logits_BTSK.flatten(0, 2), targets_BTS.flatten(), ignore_index=UNJUDGED
         )
-        is_right_BTS = (logits_BTSK.detach().argmax(-1) == targets_BTS)[targets_BTS != UNJUDGED]
-        return {"loss": loss, "accuracy": is_right_BTS.float().mean()}
+        is_judged_BTS = targets_BTS != UNJUDGED
+        is_right_BTS = (logits_BTSK.detach().argmax(-1) == targets_BTS)[is_judged_BTS]
+        return {"loss": loss, "accuracy": is_right_BTS.float().mean(), WEIGHT: is_judged_BTS.sum()}
 
 
 def batch_guide(
@@ -130,31 +131,28 @@ class WorldModelTask:
     def batches(
         self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
     ) -> Iterator[dict[str, Tensor]]:
-        """Yield token windows (B, T, ...); batch ``i`` depends on seed and step alone."""
+        """Yield token windows (B, T, ...); a row depends on the seed and its number alone."""
         config = self.config
         held = self.tokens.per_step(start_step=start_step, seed=seed, rank=rank, world_size=world_size)
         for step, cache in enumerate(held, start=start_step):
-            rng = np.random.default_rng([seed, step, rank, world_size])
-            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            clips = rng.integers(len(cache), size=batch_size)
-            starts = rng.integers(cache.token_ids.shape[1] - config.frames_per_window + 1, size=batch_size)
+            draws = RowDraws(seed, rows_of(step, batch_size, rank=rank, world_size=world_size))
+            clips = draws.whole(len(cache)).tolist()
+            starts = draws.whole(cache.token_ids.shape[1] - config.frames_per_window + 1).tolist()
             windows = zip(clips, starts, strict=True)
-            batch = stack([crop(cache, int(i), int(t), config.frames_per_window) for i, t in windows])
+            batch = stack([crop(cache, i, t, config.frames_per_window) for i, t in windows])
             shape = batch["token_ids"].shape
-            batch["is_masked"] = draw_mask(config.mask, shape[0], shape[1], shape[2], generator)
-            rate = torch.rand(batch_size, 1, 1, generator=generator) * config.context_noise
-            is_noise = torch.rand(shape, generator=generator) < rate
-            noise = torch.randint(self.codebook_size, shape, generator=generator, dtype=torch.int32)
+            batch["is_masked"] = draw_mask(config.mask, shape[0], shape[1], shape[2], draws.uniform)
+            rate = draws.uniform((batch_size, 1, 1)) * config.context_noise
+            is_noise = draws.uniform(shape) < rate
+            noise = draws.whole(self.codebook_size, shape, dtype=torch.int32)
             batch["context_ids"] = torch.where(is_noise, noise, batch["context_ids"])
-            has_no_map = torch.rand(batch_size, 1, 1, 1, generator=generator) < config.no_map_share
+            has_no_map = draws.uniform((batch_size, 1, 1, 1)) < config.no_map_share
             batch["road"] = batch["road"].masked_fill(has_no_map, UNKNOWN)
             yield batch
 
-    def losses(
-        self, model: nn.Module, batch: dict[str, Tensor], generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def losses(self, model: nn.Module, batch: dict[str, Tensor], draws: RowDraws) -> dict[str, Tensor]:
         """Return the named loss terms of one batch."""
-        del generator  # the masks come with the batch
+        del draws  # the masks come with the batch
         terms: dict[str, Tensor] = model(batch)
         return terms
 

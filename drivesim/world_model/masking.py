@@ -6,12 +6,16 @@ Letters: `B` batch, `T` frames, `S` tokens per frame.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
 import torch
 from einops import rearrange
 from torch import Tensor
+
+Chance = torch.Generator | Callable[[tuple[int, ...]], Tensor] | None
+"""Where random numbers come from: a generator, PyTorch's own, or what returns uniform ones of a shape."""
 
 
 class MaskKind(Enum):
@@ -51,29 +55,27 @@ def num_masked_after(round_index: int, num_rounds: int, num_tokens: int) -> int:
     return max(0, min(wanted, num_tokens - 1 - round_index))
 
 
-def random_mask(shape: tuple[int, ...], rate: Tensor, generator: torch.Generator | None) -> Tensor:
+def random_mask(shape: tuple[int, ...], rate: Tensor, chance: Chance) -> Tensor:
     """Hide ``max(1, round(rate * S))`` random tokens of the last dimension; ``rate`` has shape ``shape[:-1]``."""
     num_tokens = shape[-1]
     count = (rate * num_tokens).round().clamp_min(1).unsqueeze(-1)
-    order = torch.rand(shape, generator=generator).argsort(dim=-1).argsort(dim=-1)
+    order = _uniform(shape, chance).argsort(dim=-1).argsort(dim=-1)
     return order < count
 
 
-def draw_mask(
-    kind: MaskKind, batch: int, frames: int, tokens: int, generator: torch.Generator | None
-) -> Tensor:
+def draw_mask(kind: MaskKind, batch: int, frames: int, tokens: int, chance: Chance) -> Tensor:
     """Return ``is_masked_BTS`` for a training batch, on the CPU.
 
     The rate is ``cos(pi * u / 2)`` with ``u`` uniform (Muse; the paper's expression in section 3.3 is its density).
     """
-    rate_BT = _cosine_rates((batch, frames), generator)
-    is_masked_BTS = random_mask((batch, frames, tokens), rate_BT, generator)
+    rate_BT = _cosine_rates((batch, frames), chance)
+    is_masked_BTS = random_mask((batch, frames, tokens), rate_BT, chance)
     if kind in _TUBE_SHARE:
-        tube_B1S = random_mask((batch, 1, tokens), _cosine_rates((batch, 1), generator), generator)
-        is_tube_B11 = torch.rand(batch, 1, 1, generator=generator) < _TUBE_SHARE[kind]
+        tube_B1S = random_mask((batch, 1, tokens), _cosine_rates((batch, 1), chance), chance)
+        is_tube_B11 = _uniform((batch, 1, 1), chance) < _TUBE_SHARE[kind]
         is_masked_BTS = torch.where(is_tube_B11, tube_B1S, is_masked_BTS)
     if kind in _WHOLE_SHARE:
-        is_masked_BTS |= torch.rand(batch, frames, 1, generator=generator) < _WHOLE_SHARE[kind]
+        is_masked_BTS |= _uniform((batch, frames, 1), chance) < _WHOLE_SHARE[kind]
     return is_masked_BTS
 
 
@@ -100,20 +102,20 @@ class ClipMaskConfig:
 
 
 def draw_clip_mask(
-    config: ClipMaskConfig, batch: int, frames: int, grid: tuple[int, int], generator: torch.Generator | None
+    config: ClipMaskConfig, batch: int, frames: int, grid: tuple[int, int], chance: Chance
 ) -> Tensor:
     """Return ``is_masked_BTS`` for clips, or images where ``frames`` is 1; every clip hides one token at least."""
     tokens = grid[0] * grid[1]
-    rate_B1 = _cosine_rates((batch, 1), generator)
+    rate_B1 = _cosine_rates((batch, 1), chance)
     kinds = torch.tensor(config.shares()).cumsum(0)
-    kind_B11 = torch.bucketize(torch.rand(batch, 1, 1, generator=generator), kinds[:-1], right=True)
-    tube_BTS = random_mask((batch, 1, tokens), rate_B1, generator).expand(-1, frames, -1)
-    scattered_BS = random_mask((batch, frames * tokens), rate_B1[:, 0], generator)
+    kind_B11 = torch.bucketize(_uniform((batch, 1, 1), chance), kinds[:-1], right=True)
+    tube_BTS = random_mask((batch, 1, tokens), rate_B1, chance).expand(-1, frames, -1)
+    scattered_BS = random_mask((batch, frames * tokens), rate_B1[:, 0], chance)
     scattered_BTS = rearrange(scattered_BS, "b (t s) -> b t s", t=frames)
     # One frame is given most often: image to video.
-    given_B1 = (torch.rand(batch, 1, generator=generator) ** 3 * (frames - 1)).floor() + 1
+    given_B1 = (_uniform((batch, 1), chance) ** 3 * (frames - 1)).floor() + 1
     is_later_BT1 = (torch.arange(frames) >= given_B1.clamp(max=max(frames - 1, 0))).unsqueeze(-1)
-    box_B1S = _random_boxes(batch, grid, generator)
+    box_B1S = _random_boxes(batch, grid, chance)
     parts = [tube_BTS, scattered_BTS, scattered_BTS & is_later_BT1, scattered_BTS & box_B1S]
     masks = torch.stack([part.expand(-1, frames, -1) for part in parts])
     is_masked_BTS = masks.gather(0, kind_B11.expand(-1, frames, tokens).unsqueeze(0)).squeeze(0)
@@ -121,17 +123,21 @@ def draw_clip_mask(
     return torch.where(is_empty_B11, scattered_BTS, is_masked_BTS)
 
 
-def _random_boxes(batch: int, grid: tuple[int, int], generator: torch.Generator | None) -> Tensor:
+def _random_boxes(batch: int, grid: tuple[int, int], chance: Chance) -> Tensor:
     """Return rectangles of a third to three quarters of each side, (B, 1, S)."""
     inside = []
     for size in grid:
-        length = (size * (0.33 + 0.42 * torch.rand(batch, 1, generator=generator))).round().clamp_min(1)
-        first = (torch.rand(batch, 1, generator=generator) * (size - length + 1)).floor()
+        length = (size * (0.33 + 0.42 * _uniform((batch, 1), chance))).round().clamp_min(1)
+        first = (_uniform((batch, 1), chance) * (size - length + 1)).floor()
         cells = torch.arange(size)
         inside.append((cells >= first) & (cells < first + length))
     rows, columns = inside
     return (rows.unsqueeze(-1) & columns.unsqueeze(1)).flatten(1).unsqueeze(1)
 
 
-def _cosine_rates(shape: tuple[int, ...], generator: torch.Generator | None) -> Tensor:
-    return torch.cos(0.5 * math.pi * torch.rand(shape, generator=generator))
+def _cosine_rates(shape: tuple[int, ...], chance: Chance) -> Tensor:
+    return torch.cos(0.5 * math.pi * _uniform(shape, chance))
+
+
+def _uniform(shape: tuple[int, ...], chance: Chance) -> Tensor:
+    return chance(shape) if callable(chance) else torch.rand(shape, generator=chance)

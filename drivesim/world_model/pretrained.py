@@ -21,16 +21,17 @@ def load_world_model(
     """Load a world model for imagining.
 
     Args:
-        name_or_path: shipped weights by name, or a file.
+        name_or_path: shipped weights by name, a file or folder, or ``hf://USER/REPO`` on the Hub.
         device: where it runs.
         dtype: of the weights; by default bfloat16 where the device multiplies it fast, else float32.
 
     Raises:
         InputError: unknown weights, damaged, of another kind, or of shapes that do not fit their configuration.
     """
-    checkpoint = read_checkpoint(resolve_weights(name_or_path), kind="world-model")
+    checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=WorldModel.kind)
     model = WorldModel(config_from_json(WorldModelConfig, checkpoint.config))
     load_state(model, checkpoint)
+    model.facts = checkpoint.facts
     return model.to(device=device, dtype=dtype or fast_dtype(device)).eval().requires_grad_(False)
 
 

@@ -27,7 +27,7 @@ from drivesim.world_model.video_model import VideoModel, VideoModelConfig
 if TYPE_CHECKING:
     from drivesim.tokenizer.public_vqgan import PublicVQGAN
 
-KIND = "video-model"
+KIND = VideoModel.kind
 TOKENIZER_PREFIX = "tokenizer."
 
 
@@ -42,7 +42,7 @@ def load_video_model(
     """Load a general world model for generating.
 
     Args:
-        name_or_path: shipped weights by name, or a file.
+        name_or_path: shipped weights by name, a file or folder, or ``hf://USER/REPO`` on the Hub.
         device: where it runs.
         dtype: of the weights; by default bfloat16 where the device multiplies it fast, else float32.
         public_tokenizer: folder of the public VQGAN for weights that were trained on the tokens of one.
@@ -54,6 +54,7 @@ def load_video_model(
     """
     checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=KIND)
     model = _model_of(checkpoint, public_tokenizer, t5=t5)
+    model.facts = checkpoint.facts
     return model.to(device=device, dtype=dtype or fast_dtype(device)).eval().requires_grad_(False)
 
 
@@ -101,15 +102,19 @@ def trainable_video_model(
 
 def save_video_model(model: nn.Module, path: Path, *, facts: dict[str, Any] | None = None) -> None:
     """Write the video model that a training module holds, with matrices as int8; a public tokenizer is not written."""
-    video_model: VideoModel = model.video_model  # type: ignore[assignment]
+    write_video_model(model.video_model, path, facts=facts)  # type: ignore[arg-type]
+
+
+def write_video_model(model: VideoModel, path: Path, *, facts: dict[str, Any] | None = None) -> None:
+    """Write a video model likewise."""
     save_module(
-        video_model,
+        model,
         path,
         kind=KIND,
-        config=video_model.config,
+        config=model.config,
         facts=facts,
         dtype=torch.int8,
-        left_out=TOKENIZER_PREFIX if video_model.config.public_tokenizer else None,
+        left_out=TOKENIZER_PREFIX if model.config.public_tokenizer else None,
     )
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
+from typing import Any
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from drivesim.errors import InputError
+from drivesim.hub_model import HubModel
 from drivesim.tokenizer.interface import Tokenizer
 from drivesim.tokenizer.public_vqgan import PixelRange
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig
@@ -98,15 +101,18 @@ class VideoModelConfig:
             raise ValueError("a video model sees all frames at once: set model.stpt.is_frame_causal=false")
 
 
-class VideoModel(nn.Module):
+class VideoModel(HubModel):
     """Masked-token model of clips of ``config.num_frames`` frames, or of fewer: an image is a clip of one."""
 
+    kind = "video-model"
+    what = "short clips and images of a described scene"
     code_bias_K: Tensor
 
     def __init__(self, config: VideoModelConfig, *, tokenizer: Tokenizer | None = None) -> None:
         """Build the model; give a trained ``tokenizer`` to keep it."""
         super().__init__()
         self.config = config
+        self.facts = {}
         self.tokenizer: Tokenizer = VQGAN(config.vqgan) if tokenizer is None else tokenizer
         dim = config.stpt.dim
         self.stpt = STPT(config.stpt, self.tokenizer.quantizer, self.tokenizer.grid)
@@ -116,6 +122,17 @@ class VideoModel(nn.Module):
         self.action_encoder: ActionEncoder | None = None
         if config.num_action_tokens:
             self.action_encoder = ActionEncoder(dim, num_tokens=config.num_action_tokens)
+
+    @classmethod
+    def _read(cls, path: Path, *, device: str, dtype: torch.dtype, **settings: Any) -> VideoModel:
+        from drivesim.world_model.pretrained_video import load_video_model  # which needs this class
+
+        return load_video_model(path, device=device, dtype=dtype, **settings)
+
+    def _write(self, path: Path) -> None:
+        from drivesim.world_model.pretrained_video import write_video_model
+
+        write_video_model(self, path, facts=self.facts)
 
     @property
     def device(self) -> torch.device:

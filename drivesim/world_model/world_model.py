@@ -6,10 +6,14 @@ Letters: see ``drivesim/world_model/__init__.py``.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from drivesim.checkpoint import save_module
+from drivesim.hub_model import HubModel
 from drivesim.scene.types import Camera
 from drivesim.tokenizer.quantizer import Quantizer
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig, normalized, to_uint8
@@ -66,17 +70,21 @@ class Imagined:
     confidence_B: Tensor  # mean probability of the drawn tokens, in (0, 1]
 
 
-class WorldModel(nn.Module):
+class WorldModel(HubModel):
     """A frame-causal driving world model over the tokens of a VQGAN.
 
     The life of a frame: the motion field says what to expect of it (:meth:`outlook`), the transformer fills in its
     tokens (:meth:`complete`), the causal decoder draws it from both (:meth:`draw`).
     """
 
+    kind = "world-model"
+    what = "what a front camera sees next, given speed and yaw rate"
+
     def __init__(self, config: WorldModelConfig, *, tokenizer: VQGAN | None = None) -> None:
         """Build the model; give a trained ``tokenizer`` to keep it."""
         super().__init__()
         self.config = config
+        self.facts = {}
         self.tokenizer = VQGAN(config.vqgan) if tokenizer is None else tokenizer
         stpt = replace(config.stpt, guide_dim=guide_dim(self.tokenizer))
         quantizer: Quantizer = self.tokenizer.quantizer
@@ -86,6 +94,15 @@ class WorldModel(nn.Module):
         self.causal_decoder = CausalDecoder(
             config.causal_decoder, feature_channels=self.motion_field.feature_channels
         )
+
+    @classmethod
+    def _read(cls, path: Path, *, device: str, dtype: torch.dtype, **settings: Any) -> WorldModel:
+        from drivesim.world_model.pretrained import load_world_model  # which needs this class
+
+        return load_world_model(path, device=device, dtype=dtype, **settings)
+
+    def _write(self, path: Path) -> None:
+        save_module(self, path, kind=self.kind, config=self.config, facts=self.facts)
 
     @property
     def rate_hz(self) -> float:
