@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks.closed_loop_episodes import DIED, DriveSettings, EpisodeJob, World, run_episodes
-from benchmarks.fan_out import fan_out
 from drivesim.errors import InputError
 from drivesim.rollout import EpisodeConfig
+from drivesim.training.fan_out import fan_out
 
 
 @pytest.mark.parametrize("processes", [0, 2])
@@ -91,6 +91,7 @@ def pretended_ray(*, cluster="auto"):
         return answer
 
     ray.init, ray.remote, ray.get = init, remote, get
+    ray.cluster_resources = lambda: {"CPU": 2.0}
     ray.wait = lambda references, num_returns: (references[-num_returns:], references[:-num_returns])
     ray.cancel = lambda reference, force: ray.cancelled.append(reference)
     return ray
@@ -111,6 +112,24 @@ def test_ray_shares_the_jobs_and_keeps_the_order(ray):
     assert results == [0, 1, 4, 9]
     assert seen == [3, 2, 1, 0]
     assert ray.options == {"max_retries": 0}
+
+
+def test_jobs_are_made_when_somebody_is_free(ray):
+    made, seen = [], []
+    jobs = (made.append(number) or number for number in range(9))
+
+    def take(index, _result):
+        seen.append((index, len(made)))
+
+    results = fan_out(
+        fan_out_jobs.squared, jobs, ray_address="auto", ray_resources={"num_gpus": 1}, on_result=take
+    )
+    assert results == [number**2 for number in range(9)]
+    assert seen[0] == (3, 4)  # two for each of two processors, of which the newest is done first
+    assert seen[1] == (4, 5)
+    assert ray.options == {"max_retries": 0, "num_gpus": 1}
+    made.clear()
+    assert fan_out(fan_out_jobs.squared, iter(range(3)), processes=1) == [0, 1, 4]
 
 
 def test_ray_errors_and_deaths_are_those_of_the_job(ray):
