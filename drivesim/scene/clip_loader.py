@@ -1,9 +1,9 @@
 """Batches of clips read ahead by worker processes, in an order that the seed alone decides.
 
 What makes it fast: JPEGs far larger than the model's pictures are decoded at a part of their size (see
-``FrameFiles``), a picture that several clips of a batch show is decoded once, and pictures cross from process to process
-in shared memory that is laid out once. Workers keep the pictures they decoded last; data small enough to be kept whole is
-decoded in the first passes only.
+``FrameFiles``), a picture that several clips of a batch show is decoded once, and pictures cross from process to
+process in shared memory that is laid out once. Workers keep the pictures they decoded last; data small enough to be
+kept whole is decoded in the first passes only.
 """
 
 from __future__ import annotations
@@ -82,7 +82,6 @@ class ClipLoader:
             batch_size=None,
             sampler=order,
             num_workers=num_workers,
-            collate_fn=_as_it_is,
             worker_init_fn=_begin_worker if num_workers else None,
             multiprocessing_context="spawn" if num_workers else None,
             prefetch_factor=NUM_BATCHES_AHEAD if num_workers else None,
@@ -194,7 +193,8 @@ class _Batches(Dataset[_Part]):
         else:
             place = self._slots[request.slot]
         frames, windows, reader = place.numpy(), self._clips.windows, self._clips.reader
-        rows, skipped = [], []
+        rows: list[int] = []
+        skipped: list[SkippedClip] = []
         for row in request.rows:
             bad = reader.read_into(frames[len(rows)], *windows[row])
             if bad is None:
@@ -226,10 +226,6 @@ def _shared(clips: SceneClips, order: _Order) -> Tensor:
             f"there is no room for {order.num_slots} batches of {order.batch_size} clips in shared memory "
             "(/dev/shm); lower batch_size or num_workers"
         ) from error
-
-
-def _as_it_is(part: _Part) -> _Part:
-    return part
 
 
 def _begin_worker(_number: int) -> None:

@@ -28,7 +28,8 @@ from drivesim.training.hazard_head import HazardTrainingConfig
 from drivesim.training.hazard_samples import HazardSamples
 from drivesim.training.hazard_set import open_or_make_samples
 from drivesim.training.scene_source import camera_groups, open_or_convert
-from drivesim.training.token_cache import TokenSource, hash_of, open_or_build
+from drivesim.training.token_cache import hash_of, open_or_build
+from drivesim.training.token_clips import TokenSource
 from drivesim.training.token_stream import TokenStream
 from drivesim.world_model.pretrained import fast_dtype
 from drivesim.world_model.world_model import WorldModel

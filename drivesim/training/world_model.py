@@ -20,7 +20,7 @@ from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.training.data import RecordedClips
 from drivesim.training.open_loop import OpenLoopCheck
 from drivesim.training.task import Evaluation
-from drivesim.training.token_cache import TokenSource, crop, stack
+from drivesim.training.token_clips import TokenSource, stack
 from drivesim.world_model.conditioning import guide_features
 from drivesim.world_model.masking import MaskKind, draw_mask
 from drivesim.world_model.places import unpacked_view
@@ -137,9 +137,9 @@ class WorldModelTask:
             rng = np.random.default_rng([seed, step, rank, world_size])
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             clips = rng.integers(len(cache), size=batch_size)
-            starts = rng.integers(cache.token_ids.shape[1] - config.frames_per_window + 1, size=batch_size)
+            starts = rng.integers(cache.frames_per_clip - config.frames_per_window + 1, size=batch_size)
             windows = zip(clips, starts, strict=True)
-            batch = stack([crop(cache, int(i), int(t), config.frames_per_window) for i, t in windows])
+            batch = stack([cache.window(int(i), int(t), config.frames_per_window) for i, t in windows])
             shape = batch["token_ids"].shape
             batch["is_masked"] = draw_mask(config.mask, shape[0], shape[1], shape[2], generator)
             rate = torch.rand(batch_size, 1, 1, generator=generator) * config.context_noise
