@@ -3,11 +3,11 @@
 import os
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import fan_out_jobs
 import numpy as np
 import pytest
+from pretended_ray import DEATHS, pretended_ray
 
 from benchmarks.closed_loop_episodes import DIED, DriveSettings, EpisodeJob, World, run_episodes
 from drivesim.errors import InputError
@@ -53,48 +53,6 @@ def test_no_jobs_no_work():
     assert fan_out(fan_out_jobs.squared, [], processes=2) == []
     with pytest.raises(InputError, match="--processes"):
         fan_out(fan_out_jobs.squared, [1], processes=-1)
-
-
-DEATHS = ("WorkerCrashedError", "OutOfMemoryError", "NodeDiedError")
-
-
-class Reference:
-    """What the pretended Ray gives for a task; the answer is made when it is fetched."""
-
-    def __init__(self, answer):
-        self.answer = answer
-
-
-def pretended_ray(*, cluster="auto"):
-    """Return a module that works like the part of Ray that is used, last task first."""
-    ray = ModuleType("ray")
-    ray.cancelled, ray.options = [], {}
-    error = type("RayError", (Exception,), {})
-    kinds = {name: type(name, (error,), {}) for name in DEATHS}
-    ray.exceptions = SimpleNamespace(RayError=error, **kinds)
-
-    def init(*, address, ignore_reinit_error):
-        assert ignore_reinit_error
-        if address != cluster:
-            raise ConnectionError("nobody listens")
-
-    def remote(**options):
-        ray.options = options
-        return lambda function: SimpleNamespace(
-            remote=lambda *arguments: Reference(lambda: function(*arguments))
-        )
-
-    def get(reference):
-        answer = reference.answer()
-        if answer[0] and answer[1] in DEATHS:
-            raise kinds[answer[1]]
-        return answer
-
-    ray.init, ray.remote, ray.get = init, remote, get
-    ray.cluster_resources = lambda: {"CPU": 2.0}
-    ray.wait = lambda references, num_returns: (references[-num_returns:], references[:-num_returns])
-    ray.cancel = lambda reference, force: ray.cancelled.append(reference)
-    return ray
 
 
 @pytest.fixture

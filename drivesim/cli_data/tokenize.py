@@ -42,7 +42,8 @@ def tokenize(  # noqa: PLR0913 one parameter per flag
     del debug  # read by main()
     from drivesim.errors import InputError
     from drivesim.scene.nuscenes import open_dataset
-    from drivesim.training.token_making import TokenizeConfig, tokenize_scenes
+    from drivesim.training.token_making import tokenize_scenes
+    from drivesim.training.token_plan import TokenizeConfig
 
     if verify:
         return _verify(out)

@@ -68,8 +68,8 @@ def clip_loader(
 class ClipLoader:
     """Iterate over it for the batches of one pass; :func:`clip_loader` makes it.
 
-    A clip with a bad picture is left out of its batch and named there under ``skipped``, and in ``skipped`` here, which
-    holds those of all passes. A batch without one good clip is left out.
+    A clip with a bad picture is left out of its batch and named there under ``skipped``, and once in ``skipped`` here.
+    A batch without one good clip is left out.
     """
 
     def __init__(self, clips: SceneClips, order: _Order, *, num_workers: int) -> None:
@@ -98,9 +98,9 @@ class ClipLoader:
         Raises:
             InputError: not one clip can be read, or a process was killed.
         """
-        num_good = 0
+        num_good, known = 0, {(item.scene_name, item.start) for item in self.skipped}
         for part in self._parts():
-            self.skipped += part.skipped
+            self.skipped += [item for item in part.skipped if (item.scene_name, item.start) not in known]
             num_good += len(part.rows)
             if part.rows:
                 yield self._batch(part)
@@ -108,9 +108,10 @@ class ClipLoader:
             raise InputError(f"none of the clips can be read; {self.skipped[-1].reason}")
 
     def _parts(self) -> Iterator[_Part]:
-        parts = iter(self._loader)
+        parts: Iterator[_Part] | None = None
         while True:
             try:
+                parts = iter(self._loader) if parts is None else parts
                 part = next(parts, None)
             except RuntimeError as error:
                 if "DataLoader worker" not in str(error):

@@ -6,11 +6,10 @@ tables of the data set and hands out scenes; those that make shards read picture
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,59 +21,25 @@ from drivesim.errors import InputError
 from drivesim.files import remove_abandoned
 from drivesim.run_lock import locked
 from drivesim.scene.nuscenes import NuScenesDataset
-from drivesim.scene.types import Scene, front_camera
+from drivesim.scene.types import Scene
 from drivesim.training.fan_out import fan_out
 from drivesim.training.scene_source import RATE_HZ, check_road, convert_scenes, split
-from drivesim.training.token_cache import hash_of
 from drivesim.training.token_manifest import (
     MANIFEST,
     VALIDATION,
     Manifest,
     ShardRecord,
     TokenSettings,
-    num_shards,
     read_manifest,
     shard_path,
     write_manifest,
 )
+from drivesim.training.token_plan import TokenizeConfig, known_scenes, num_frames_of, plan_of, settings_of
 from drivesim.training.token_shard import ShardJob, make_shard
-from drivesim.training.token_shards import damaged_shards, vision_hash
-from drivesim.world_model.pretrained import fast_dtype, load_world_model
-from drivesim.world_model.world_model import WorldModel
+from drivesim.training.token_shards import damaged_shards
+from drivesim.world_model.pretrained import load_world_model
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True, slots=True)
-class TokenizeConfig:
-    """How a token set is made."""
-
-    frames_per_clip: int = 36
-    stride: int = 18  # frames from the start of a clip to the start of the next
-    clips_per_shard: int = 64
-    imagined_share: float = 0.5  # of the clips: their past is what the weights imagined, not the truth
-    validation_share: float = 0.1  # of the scenes, chosen by their names; one at least
-    num_validation_clips: int = 24  # that are kept as pictures, roughly
-    seed: int = 0  # of what is imagined
-    num_workers: int = 2  # processes
-    ray_address: str | None = None  # of a Ray cluster in their place
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        """Refuse settings that cannot work."""
-        counts = (self.stride, self.clips_per_shard, self.num_validation_clips, self.num_workers)
-        if self.frames_per_clip < 2 or min(counts) < 1 or self.seed < 0:
-            raise InputError(
-                "tokenizing needs frames_per_clip >= 2, seed >= 0 and stride, clips_per_shard, validation clips and "
-                f"workers >= 1, got {self.frames_per_clip}, {self.seed} and {', '.join(map(str, counts))}"
-            )
-        if not 0 <= self.imagined_share <= 1 or not 0 < self.validation_share < 1:
-            raise InputError(
-                "the imagined share lies in [0, 1] and the validation share inside (0, 1), got "
-                f"{self.imagined_share} and {self.validation_share}"
-            )
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"the device is auto, cpu or cuda, got {self.device!r}")
 
 
 def tokenize_scenes(
@@ -99,12 +64,12 @@ def tokenize_scenes(
         OSError: the folder cannot be written, or the disk is full.
     """
     file = resolve_weights(weights).absolute()
-    train, validation = split(names or dataset.scene_names(), config.validation_share)
-    settings = _settings(dataset, load_world_model(file, dtype=torch.float32), config)
+    train, validation = split(known_scenes(dataset, names), config.validation_share)
+    settings = settings_of(dataset, load_world_model(file, dtype=torch.float32), config)
     if (out / MANIFEST).exists():
         read_manifest(out)  # so that a foreign folder is refused before anything is touched
     with locked(out, flag="--out"):
-        manifest = _begun(out, _plan(dataset, train, settings))
+        manifest = _begun(out, plan_of(dataset, train, settings))
         write_manifest(out, manifest)
         _remove_leftovers(out)
         _keep_validation(dataset, validation, out / VALIDATION, settings)
@@ -177,72 +142,6 @@ def _loaded(dataset: NuScenesDataset, name: str) -> Scene | str:
     return replace(scene, route_xy_m=None, problems=[])
 
 
-def _settings(dataset: NuScenesDataset, model: WorldModel, config: TokenizeConfig) -> TokenSettings:
-    camera, size = front_camera(), (model.config.vqgan.width_px, model.config.vqgan.height_px)
-    if (camera.width_px, camera.height_px) != size or model.rate_hz != RATE_HZ:
-        raise InputError(
-            f"scenes are read at {camera.width_px}x{camera.height_px} px and {RATE_HZ:g} Hz, but the weights are of "
-            f"{size[0]}x{size[1]} px and {model.rate_hz:g} Hz; name other weights"
-        )
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = fast_dtype(device)
-    return TokenSettings(
-        weights=hash_of(model),
-        vision=vision_hash(model),
-        dtype=str(dtype).removeprefix("torch."),
-        device=device,
-        version=dataset.version,
-        tables=_fingerprint(dataset.dataroot / dataset.version),
-        rate_hz=RATE_HZ,
-        width_px=size[0],
-        height_px=size[1],
-        frames_per_clip=config.frames_per_clip,
-        stride=config.stride,
-        clips_per_shard=config.clips_per_shard,
-        imagined_share=config.imagined_share,
-        validation_share=config.validation_share,
-        num_validation_clips=config.num_validation_clips,
-        seed=config.seed,
-    )
-
-
-def _fingerprint(tables: Path) -> str:
-    """Return a hash that tells data sets apart: the scene table, and the sizes of the others."""
-    digest = hashlib.sha256((tables / "scene.json").read_bytes())
-    for path in sorted(tables.glob("*.json")):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-    return digest.hexdigest()
-
-
-def _plan(dataset: NuScenesDataset, names: Sequence[str], settings: TokenSettings) -> Manifest:
-    clips = [
-        (name, start)
-        for name in names
-        for start in range(0, _length(dataset, name) - settings.frames_per_clip + 1, settings.stride)
-    ]
-    if not clips:
-        raise InputError(
-            f"none of {len(names)} training scenes has the {settings.frames_per_clip} frames of a clip; choose longer "
-            "scenes or lower --frames-per-clip"
-        )
-    return Manifest(
-        settings=settings,
-        dataroot=str(dataset.dataroot),
-        clips=clips,
-        shards=[None] * num_shards(len(clips), settings.clips_per_shard),
-    )
-
-
-def _length(dataset: NuScenesDataset, name: str) -> int:
-    try:
-        return dataset.summary(name, rate_hz=RATE_HZ).num_frames
-    except InputError as error:
-        _LOG.warning("scene %s left out: %s", name, error)
-        return 0
-
-
 def _begun(out: Path, planned: Manifest) -> Manifest:
     """Return the plan with the shards that an earlier run made and that are still whole.
 
@@ -289,7 +188,7 @@ def _keep_validation(
     for name in sorted(names, key=lambda name: zlib.crc32(name.encode())):
         if room >= settings.num_validation_clips:
             break
-        length = _length(dataset, name)
+        length = num_frames_of(dataset, name)
         if length >= settings.frames_per_clip:
             chosen.append(name)
             room += length // settings.frames_per_clip

@@ -51,7 +51,7 @@ class TokenSettings:
 
 @dataclass(kw_only=True, slots=True)
 class ShardRecord:
-    """A finished shard. Clips with bad pictures are left out of it: ``skipped`` holds their rows in the plan, and why."""
+    """A finished shard, without the clips that have bad pictures: ``skipped`` holds their rows in the plan, and why."""
 
     num_clips: int
     num_bytes: int
