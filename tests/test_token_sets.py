@@ -12,6 +12,7 @@ import pytest
 import torch
 from pretended_ray import pretended_ray
 from recordings import edit_table, make_scene, write_dataset
+from safetensors.torch import load_file
 from small_models import small_config, small_world_model
 
 from drivesim import cli
@@ -19,12 +20,14 @@ from drivesim.checkpoint import save_module
 from drivesim.config import load_config
 from drivesim.errors import InputError
 from drivesim.scene.nuscenes import open_dataset
+from drivesim.scene.types import front_camera
 from drivesim.training import token_making
 from drivesim.training.sources import facts_of, open_sources, open_world_model_sources, token_source
 from drivesim.training.token_clips import CACHE_ARRAYS, stack
 from drivesim.training.token_making import tokenize_scenes
 from drivesim.training.token_manifest import MANIFEST, read_manifest, shard_path
-from drivesim.training.token_plan import TokenizeConfig
+from drivesim.training.token_plan import TokenizeConfig, settings_of
+from drivesim.training.token_shard import ShardJob, make_shard
 from drivesim.training.token_shards import ShardedTokens, check_vision, vision_hash
 from drivesim.training.world_model import WorldModelTask, WorldModelTrainingConfig
 from drivesim.world_model.pretrained import load_world_model
@@ -109,6 +112,35 @@ def test_half_of_the_pasts_are_imagined_or_none(root, weights, made, tmp_path):
     windows = [ShardedTokens.open(plain).window(i, 0, 4) for i in range(6)]
     assert all(np.array_equal(w["token_ids"], w["context_ids"]) for w in windows)
     np.testing.assert_array_equal(windows[5]["token_ids"][:2], tokens.window(5, 0, 2)["token_ids"])
+
+
+def test_cars_of_other_calibration_share_a_shard(weights, tmp_path):
+    """Each clip is tokenized with the camera that took it, beside whatever clips it lies."""
+    cameras = [front_camera(), front_camera(focal_px=140.0)]
+    scenes = [replace(make_scene(4, name=f"scene-{i}"), camera=camera) for i, camera in enumerate(cameras)]
+    root = write_dataset(tmp_path / "set", *scenes, make_scene(4, log_name="reference-merge-2"))
+    dataset = open_dataset(root)
+    config = replace(CONFIG, clips_per_shard=2)
+    settings = settings_of(dataset, load_world_model(weights, dtype=torch.float32), config)
+    names = dataset.scene_names()[:2]
+
+    def shard(folder, *chosen):
+        folder.mkdir()
+        job = ShardJob(
+            number=0,
+            folder=folder,
+            weights=weights,
+            settings=settings,
+            windows=[(name, 0) for name in chosen],
+            scenes={name: dataset.load(name) for name in chosen},
+            unread={},
+        )
+        assert make_shard(job).num_clips == len(chosen)
+        return load_file(shard_path(folder, 0))
+
+    both, second = shard(tmp_path / "both", *names), shard(tmp_path / "second", names[1])
+    assert all(torch.equal(both[name][1:], second[name]) for name in CACHE_ARRAYS)
+    assert not torch.equal(both["motion"][0, 1:], both["motion"][1, 1:])
 
 
 def test_bad_pictures_and_scenes_are_left_out_and_named(root, weights, tmp_path):
