@@ -160,7 +160,7 @@ def test_bad_pictures_and_scenes_are_left_out_and_named(root, weights, tmp_path)
     assert [row for row, _ in manifest.shards[0].skipped] == [0, 1]
     assert torn.name in manifest.shards[0].skipped[0][1]
     assert (manifest.shards[1].num_clips, len(manifest.shards[1].skipped)) == (0, 3)
-    assert "are missing" in manifest.shards[1].skipped[0][1]
+    assert all(reason for _, reason in manifest.shards[1].skipped)
     tokens = ShardedTokens.open(tmp_path / "out")
     assert len(tokens) == 1
     assert tokens.window(0, 0, 4)["token_ids"].shape == (4, 112)
@@ -336,12 +336,14 @@ def test_bad_input_is_one_sentence(root, weights, tmp_path, capsys, monkeypatch)
         assert code == 2, arguments
         assert words in output.err
         assert output.err.count("\n") == 1
+    assert not (tmp_path / "a").exists()
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["letter.txt"]
 
     def refused(self, *_arguments, **_settings):
         raise PermissionError(errno.EACCES, "Permission denied", str(self))
 
     monkeypatch.setattr(Path, "mkdir", refused)
-    code, output = run(capsys, "--out", tmp_path / "sealed" / "a", *good)
+    code, output = run(capsys, "--out", tmp_path / "sealed" / "a", *good, "--frames-per-clip", 4)
     assert (code, "Permission denied" in output.err) == (2, True)
 
 

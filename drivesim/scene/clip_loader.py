@@ -41,7 +41,7 @@ def clip_loader(
     """Return the windows of some scenes as batches; every ``iter`` of it is one pass over all of them.
 
     Args:
-        scenes: recordings at one frame rate and one picture size.
+        scenes: recordings at one frame rate and one picture size; worker processes get them pickled.
         num_frames: frames per clip.
         stride: frames from the start of a clip to the start of the next.
         batch_size: clips per batch; the last one of a pass may be smaller, and so are those with bad pictures.

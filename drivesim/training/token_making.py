@@ -66,10 +66,10 @@ def tokenize_scenes(
     file = resolve_weights(weights).absolute()
     train, validation = split(known_scenes(dataset, names), config.validation_share)
     settings = settings_of(dataset, load_world_model(file, dtype=torch.float32), config)
-    if (out / MANIFEST).exists():
-        read_manifest(out)  # so that a foreign folder is refused before anything is touched
+    planned = plan_of(dataset, train, settings)
+    _refuse_foreign(out)
     with locked(out, flag="--out"):
-        manifest = _begun(out, plan_of(dataset, train, settings))
+        manifest = _begun(out, planned)
         write_manifest(out, manifest)
         _remove_leftovers(out)
         _keep_validation(dataset, validation, out / VALIDATION, settings)
@@ -142,16 +142,20 @@ def _loaded(dataset: NuScenesDataset, name: str) -> Scene | str:
     return replace(scene, route_xy_m=None, problems=[])
 
 
+def _refuse_foreign(out: Path) -> None:
+    if out.is_dir() and not (out / MANIFEST).exists():
+        foreign = [path.name for path in sorted(out.iterdir()) if not path.name.startswith(".")]
+        if foreign:
+            raise InputError(f"{out} holds other files ({foreign[0]}); name a new folder for --out")
+
+
 def _begun(out: Path, planned: Manifest) -> Manifest:
     """Return the plan with the shards that an earlier run made and that are still whole.
 
     Raises:
-        InputError: that run had other settings or scenes, or other files lie in the folder.
+        InputError: that run had other settings or scenes.
     """
     if not (out / MANIFEST).exists():
-        foreign = [path.name for path in out.iterdir() if not path.name.startswith(".")]
-        if foreign:
-            raise InputError(f"{out} holds other files ({foreign[0]}); name a new folder for --out")
         return planned
     begun = read_manifest(out)
     changed = [
