@@ -182,8 +182,7 @@ class _Store:
         if camera not in self._cameras:
             self._cameras.append(camera)
         is_outside, roads = _is_off_road(scene), mapped(scene.drivable)
-        length = self._frames.shape[1]
-        windows = SceneClips([scene], num_frames=length, stride=stride, num_kept_frames=length)
+        windows = SceneClips([scene], num_frames=self._frames.shape[1], stride=stride)
         for index in range(len(windows)):
             clip = windows[index]
             if not isinstance(clip, Clip):
