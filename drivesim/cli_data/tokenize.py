@@ -60,7 +60,9 @@ def tokenize(  # noqa: PLR0913 one parameter per flag
         device=device,
     )
     names = [name.strip() for name in (scenes or "").split(",") if name.strip()]
-    dataset = open_dataset(dataroot, version)
+    dataset = open_dataset(
+        dataroot.expanduser().absolute(), version
+    )  # other machines have another working folder
     manifest = tokenize_scenes(dataset, weights, out, config, names=names)
     num_skipped = len(manifest.clips) - manifest.num_clips
     size_mb = sum(record.num_bytes for record in manifest.shards if record is not None) / 1e6
