@@ -62,5 +62,11 @@ class TokenSource(Protocol):
 
 def stack(windows: Sequence[Mapping[str, Array]]) -> dict[str, Tensor]:
     """Return windows as one batch (B, T, ...); tokens become int32 whatever they are kept as."""
-    batch = {name: torch.from_numpy(np.stack([window[name] for window in windows])) for name in windows[0]}
-    return batch | {name: batch[name].int() for name in TOKEN_ARRAYS}
+    batch: dict[str, Tensor] = {}
+    for name, first in windows[0].items():
+        dtype = np.int32 if name in TOKEN_ARRAYS else first.dtype
+        rows = np.empty((len(windows), *first.shape), dtype=dtype)
+        for row, window in enumerate(windows):
+            rows[row] = window[name]
+        batch[name] = torch.from_numpy(rows)
+    return batch
