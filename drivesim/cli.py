@@ -14,6 +14,7 @@ import typer
 
 from drivesim import console
 from drivesim.cli_data.commands import app as data_app
+from drivesim.cli_data.tokenize import tokenize
 from drivesim.cli_generate.commands import app as generate_app
 from drivesim.errors import InputError
 from drivesim.policy_loading import POLICY_HELP
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(generate_app, name="generate")
+app.command()(tokenize)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Configuration overrides.")]

@@ -42,6 +42,11 @@ FROZEN_FLAGS = {
     "rollout": {"--scene", "--dataroot", "--version", "--policy", "--steps", "--seed", "--out", "--debug"},
     "scenes": {"--dataroot", "--version", "--debug"},
     "models": {"--debug"},
+    "tokenize": {
+        *("--out", "--dataroot", "--version", "--scenes", "--weights", "--frames-per-clip", "--stride"),
+        *("--clips-per-shard", "--imagined-share", "--seed", "--workers", "--ray", "--device", "--verify"),
+        "--debug",
+    },
     "data synth": {"--out", "--scenes", "--seed", "--debug"},
     "data export": {
         *("--dataroot", "--out", "--version", "--scenes", "--rate", "--width", "--height", "--debug"),

@@ -42,7 +42,8 @@ class FrameFiles(Sequence[Image]):
         """Read one picture, or return the sequence of a part of the files without reading them."""
         if isinstance(index, slice):
             return FrameFiles(self.paths[index], self.width_px, self.height_px)
-        return resize(read_image(self.paths[index]), self.width_px, self.height_px)
+        size = (self.width_px, self.height_px)
+        return resize(read_image(self.paths[index], enough_px=size), *size)
 
 
 @dataclass(kw_only=True, slots=True)

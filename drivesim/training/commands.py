@@ -37,6 +37,7 @@ from drivesim.training.sources import (
     open_general,
     open_hazard_samples,
     open_sources,
+    open_world_model_sources,
     token_source,
     tokenized,
 )
@@ -93,7 +94,7 @@ def train_world_model(
 
     Arguments as in :func:`train_tokenizer`.
     """
-    settings, sources = config.world_model, open_sources(config)
+    settings, sources = config.world_model, open_world_model_sources(config)
     num_frames = min(settings.frames_per_clip, sources.frames_per_clip)
     if settings.frames_per_window > num_frames:
         raise InputError(

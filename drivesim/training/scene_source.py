@@ -234,11 +234,12 @@ def _scenes(
             yield None
             continue
         if not allow_held_out:
-            _check_road(scene)
+            check_road(scene)
         yield scene
 
 
-def _check_road(scene: Scene) -> None:
+def check_road(scene: Scene) -> None:
+    """Raise InputError for a road of the reference world that published figures are measured on."""
     match = _REFERENCE_LOG.fullmatch(scene.log_name)
     if match is not None and int(match[1]) >= FIRST_VALIDATION_SEED:
         raise InputError(
