@@ -188,7 +188,9 @@ def with_label(image: Image, text: str) -> Image:
 # ------------------------------------------------------------------------------------------------ videos
 
 
-def write_video(path: Path, frames: Iterable[Image], rate_hz: float, *, crf: int = 18) -> None:
+def write_video(
+    path: Path, frames: Iterable[Image], rate_hz: float, *, crf: int = 18, keyframe_every: int | None = None
+) -> None:
     """Write equal pictures as ``.mp4`` (H.264) or ``.gif``; odd sizes lose nothing, mp4 pads them by a pixel.
 
     Args:
@@ -196,6 +198,7 @@ def write_video(path: Path, frames: Iterable[Image], rate_hz: float, *, crf: int
         frames: the pictures.
         rate_hz: pictures per second.
         crf: H.264's constant rate factor; each 6 more halve an mp4 file.
+        keyframe_every: frames from one of an mp4's key frames to the next; few make every frame quick to reach.
 
     Raises:
         InputError: the suffix is neither, there are no pictures, or the rate is not positive.
@@ -213,7 +216,8 @@ def write_video(path: Path, frames: Iterable[Image], rate_hz: float, *, crf: int
     with atomic_path(path) as temporary:
         every = chain([first], pending)
         if suffix == ".mp4":
-            _write_mp4(temporary, every, first.shape, rate, crf=crf)
+            options = {"crf": str(crf)} | ({} if keyframe_every is None else {"g": str(keyframe_every)})
+            _write_mp4(temporary, every, first.shape, rate, options)
         else:
             _write_gif(temporary, every, first.shape, rate)
 
@@ -237,12 +241,12 @@ def read_video(path: Path) -> Video:
 
 
 def _write_mp4(
-    path: Path, frames: Iterable[Image], shape: tuple[int, ...], rate: Fraction, *, crf: int
+    path: Path, frames: Iterable[Image], shape: tuple[int, ...], rate: Fraction, options: dict[str, str]
 ) -> None:
     pad = [(0, shape[0] % 2), (0, shape[1] % 2), (0, 0)]
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         # Without the last option x264's result depends on where in memory the pictures lie.
-        options = {"crf": str(crf), "preset": "veryfast", "x264-params": "cpu-independent=1"}
+        options = {**options, "preset": "veryfast", "x264-params": "cpu-independent=1"}
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
         stream.pix_fmt = "yuv420p"

@@ -28,7 +28,14 @@ IMPORT_FLAGS = {
     *("--lag", "--flip-steering", "--flip-yaw-rate", "--fix"),
     *("--speed-unit", "--steering-unit", "--time-unit", "--steering-ratio", "--max-steering", "--max-speed"),
     *("--right-positive", "--wheelbase", "--time-offset", "--recorded-rate"),
-    *("--time-column", "--steering-column", "--speed-column", "--yaw-rate-column", "--file-column"),
+    *(
+        "--time-column",
+        "--steering-column",
+        "--speed-column",
+        "--yaw-rate-column",
+        "--file-column",
+        "--camera-key",
+    ),
     *("--field-of-view", "--camera-height", "--camera-forward", "--camera-pitch", "--debug"),
 }
 FROZEN_FLAGS = {
@@ -37,6 +44,9 @@ FROZEN_FLAGS = {
     "models": {"--debug"},
     "data synth": {"--out", "--scenes", "--seed", "--debug"},
     "data import": IMPORT_FLAGS,
+    "data export": {
+        *("--dataroot", "--out", "--version", "--scenes", "--rate", "--width", "--height", "--debug"),
+    },
     "train": {"--out", "--resume", "--debug"},
     "generate text": PROMPT_FLAGS | {"--frames"},
     "generate image": PROMPT_FLAGS | {"--image", "--frames"},

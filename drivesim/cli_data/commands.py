@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from drivesim import console
+from drivesim.cli_data.exporting import export_data
 from drivesim.cli_data.importing import import_data
 
 app = typer.Typer(help="Make data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.command("import")(import_data)
+app.command("export")(export_data)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

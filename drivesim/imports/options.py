@@ -77,6 +77,7 @@ class ImportConfig:
     speed_column: str | None = None
     yaw_rate_column: str | None = None
     file_column: str | None = None
+    camera_key: str | None = None  # feature of a LeRobot data set that holds the pictures
     field_of_view_rad: float | None = None  # horizontal, of the pictures as recorded
     camera_height_m: float = 1.5
     camera_forward_m: float = 1.7
