@@ -6,7 +6,7 @@ import importlib.util
 import json
 import shutil
 import stat
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -24,7 +24,6 @@ from drivesim.imports import importing
 from drivesim.imports.importing import import_recordings, write_import
 from drivesim.imports.kinds import RecordingKind, reader_of
 from drivesim.imports.options import ImportConfig
-from drivesim.imports.summary import config_fields
 from drivesim.scene.nuscenes import open_dataset
 from drivesim.video import read_image
 
@@ -218,7 +217,7 @@ def test_every_setting_has_a_flag(capsys):
         "max_gap_s": "max-gap",
     }
     units = ("_hz", "_px", "_s", "_m", "_rad", "_mps")
-    for name in config_fields():
+    for name in (field.name for field in fields(ImportConfig)):
         flag = names.get(name) or name.replace("_", "-")
         for unit in units:
             if name.endswith(unit) and name not in names:

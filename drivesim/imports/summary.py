@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
@@ -139,8 +139,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
-
-
-def config_fields() -> list[str]:
-    """Return the names of all settings, so that none is forgotten on the command line."""
-    return [each.name for each in fields(ImportConfig)]
