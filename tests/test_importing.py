@@ -100,6 +100,16 @@ def test_lag_and_sign_are_told_and_only_corrected_when_asked(early, true_twist):
     assert back.summary.advice == "--lag 3"
 
 
+def test_a_recording_that_differs_from_the_others_is_named(tmp_path):
+    for name, sign in (("a", 1.0), ("b", -1.0), ("c", 1.0)):
+        write_video_drive(tmp_path / name, sign=sign)
+    summary = import_recordings(RecordingKind.CSV, tmp_path, CONFIG).summary
+    assert summary.advice == ""
+    (doubt,) = summary.doubts
+    assert doubt.startswith("b differs from the others (in time, sign opposite")
+    assert summary.record()["recordings"][1]["estimates"]["steering"]["is_opposite"] is True
+
+
 def test_command_writes_data_set_summary_and_sheet(early, tmp_path, capsys):
     out = tmp_path / "data set é"
     assert run("data", "import", "csv", early, "--out", out, "--width", 112, "--height", 64) == 0
