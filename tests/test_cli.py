@@ -33,8 +33,8 @@ IMPORT_FLAGS = {
         "--steering-column",
         "--speed-column",
         "--yaw-rate-column",
-        "--camera-key",
         "--file-column",
+        "--camera-key",
     ),
     *("--field-of-view", "--camera-height", "--camera-forward", "--camera-pitch", "--debug"),
 }
@@ -48,10 +48,10 @@ FROZEN_FLAGS = {
         "--debug",
     },
     "data synth": {"--out", "--scenes", "--seed", "--debug"},
+    "data import": IMPORT_FLAGS,
     "data export": {
         *("--dataroot", "--out", "--version", "--scenes", "--rate", "--width", "--height", "--debug"),
     },
-    "data import": IMPORT_FLAGS,
     "train": {"--out", "--resume", "--debug"},
     "generate text": PROMPT_FLAGS | {"--frames"},
     "generate image": PROMPT_FLAGS | {"--image", "--frames"},

@@ -301,7 +301,7 @@ BROKEN_ROWS = {
     ),
     "twice": (
         lambda lines: lines.insert(5, lines[5]),
-        r"1 rows left out whose time is that of the row before.*row 7",
+        r"1 rows left out whose time is that of another row.*row [67]",
     ),
 }
 
@@ -330,7 +330,7 @@ BROKEN_TABLES = {
     ),
     "reversed": (
         lambda lines: lines.__setitem__(slice(1, None), lines[:0:-1]),
-        "row 3: time goes backwards there and in 22 other",
+        "row \\d+: time goes backwards there and in 22 other",
     ),
     "no numbers": (
         lambda lines: lines.__setitem__(slice(1, None), [line.split(",")[0] + ",x,y" for line in lines[1:]]),
@@ -487,7 +487,7 @@ def test_udacity_broken(copied):
         "without a time",
         "too few or too many cells",
         "without a speed",
-        "the row before",
+        "another row",
         "missing",
     ):
         assert words in text

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import shutil
 import stat
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -24,7 +24,6 @@ from drivesim.imports import importing
 from drivesim.imports.importing import import_recordings, write_import
 from drivesim.imports.kinds import RecordingKind, reader_of
 from drivesim.imports.options import ImportConfig
-from drivesim.imports.summary import config_fields
 from drivesim.scene.nuscenes import open_dataset
 from drivesim.video import read_image
 
@@ -99,6 +98,16 @@ def test_lag_and_sign_are_told_and_only_corrected_when_asked(early, true_twist):
     assert np.median(right[:, 1]) < 0.02 < np.median(wrong[:, 1])
     back = import_recordings(RecordingKind.CSV, early, replace(CONFIG, lag_frames=1, flip_steering=True))
     assert back.summary.advice == "--lag 3"
+
+
+def test_a_recording_that_differs_from_the_others_is_named(tmp_path):
+    for name, sign in (("a", 1.0), ("b", -1.0), ("c", 1.0)):
+        write_video_drive(tmp_path / name, sign=sign)
+    summary = import_recordings(RecordingKind.CSV, tmp_path, CONFIG).summary
+    assert summary.advice == ""
+    (doubt,) = summary.doubts
+    assert doubt.startswith("b differs from the others (in time, sign opposite")
+    assert summary.record()["recordings"][1]["estimates"]["steering"]["is_opposite"] is True
 
 
 def test_command_writes_data_set_summary_and_sheet(early, tmp_path, capsys):
@@ -218,7 +227,7 @@ def test_every_setting_has_a_flag(capsys):
         "max_gap_s": "max-gap",
     }
     units = ("_hz", "_px", "_s", "_m", "_rad", "_mps")
-    for name in config_fields():
+    for name in (field.name for field in fields(ImportConfig)):
         flag = names.get(name) or name.replace("_", "-")
         for unit in units:
             if name.endswith(unit) and name not in names:

@@ -20,7 +20,7 @@ from drivesim.errors import InputError
 from drivesim.scene.geometry import FloatArray
 
 DELIMITERS = (",", ";", "\t", "|")
-MAX_BYTES = 1 << 30
+MAX_BYTES = 256 << 20
 _SNIFFED_LINES = 50
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -198,7 +198,7 @@ def _of_one_width(path: Path, header: list[str] | None, rows: list[list[str]], l
 def _decoded(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path} is larger than {MAX_BYTES >> 30} GB, which no drive needs; split it")
+            raise InputError(f"{path} is larger than {MAX_BYTES >> 20} MB; split it by drives")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror}); check the path") from error

@@ -166,7 +166,7 @@ def _summary(looked: _Looked, imported: ImportedScenes, config: ImportConfig) ->
         sizes={f"{width}x{height}": count for (width, height), count in survey.sizes.most_common()},
         sources=imported.sources,
         has_calibration=log.camera is not None,
-        estimates={name: estimate([evidence]).words for name, evidence in looked.evidence.items()},
+        estimates={name: estimate([evidence]) for name, evidence in looked.evidence.items()},
         left_out=imported.left_out,
         first_unreadable=survey.first_problem,
         problems=imported.problems,

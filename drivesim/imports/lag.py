@@ -65,6 +65,10 @@ class LagEstimate:
         doubt = f" ({low} to {high} are possible)" if low != high else ""
         return f"{when}{doubt}, sign {'opposite' if self.is_opposite else 'right'}, {self.size_words}"
 
+    def allows(self, lag_frames: int) -> bool:
+        """Tell whether a lag is one of those that may be right."""
+        return self.possible_lags[0] <= lag_frames <= self.possible_lags[1]
+
     @property
     def has_right_size(self) -> bool:
         """Tell whether recorded turns are about as large as they are seen, as far as an assumed lens can say."""
@@ -166,11 +170,13 @@ def estimate(evidence: Sequence[Evidence]) -> LagEstimate:
             lag_frames=None, is_opposite=None, possible_lags=nobody, explained_share=share, why_not=why
         )
     place = int(np.argmax(best))
-    weights = [each.num_intervals for each in evidence]
+    sign = -1.0 if best is opposite else 1.0
+    agreeing = [each for each in evidence if sign * each.gain[place] > 0]
+    weights = [each.num_intervals for each in agreeing]
     return LagEstimate(
         lag_frames=int(LAGS[place]),
         is_opposite=best is opposite,
         possible_lags=lags,
         explained_share=share,
-        gain=abs(float(np.average([each.gain[place] for each in evidence], weights=weights))),
+        gain=sign * float(np.average([each.gain[place] for each in agreeing], weights=weights)),
     )
