@@ -1,0 +1,45 @@
+"""The door to the nuScenes devkit, for what it can do without its tables in memory: official splits and map masks.
+
+``import nuscenes`` brings matplotlib, scikit-learn and two seconds; a module that stands alone is run by itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+
+def split_scenes() -> dict[str, list[str]]:
+    """Return the names of the scenes in each official split."""
+    from nuscenes.utils.splits import create_splits_scenes
+
+    splits: dict[str, list[str]] = create_splits_scenes()
+    return splits
+
+
+def map_mask(path: Path, resolution_m: float) -> Any:
+    """Return a map mask (rows, columns), not zero where drivable, as the devkit reads it."""
+    return _module("nuscenes.utils.map_mask").MapMask(str(path), resolution=resolution_m).mask()
+
+
+def _module(name: str) -> ModuleType:
+    """Import a module of the devkit that needs no other, without the package around it."""
+    if name in sys.modules:
+        return sys.modules[name]
+    package, *parts = name.split(".")
+    found = find_spec(package)
+    assert found is not None
+    assert found.submodule_search_locations is not None
+    file = Path(found.submodule_search_locations[0]).joinpath(*parts).with_suffix(".py")
+    private = f"drivesim.scene._{'_'.join(parts)}"
+    if private not in sys.modules:
+        spec = spec_from_file_location(private, file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules[private] = module
+    return sys.modules[private]
