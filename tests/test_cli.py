@@ -24,10 +24,21 @@ PROMPT_FLAGS = (
     DRAW_FLAGS | MODEL_FLAGS | {"--prompt", "--negative-prompt", "--guidance", "--guidance-schedule"}
 )
 FROZEN_FLAGS = {
-    "rollout": {"--scene", "--dataroot", "--version", "--policy", "--steps", "--seed", "--out", "--debug"},
-    "scenes": {"--dataroot", "--version", "--debug"},
+    "rollout": {
+        "--scene",
+        "--dataroot",
+        "--version",
+        "--camera",
+        "--policy",
+        "--steps",
+        "--seed",
+        "--out",
+        "--debug",
+    },
+    "scenes": {"--dataroot", "--version", "--split", "--debug"},
     "models": {"--debug"},
     "data synth": {"--out", "--scenes", "--seed", "--debug"},
+    "data check": {"--dataroot", "--version", "--camera", "--decode", "--json", "--cache", "--debug"},
     "train": {"--out", "--resume", "--debug"},
     "generate text": PROMPT_FLAGS | {"--frames"},
     "generate image": PROMPT_FLAGS | {"--image", "--frames"},

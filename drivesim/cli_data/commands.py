@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from drivesim import console
+from drivesim.cli_data.check import check
 
 app = typer.Typer(help="Make data sets.", no_args_is_help=True, rich_markup_mode=None)
+app.command("check")(check)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

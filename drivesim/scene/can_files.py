@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from drivesim.scene.can_motion import Messages
+from drivesim.scene.faults import Fault
 from drivesim.scene.nuscenes_lists import WITHOUT_CAN, number_of
 
 CAN_MESSAGES = ("pose", "steeranglefeedback", "vehicle_monitor")
@@ -47,9 +48,9 @@ def _content(path: Path, problems: list[str]) -> list[Any] | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or "truncated or not JSON"
-        problems.append(f"CAN bus file {path.name} cannot be read ({reason})")
+        problems.append(Fault(f"CAN bus file {path.name} cannot be read ({reason})"))
         return None
     if not isinstance(content, list):
-        problems.append(f"CAN bus file {path.name} is not a list of messages")
+        problems.append(Fault(f"CAN bus file {path.name} is not a list of messages"))
         return None
     return content

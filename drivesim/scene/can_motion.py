@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from drivesim.dynamics import VehicleConfig, inverse
+from drivesim.scene.faults import Fault
 from drivesim.scene.geometry import FloatArray
 
 STEERING_RATIO = 16.0
@@ -104,7 +105,7 @@ def motion_of_scene(
     )
     problems: list[str] = []
     if not are_poses_wrong and (doubt := _disagreement(speed, yaw_rate, poses)):
-        problems.append(f"{doubt}; motion is taken from the poses")
+        problems.append(Fault(f"{doubt}; motion is taken from the poses"))
         speed = steering = None
     elif has_can and (speed is None or yaw_rate is None):
         problems.append("CAN bus has no unbroken speed and yaw rate; motion is taken from the ego poses")
@@ -166,12 +167,14 @@ def _checked_steering(
     """Return the steering with the sign of the driven curve; None if its ratio is not that of a car."""
     if ratio is not None and not RATIO_LIMITS[0] <= abs(ratio) <= RATIO_LIMITS[1]:
         problems.append(
-            f"the steering wheel turns {abs(ratio):.2g} times the driven angle where {STEERING_RATIO:g} is usual; "
-            "steering is computed from the ego poses"
+            Fault(
+                f"the steering wheel turns {abs(ratio):.2g} times the driven angle where {STEERING_RATIO:g} is usual; "
+                "steering is computed from the ego poses"
+            )
         )
         return None
     if _is_opposite(steering.values, poses.steering_rad):
-        problems.append("CAN bus steering has the opposite sign of the driven curve; it was flipped")
+        problems.append(Fault("CAN bus steering has the opposite sign of the driven curve; it was flipped"))
         return _Reading(values=-steering.values, message=steering.message)
     return steering
 

@@ -19,12 +19,18 @@ from drivesim.scene.can_files import CanFiles, read_can_files
 from drivesim.scene.can_motion import Motion, motion_from_poses, motion_of_scene
 from drivesim.scene.dataroot import check_dataroot
 from drivesim.scene.devkit import split_scenes
+from drivesim.scene.faults import Fault
 from drivesim.scene.frame_files import FrameFiles, SteadyFrames, steady_frames
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.index_cache import open_index
 from drivesim.scene.map_masks import MAP_RESOLUTION_M, MapMasks
 from drivesim.scene.nuscenes_lists import MISALIGNED_ROUTE, OUTSIDE_MAP, WRONG_POSE, number_of
-from drivesim.scene.scene_pictures import Pictures, distinct_times, num_steady_frames, read_pictures
+from drivesim.scene.scene_pictures import (
+    Pictures,
+    distinct_times,
+    read_pictures,
+    time_problems,
+)
 from drivesim.scene.small_tables import SceneRow, SmallTables, read_small_tables
 from drivesim.scene.surroundings import (
     Surroundings,
@@ -40,7 +46,6 @@ EMBEDDED_ROOT = Path(__file__).resolve().parents[1] / "data" / "drivesim-mini"
 EMBEDDED_VERSION = "v1.0-mini"
 FRONT_CAMERA = "CAM_FRONT"
 MAX_MISSING_SHARE = 0.1
-LONGEST_GAP_S = 1.0  # between pictures; nuScenes has two key frames a second
 
 
 @dataclass(kw_only=True, slots=True)
@@ -141,7 +146,7 @@ class NuScenesDataset:
         return SceneSummary(
             name=name,
             length_s=float(times_us[-1] - times_us[0]) * 1e-6,
-            num_frames=num_steady_frames(times_us, rate_hz),
+            num_frames=len(steady_frames(times_us, rate_hz).indices),
             place=self._tables.log_of(scene).location,
             caption=scene.description,
         )
@@ -194,7 +199,7 @@ class NuScenesDataset:
         is_in_gap = steady.is_in_gap.tolist() if steady.is_in_gap.any() else None
         scene.frames = FrameFiles(paths, width_px, height_px, is_in_gap)
         scene.camera = scene.camera.resized(width_px=width_px, height_px=height_px)
-        scene.problems[:0] = [*missing, *pictures.problems, *_time_problems(pictures, steady)]
+        scene.problems[:0] = [*missing, *pictures.problems, *time_problems(pictures, steady)]
         scene.validate()
         return scene
 
@@ -254,7 +259,7 @@ class NuScenesDataset:
             raise InputError(
                 f"{found} (first: {self.dataroot / missing[0]}); download the archive that holds them"
             )
-        return [found]
+        return [Fault(found)]
 
     def _camera(self, pictures: Pictures) -> Camera:
         calibrated = self._tables.calibrated_sensor(pictures.sensor_tokens[0])
@@ -275,7 +280,7 @@ class NuScenesDataset:
     def _surroundings(
         self, row: SceneRow, can: CanFiles, xy_m: FloatArray, yaw_rad: FloatArray
     ) -> Surroundings:
-        problems = []
+        problems: list[str] = []
         route_xy_m = None if number_of(row.name) in MISALIGNED_ROUTE else as_polyline(can.route)
         if route_xy_m is None or not route_is_near(route_xy_m, xy_m):
             problems.append("no navigation route is known near the car; the driven path is the route")
@@ -286,27 +291,9 @@ class NuScenesDataset:
         elif (filename := self._tables.map_of(row)) is None:
             problems.append("the data set has no map of this place; off-road cannot be told")
         elif isinstance(mask := self._masks.mask(filename), str):
-            problems.append(f"{mask}; off-road cannot be told")
+            problems.append(Fault(f"{mask}; off-road cannot be told"))
         else:
             drivable = drivable_around(mask, MAP_RESOLUTION_M, np.concatenate([xy_m, route_xy_m]))
             if drivable is None:
                 problems.append("the map shows nothing drivable here; off-road cannot be told")
         return Surroundings(route_xy_m=route_xy_m, drivable=drivable, problems=problems)
-
-
-def _time_problems(pictures: Pictures, steady: SteadyFrames) -> list[str]:
-    """Say where pictures are too far apart for the frames asked for."""
-    problems = []
-    gaps_s = pictures.gaps_s
-    if len(gaps_s) and gaps_s.max() > LONGEST_GAP_S:
-        at_s = float(pictures.times_us[int(gaps_s.argmax())] - pictures.times_us[0]) * 1e-6
-        count = int((gaps_s > LONGEST_GAP_S).sum())
-        problems.append(
-            f"{count} gaps without a picture, the longest of {gaps_s.max():.1f} s at {at_s:.1f} s; frames in them "
-            "cannot be read"
-        )
-    if steady.num_repeated:
-        problems.append(
-            f"{steady.num_repeated} of {len(steady.indices)} instants lack a picture of their own"
-        )
-    return problems

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.errors import InputError
-from drivesim.scene.frame_files import steady_frames
+from drivesim.scene.faults import Fault
+from drivesim.scene.frame_files import LONGEST_STAND_IN_S, SteadyFrames
 from drivesim.scene.geometry import FloatArray, wrap_angle, yaw_from_quaternion
 from drivesim.scene.table_rows import (
     ADVICE,
@@ -29,6 +30,7 @@ from drivesim.scene.table_rows import (
 )
 
 LONGEST_SCENE_S = 86_400.0
+LONGEST_GAP_S = 2 * LONGEST_STAND_IN_S  # between pictures; nuScenes has two key frames a second
 
 
 @dataclass(kw_only=True, slots=True)
@@ -54,6 +56,11 @@ class Pictures:
         """Return the (N - 1,) seconds between pictures."""
         return np.diff(self.times_us) * 1e-6
 
+    @property
+    def num_gaps(self) -> int:
+        """Return how many of them are longer than ``LONGEST_GAP_S``."""
+        return int((self.gaps_s > LONGEST_GAP_S).sum())
+
     def poses_at(self, instants_us: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return (T, 2) positions and (T,) yaws between the recorded poses."""
         times_us = (self.times_us - self.times_us[0]).astype(np.float64)
@@ -77,11 +84,6 @@ def distinct_times(rows: NDArray[np.void], name: str) -> NDArray[np.int64]:
             f"one of them is wrong; {ADVICE}"
         )
     return times_us
-
-
-def num_steady_frames(times_us: NDArray[np.int64], rate_hz: float) -> int:
-    """Return how many frames a scene has at a rate."""
-    return len(steady_frames(times_us, rate_hz).indices)
 
 
 def read_pictures(folder: Path, rows: NDArray[np.void], name: str) -> Pictures:
@@ -121,6 +123,24 @@ def read_pictures(folder: Path, rows: NDArray[np.void], name: str) -> Pictures:
     return pictures
 
 
+def time_problems(pictures: Pictures, steady: SteadyFrames) -> list[str]:
+    """Say where pictures are too far apart for the frames asked for."""
+    problems: list[str] = []
+    gaps_s = pictures.gaps_s
+    if pictures.num_gaps:
+        at_s = float(pictures.times_us[int(gaps_s.argmax())] - pictures.times_us[0]) * 1e-6
+        problems.append(
+            Fault(
+                f"{pictures.num_gaps} gaps of more than {LONGEST_GAP_S:g} s without a picture, the longest of "
+                f"{gaps_s.max():.1f} s at {at_s:.1f} s; frames in them cannot be read"
+            )
+        )
+    if steady.num_repeated:
+        count = f"{steady.num_repeated} of {len(steady.indices)}"
+        problems.append(f"{count} instants lack a picture of their own")
+    return problems
+
+
 def _checked(path: Path, rows: NDArray[np.void], records: Sequence[Record]) -> Pictures:
     """Return the pictures without their poses."""
     names = [row_name(path, int(row["row"]) + 1) for row in rows]
@@ -142,12 +162,15 @@ def _checked(path: Path, rows: NDArray[np.void], records: Sequence[Record]) -> P
 
 
 def _problems(pictures: Pictures) -> list[str]:
-    problems = []
+    problems: list[str] = []
     if pictures.num_doubled:
-        problems.append(f"{pictures.num_doubled} pictures have the timestamp of another and are left out")
-    if pictures.num_broken_links:
         problems.append(
-            f"{pictures.num_broken_links} links between pictures are missing or wrong; their timestamps tell the order"
+            Fault(f"{pictures.num_doubled} pictures have the timestamp of another and are left out")
+        )
+    if pictures.num_broken_links:
+        count = pictures.num_broken_links
+        problems.append(
+            Fault(f"{count} links between pictures are missing or wrong; their timestamps tell the order")
         )
     return problems
 
