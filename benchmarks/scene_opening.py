@@ -51,8 +51,10 @@ dataroot, version, name, cache = sys.argv[1:]
 {code}
 seconds = time.perf_counter() - started
 own = [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")]
-others = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-print(json.dumps(facts | {{"seconds": seconds, "peak_gb": (own[0] + others) * 1024 / 1e9}}))
+others = resource.getrusage(resource.RUSAGE_CHILDREN)
+peak_gb = (own[0] + others.ru_maxrss) * 1024 / 1e9
+cpu_s = time.process_time() + others.ru_utime + others.ru_stime
+print(json.dumps(facts | {{"seconds": seconds, "cpu_s": cpu_s, "peak_gb": peak_gb}}))
 """
 
 
@@ -62,8 +64,10 @@ class Opening:
 
     seconds: float  # from the first import to the scene
     process_s: float  # with the interpreter's start and end
+    cpu_s: float  # of processors, which other work on the machine does not lengthen as much
     peak_gb: float
     num_frames: int
+    is_from_cache: bool
 
 
 def open_in_process(tables: TableSet, cache: Path, code: str = _OURS) -> Opening:
@@ -86,8 +90,10 @@ def open_in_process(tables: TableSet, cache: Path, code: str = _OURS) -> Opening
     return Opening(
         seconds=facts["seconds"],
         process_s=process_s,
+        cpu_s=facts["cpu_s"],
         peak_gb=facts["peak_gb"],
         num_frames=facts["frames"],
+        is_from_cache=facts["is_from_cache"],
     )
 
 
@@ -100,6 +106,8 @@ def measure(tables: TableSet, work: Path, *, num_warm: int, with_devkit: bool) -
     shutil.rmtree(cache)
     openings[COLD] = open_in_process(tables, cache)
     warm = [open_in_process(tables, cache) for _ in range(num_warm)]
+    if not all(opening.is_from_cache for opening in warm):
+        raise InputError(f"the index was not kept in {cache}; see whether the disk has room")
     openings[WARM] = sorted(warm, key=lambda opening: opening.seconds)[num_warm // 2]
     if with_devkit:
         console.say("loading all tables with the devkit, which needs more than 10 GB")
@@ -107,6 +115,7 @@ def measure(tables: TableSet, work: Path, *, num_warm: int, with_devkit: bool) -
     for key, opening in openings.items():
         report.add("open_s", opening.seconds, key=key, note="imports, tables and one scene")
         report.add("process_s", opening.process_s, key=key, note="the same with the interpreter's start")
+        report.add("cpu_s", opening.cpu_s, key=key, note="processor time of all processes")
         report.add("peak_gb", opening.peak_gb, key=key, note="resident memory, all processes together")
     report.add("index_mb", sum(path.stat().st_size for path in cache.rglob("*.npz")) / 1e6)
     report.add("tables_gb", tables.num_bytes / 1e9)

@@ -50,7 +50,7 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], facts: Mapping[s
     """
     content = io.BytesIO()
     words = np.frombuffer(json.dumps(dict(facts), sort_keys=True).encode(), dtype=np.uint8)
-    np.savez(content, allow_pickle=False, **{_FACTS: words}, **arrays)
+    np.savez(content, **{_FACTS: words}, **arrays)
     data = content.getbuffer()
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as file:

@@ -18,7 +18,7 @@ MAP_RESOLUTION_M = 0.2
 KEPT_FROM_PIXELS = 1 << 24  # of the file; smaller masks are read as fast as a packed one
 MOST_PIXELS = 1 << 31
 _MASK_VERSION = 1
-_PNG_HEAD = b"\x89PNG\r\n\x1a\n"
+_PNG_HEAD, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -65,7 +65,7 @@ class MapMasks:
             data = path.read_bytes()
         except OSError as error:
             return f"map mask {path} cannot be read ({error.strerror})"
-        if not data.startswith(_PNG_HEAD) or len(data) < 24:
+        if not data.startswith(_PNG_HEAD) or _PNG_END not in data[-16:]:
             return f"map mask {path} is truncated or no PNG"
         width, height = struct.unpack(">II", data[16:24])
         if width * height > MOST_PIXELS:
