@@ -28,7 +28,7 @@ SCENE_S = 19.5
 SPEED_MPS = 8.0
 FIRST_US = 1_532_402_927_000_000
 MASK_PIXELS = (29_795, 21_181)  # of boston-seaport, the largest
-ROAD_ROW_PX = 10_000  # of its middle, from below; 10 pixels to the metre
+ROAD_ROW_PX = 10_000  # of its middle, from below; 10 pixels to the metre, and every mask is higher
 ROAD_WIDTH_PX = 200
 SIZE_PX = (1600, 900)
 
@@ -285,8 +285,8 @@ def _write_pictures(out: Path, rows: list[tuple[str, str]]) -> None:
 def _write_mask(out: Path, folder: Path, tokens: _Tokens, logs: list[str], size_px: tuple[int, int]) -> None:
     columns, rows = size_px
     mask = np.zeros((rows, columns), dtype=np.uint8)
-    middle = max(rows - ROAD_ROW_PX, rows // 2)
-    mask[max(middle - ROAD_WIDTH_PX // 2, 0) : middle + ROAD_WIDTH_PX // 2] = 255
+    middle = rows - ROAD_ROW_PX
+    mask[middle - ROAD_WIDTH_PX // 2 : middle + ROAD_WIDTH_PX // 2] = 255
     for column in range(0, columns, 2000):
         mask[:, column : column + ROAD_WIDTH_PX] = 255
     (token,) = tokens.take(1)

@@ -17,7 +17,7 @@ from drivesim.scene.cache_folder import CACHE_VARIABLE, default_cache, load_arra
 from drivesim.scene.map_masks import MapMasks, PackedMask
 from drivesim.scene.nuscenes import open_dataset
 from drivesim.scene.surroundings import drivable_around
-from drivesim.scene.table_index import find_keys, token_keys
+from drivesim.scene.table_index import Poses, find_keys, token_keys
 from drivesim.video import write_image
 
 NAME = "scene-2001"
@@ -177,11 +177,16 @@ def test_tokens_of_any_kind_have_keys() -> None:
 
 
 def test_keys_are_found_even_where_halves_meet() -> None:
-    known = np.array([[1, 2], [1, 3], [5, 5], [1, 2]], dtype=np.uint64)
+    def poses(known: list[list[int]]) -> Poses:
+        keys = np.array(known, dtype=np.uint64).reshape(-1, 2)
+        none = np.zeros(len(keys), dtype=np.int64)
+        order = np.argsort(keys[:, 0], kind="stable")
+        return Poses(keys=keys, order=order, offsets=none, lengths=none.astype(np.int32))
+
     wanted = np.array([[1, 3], [1, 2], [5, 5], [5, 6], [9, 9]], dtype=np.uint64)
-    assert find_keys(wanted, known).tolist() == [1, 3, 2, -1, -1]
-    assert find_keys(wanted[2:], known[2:3]).tolist() == [0, -1, -1]
-    assert find_keys(wanted, known[:0]).tolist() == [-1] * 5
+    assert find_keys(wanted, poses([[1, 2], [1, 3], [5, 5], [1, 2]])).tolist() == [1, 3, 2, -1, -1]
+    assert find_keys(wanted[2:], poses([[5, 5]])).tolist() == [0, -1, -1]
+    assert find_keys(wanted, poses([])).tolist() == [-1] * 5
 
 
 def test_large_masks_are_kept_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

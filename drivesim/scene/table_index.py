@@ -6,13 +6,16 @@ itself is read when its scene is.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 from hashlib import blake2b
+from itertools import repeat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,11 +24,13 @@ from numpy.typing import NDArray
 
 from drivesim.errors import InputError
 from drivesim.scene.table_rows import ADVICE, read_table, row_name
-from drivesim.scene.table_scan import TableScan
+from drivesim.scene.table_scan import RowBatch, TableScan
 
 PARALLEL_FROM_BYTES = 1 << 26  # smaller tables are read before another process has started
 _HEX = b"0123456789abcdef"
 _TOKEN_BYTES = 16
+_NO_CAMERA = _NO_SCENE = -1
+_UNKNOWN = -2
 
 ROW = np.dtype(
     [
@@ -65,9 +70,9 @@ class Poses:
     """Where the rows of ``ego_pose.json`` are."""
 
     keys: NDArray[np.uint64]  # (M, 2) of their tokens
+    order: NDArray[np.int64]  # (M,) that sorts the first halves of the keys
     offsets: NDArray[np.int64]
     lengths: NDArray[np.int32]
-    sha256: str
 
 
 @dataclass(kw_only=True, slots=True)
@@ -84,36 +89,43 @@ def build_index(folder: Path) -> BuiltIndex:
     Raises:
         InputError: a table is missing, is not JSON, or does not fit to another.
     """
-    path = folder / "ego_pose.json"
-    is_large = path.stat().st_size >= PARALLEL_FROM_BYTES and (os.cpu_count() or 1) > 1
+    is_large = (folder / "ego_pose.json").stat().st_size >= PARALLEL_FROM_BYTES
     with ThreadPoolExecutor(1) as pool:
-        poses = pool.submit(_poses_of_another_process, path) if is_large else None
+        helped = (
+            pool.submit(_poses_of_another_process, folder) if is_large and (os.cpu_count() or 1) > 1 else None
+        )
         cameras = _Cameras(folder)
-        cameras.scan()
-        return cameras.joined(_result(poses) or scan_poses(path))
+        cameras.scan(is_hashed=helped is None)
+        found = None if helped is None else helped.result()
+    poses, hashes = found or scan_poses(folder)
+    return BuiltIndex(index=cameras.joined(poses), hashes=hashes | cameras.hashes)
 
 
-def scan_poses(path: Path) -> Poses:
-    """Pass over ``ego_pose.json``."""
-    scan = TableScan(path, texts=("token",))
-    keys, offsets, lengths = [], [], []
+def scan_poses(folder: Path) -> tuple[Poses, dict[str, str]]:
+    """Pass over ``ego_pose.json``; return where its rows are, and its hash by its name."""
+    scan = TableScan(folder / "ego_pose.json", texts=("token",))
+    keys, offsets, lengths = [token_keys([])], [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
     for batch in scan:
         keys.append(token_keys(batch.columns["token"]))
         offsets.append(batch.offsets)
         lengths.append(batch.lengths)
-    empty = np.zeros(0)
-    return Poses(
-        keys=np.concatenate([token_keys([]), *keys]),
-        offsets=np.concatenate([empty, *offsets]).astype(np.int64),
-        lengths=np.concatenate([empty, *lengths]).astype(np.int32),
-        sha256=scan.sha256,
+    known = np.concatenate(keys)
+    poses = Poses(
+        keys=known,
+        order=np.argsort(known[:, 0], kind="stable"),
+        offsets=np.concatenate(offsets),
+        lengths=np.concatenate(lengths),
     )
+    return poses, {"ego_pose": scan.sha256}
 
 
-def write_poses(path: str, out: str) -> None:
-    """Pass over ``ego_pose.json`` and leave the result in a file, for the process that waits for it."""
-    poses = scan_poses(Path(path))
-    np.savez(out, keys=poses.keys, offsets=poses.offsets, lengths=poses.lengths, sha256=poses.sha256)
+def write_poses(folder: str, out: str) -> None:
+    """Pass over ``ego_pose.json`` and hash ``sample_data.json``, for the process that waits for the result."""
+    poses, hashes = scan_poses(Path(folder))
+    with (Path(folder) / "sample_data.json").open("rb") as file:
+        hashes["sample_data"] = hashlib.file_digest(file, "sha256").hexdigest()
+    arrays = {field.name: getattr(poses, field.name) for field in fields(Poses)}
+    np.savez(out, hashes=np.array(json.dumps(hashes)), **arrays)
 
 
 def token_keys(tokens: Sequence[bytes]) -> NDArray[np.uint64]:
@@ -131,11 +143,11 @@ def token_keys(tokens: Sequence[bytes]) -> NDArray[np.uint64]:
     return np.frombuffer(raw, dtype="<u8").reshape(-1, 2)
 
 
-def find_keys(wanted: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return (N,) rows of ``known`` (M, 2) that equal those of ``wanted`` (N, 2), the last of several; -1 for none."""
+def find_keys(wanted: NDArray[np.uint64], poses: Poses) -> NDArray[np.int64]:
+    """Return (N,) rows of the poses with the keys ``wanted`` (N, 2), the last one of several; -1 for none."""
+    known, order = poses.keys, poses.order
     if len(known) == 0:
         return np.full(len(wanted), -1, dtype=np.int64)
-    order = np.argsort(known[:, 0], kind="stable")
     place = np.searchsorted(known[order, 0], wanted[:, 0], side="right") - 1
     found = order[np.maximum(place, 0)]
     is_found = (known[found] == wanted).all(axis=1)
@@ -157,40 +169,39 @@ class _Cameras:
         self._groups: list[NDArray[np.int64]] = []
         self._pose_keys = [token_keys([])]
 
-    def scan(self) -> None:
+    def scan(self, *, is_hashed: bool) -> None:
         """Collect them."""
         texts = ("sample_token", "calibrated_sensor_token", "ego_pose_token")
-        scan = TableScan(self.path, texts=texts, wholes=("timestamp",))
+        scan = TableScan(self.path, texts=texts, wholes=("timestamp",), is_hashed=is_hashed)
         for batch in scan:
-            sensors = [self._channel_of.get(token, -2) for token in batch.columns["calibrated_sensor_token"]]
-            samples = batch.columns["sample_token"]
-            kept, groups = [], []
-            for index, channel in enumerate(sensors):
-                if channel == -1:  # no camera
-                    continue
-                scene = self._scene_of_sample.get(samples[index])
-                if channel < 0 or scene is None:
-                    raise self._stranger(batch.first_row + index, scene is None, samples[index])
-                if scene >= 0:
-                    kept.append(index)
-                    groups.append(scene * len(self.channels) + channel)
-            times = batch.columns["timestamp"]
-            poses = batch.columns["ego_pose_token"]
-            part = np.zeros(len(kept), dtype=ROW)
-            part["time_us"] = [int(times[index]) for index in kept]
-            chosen = np.array(kept, dtype=np.int64)
-            part["offset"], part["length"] = batch.offsets[chosen], batch.lengths[chosen]
-            part["row"] = batch.first_row + chosen
-            self._parts.append(part)
-            self._groups.append(np.array(groups, dtype=np.int64))
-            self._pose_keys.append(token_keys([poses[index] for index in kept]))
-        self.hashes["sample_data"] = scan.sha256
+            self._add(batch)
+        if is_hashed:
+            self.hashes["sample_data"] = scan.sha256
 
-    def joined(self, poses: Poses) -> BuiltIndex:
+    def _add(self, batch: RowBatch) -> None:
+        columns = batch.columns
+        channels = _places(self._channel_of, columns["calibrated_sensor_token"])
+        scenes = _places(self._scene_of_sample, columns["sample_token"])
+        is_camera = channels != _NO_CAMERA
+        lost = np.flatnonzero(is_camera & ((channels == _UNKNOWN) | (scenes == _UNKNOWN)))
+        if len(lost):
+            first = int(lost[0])
+            is_sample = bool(scenes[first] == _UNKNOWN)
+            raise self._stranger(batch.first_row + first, is_sample, columns["sample_token"][first])
+        kept = np.flatnonzero(is_camera & (scenes != _NO_SCENE))
+        part = np.zeros(len(kept), dtype=ROW)
+        part["time_us"] = [int(columns["timestamp"][index]) for index in kept.tolist()]
+        part["offset"], part["length"] = batch.offsets[kept], batch.lengths[kept]
+        part["row"] = batch.first_row + kept
+        self._parts.append(part)
+        self._groups.append(scenes[kept] * len(self.channels) + channels[kept])
+        self._pose_keys.append(token_keys([columns["ego_pose_token"][index] for index in kept.tolist()]))
+
+    def joined(self, poses: Poses) -> PictureIndex:
         """Return the index, with the place of every picture's pose."""
         rows = np.concatenate([np.zeros(0, dtype=ROW), *self._parts])
         groups = np.concatenate([np.zeros(0, dtype=np.int64), *self._groups])
-        found = find_keys(np.concatenate(self._pose_keys), poses.keys)
+        found = find_keys(np.concatenate(self._pose_keys), poses)
         rows["pose_row"] = found
         is_found = found >= 0
         rows["pose_offset"] = -1
@@ -199,8 +210,7 @@ class _Cameras:
         order = np.lexsort((rows["time_us"], groups))
         counts = np.bincount(groups, minlength=self._num_scenes * len(self.channels))
         spans = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        index = PictureIndex(channels=self.channels, rows=rows[order], spans=spans)
-        return BuiltIndex(index=index, hashes=self.hashes | {"ego_pose": poses.sha256})
+        return PictureIndex(channels=self.channels, rows=rows[order], spans=spans)
 
     def _stranger(self, row: int, is_sample: bool, sample: bytes) -> InputError:
         table, what = (
@@ -214,16 +224,20 @@ class _Cameras:
         )
 
 
+def _places(known: Mapping[bytes, int], tokens: Sequence[bytes]) -> NDArray[np.int64]:
+    return np.fromiter(map(known.get, tokens, repeat(_UNKNOWN)), dtype=np.int64, count=len(tokens))
+
+
 def _samples(folder: Path) -> tuple[int, dict[bytes, int]]:
-    """Return the number of scenes, and the scene of each sample; -1 for one that is not there."""
+    """Return the number of scenes, and the scene of each sample; ``_NO_SCENE`` for one that is not there."""
     scenes = read_table(folder / "scene.json")
     places = {row["token"]: place for place, row in enumerate(scenes)}
     samples = read_table(folder / "sample.json", texts=("token", "scene_token"))
-    return len(scenes), {_key(row["token"]): places.get(row["scene_token"], -1) for row in samples}
+    return len(scenes), {_key(row["token"]): places.get(row["scene_token"], _NO_SCENE) for row in samples}
 
 
 def _calibrations(folder: Path) -> tuple[list[str], dict[bytes, int]]:
-    """Return the cameras, and which one each calibrated sensor is; -1 for one that is no camera."""
+    """Return the cameras, and which one each calibrated sensor is; ``_NO_CAMERA`` for others."""
     sensors = {
         row["token"]: row
         for row in read_table(folder / "sensor.json", texts=("token", "channel", "modality"))
@@ -237,7 +251,7 @@ def _calibrations(folder: Path) -> tuple[list[str], dict[bytes, int]]:
             where, token = row_name(path, number), row["sensor_token"]
             raise InputError(f"{where} names sensor {token!r}, of which sensor.json has no row; {ADVICE}")
         is_camera = sensor["modality"] == "camera"
-        channels[_key(row["token"])] = cameras.index(sensor["channel"]) if is_camera else -1
+        channels[_key(row["token"])] = cameras.index(sensor["channel"]) if is_camera else _NO_CAMERA
     return cameras, channels
 
 
@@ -245,15 +259,15 @@ def _key(token: str) -> bytes:
     return token.encode("utf-8", "surrogatepass")
 
 
-def _poses_of_another_process(path: Path) -> Poses | None:
-    """Let another process pass over the poses meanwhile; None if that does not work out, whatever the reason."""
+def _poses_of_another_process(folder: Path) -> tuple[Poses, dict[str, str]] | None:
+    """Let another process do :func:`write_poses` meanwhile; None if that does not work out, whatever the reason."""
     code = "import sys; from drivesim.scene.table_index import write_poses; write_poses(*sys.argv[1:])"
     package_root = str(Path(__file__).resolve().parents[2])
-    with TemporaryDirectory() as folder:
-        out = str(Path(folder) / "poses.npz")
+    with TemporaryDirectory() as temporary:
+        out = str(Path(temporary) / "poses.npz")
         try:
             subprocess.run(
-                [sys.executable, "-P", "-c", code, str(path.absolute()), out],
+                [sys.executable, "-P", "-c", code, str(folder.absolute()), out],
                 env=os.environ | {"PYTHONPATH": package_root},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -261,15 +275,7 @@ def _poses_of_another_process(path: Path) -> Poses | None:
                 check=True,
             )
             with np.load(out) as found:
-                return Poses(
-                    keys=found["keys"],
-                    offsets=found["offsets"],
-                    lengths=found["lengths"],
-                    sha256=str(found["sha256"]),
-                )
+                poses = Poses(**{field.name: found[field.name] for field in fields(Poses)})
+                return poses, json.loads(str(found["hashes"]))
         except (OSError, ValueError, subprocess.SubprocessError):
             return None  # then it is done here, which also finds what is wrong with the table
-
-
-def _result(poses: Future[Poses | None] | None) -> Poses | None:
-    return None if poses is None else poses.result()

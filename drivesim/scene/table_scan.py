@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,7 +21,7 @@ from drivesim.errors import InputError
 from drivesim.scene.table_layout import Layout, learn_layout
 from drivesim.scene.table_rows import ADVICE, Record, text_of, whole_of
 
-WINDOW = 1 << 22  # bytes read at a time
+WINDOW = 1 << 18  # bytes read at a time; more than fit into the processor's cache are slower
 MAX_RECORD = 1 << 24  # bytes; a longer row is no row of nuScenes
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _TEXT_SPACE = re.compile(r"[ \t\r\n]*+")
@@ -37,24 +37,27 @@ class RowBatch:
     first_row: int  # 0 for the first of the table
     offsets: NDArray[np.int64]  # (N,) of their first byte in the file
     lengths: NDArray[np.int32]  # (N,) bytes
-    columns: dict[str, list[bytes]]  # N values each; whole numbers as digits
+    columns: Mapping[str, Sequence[bytes]]  # N values each; whole numbers as digits
 
 
 class TableScan:
     """One pass over a table; ``sha256`` and ``num_rows`` are those of the whole file when it is over."""
 
-    def __init__(self, path: Path, *, texts: Sequence[str], wholes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, path: Path, *, texts: Sequence[str], wholes: Sequence[str] = (), is_hashed: bool = True
+    ) -> None:
         """Prepare to read.
 
         Args:
             path: a JSON file that is a list of records.
             texts: fields that are strings.
             wholes: fields that are whole numbers.
+            is_hashed: False leaves ``sha256`` to someone else.
         """
         self.path = path
         self.num_rows = 0
         self._texts, self._wholes = list(texts), list(wholes)
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256() if is_hashed else None
         self._buffer, self._start = b"", 0  # what is read and not yet used, and where in the file that begins
         self._layout: Layout | None = None
         self._is_over = False
@@ -62,8 +65,8 @@ class TableScan:
 
     @property
     def sha256(self) -> str:
-        """Return the hash of what was read."""
-        return self._digest.hexdigest()
+        """Return the hash of what was read; "" if it was not asked for."""
+        return self._digest.hexdigest() if self._digest else ""
 
     def __iter__(self) -> Iterator[RowBatch]:
         """Yield the rows in order.
@@ -97,7 +100,8 @@ class TableScan:
     def _fill(self) -> bool:
         """Read one window more; False at the end of the file."""
         data = self._file.read(WINDOW)
-        self._digest.update(data)
+        if self._digest:
+            self._digest.update(data)
         self._buffer += data
         return bool(data)
 
@@ -153,16 +157,14 @@ class TableScan:
             found.pop()
         if not found:
             return None
-        lengths = np.fromiter((len(row[0]) for row in found), dtype=np.int32, count=len(found))
+        rows, *columns, _ = zip(*found, strict=True)
+        lengths = np.fromiter(map(len, rows), dtype=np.int32, count=len(rows))
         ends = np.cumsum(lengths, dtype=np.int64)
         batch = RowBatch(
             first_row=self.num_rows,
             offsets=self._start + ends - lengths,
             lengths=lengths - np.int32(self._layout.num_separator_bytes),
-            columns={
-                field: [row[group] for row in found]
-                for group, field in enumerate(self._layout.fields, start=1)
-            },
+            columns=dict(zip(self._layout.fields, columns, strict=True)),
         )
         self._drop(int(ends[-1]))
         return batch
