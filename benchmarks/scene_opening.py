@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         scenes=max(1, round(options.share * full.scenes)),
         samples=max(1, round(options.share * full.samples)),
         sample_data=max(1, round(options.share * full.sample_data)),
-        mask_px=full.mask_px if options.share >= 1 else (3000, 16_000),
+        mask_px=full.mask_px if options.share >= 1 else (2600, 10_200),
     )
     if options.work is not None:
         options.work.mkdir(parents=True, exist_ok=True)

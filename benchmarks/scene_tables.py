@@ -13,10 +13,17 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from benchmarks.opened_scene import (
+    SCENE_S,
+    SIZE_PX,
+    SPEED_MPS,
+    START_XY_M,
+    straight_drive,
+    write_mask,
+    write_pictures,
+)
 from drivesim import console
 from drivesim.reference.can_messages import can_messages
-from drivesim.scene.types import Scene, front_camera
-from drivesim.video import write_image
 
 VERSION = "v1.0-trainval"
 NUM_SCENES, NUM_SAMPLES, NUM_SAMPLE_DATA = 850, 34_149, 2_631_083
@@ -24,13 +31,8 @@ OPENED_SCENE = NUM_SCENES // 2
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_RIGHT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_FRONT_LEFT")
 RADARS = ("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT", "RADAR_BACK_LEFT", "RADAR_BACK_RIGHT")
 SHARES = dict.fromkeys(CAMERAS, 12.0) | dict.fromkeys(RADARS, 13.0) | {"LIDAR_TOP": 20.0}
-SCENE_S = 19.5
-SPEED_MPS = 8.0
 FIRST_US = 1_532_402_927_000_000
 MASK_PIXELS = (29_795, 21_181)  # of boston-seaport, the largest
-ROAD_ROW_PX = 10_000  # of its middle, from below; 10 pixels to the metre, and every mask is higher
-ROAD_WIDTH_PX = 200
-SIZE_PX = (1600, 900)
 
 _SAMPLE_DATA = """{
 "token": "%s",
@@ -107,12 +109,17 @@ def write_tables(out: Path, *, size: TableSize | None = None, seed: int = 0) -> 
     calibrated = _write_sensors(folder, tokens, sensors, size.scenes)
     with (folder / "sample_data.json").open("w") as data, (folder / "ego_pose.json").open("w") as poses:
         _write_large(out, (data, poses), tokens, samples, calibrated, size=size, opened=opened)
-    _write_mask(out, folder, tokens, logs, size.mask_px)
+    mask = f"maps/{tokens.take(1)[0]}.png"
+    write_mask(out / mask, size.mask_px)
+    _write(
+        folder / "map.json",
+        [{"category": "semantic_prior", "token": "map", "filename": mask, "log_tokens": logs}],
+    )
     for table in ("attribute", "category", "instance", "sample_annotation", "visibility"):
         _write(folder / f"{table}.json", [])  # no scene needs them; the devkit wants the files
     name = scene_name(opened)
     for message, value in can_messages(
-        _drive(opened), _start_us(opened), pose_rate_hz=50, steering_rate_hz=100
+        straight_drive(name), _start_us(opened), pose_rate_hz=50, steering_rate_hz=100
     ).items():
         path = out / "can_bus" / f"{name}_{message}.json"
         path.parent.mkdir(exist_ok=True)
@@ -242,7 +249,8 @@ def _write_large(
                 file.write(separator + ",\n".join(part))
             separators = (",\n", ",\n")
             if scene == opened:
-                _write_pictures(out, rows)
+                names = [json.loads(data)["filename"] for data, _ in rows]
+                write_pictures(out, [name for name in names if f"/{CAMERAS[0]}/" in name])
             bar.advance()
     for file in files:
         file.write("\n]")
@@ -262,67 +270,6 @@ def _rows(
             name = f"{folder}/{channel}/n015-2018-07-24-11-22-45+0800__{channel}__{time_us}.{suffix}"
             sample = samples[min(int(2 * offset_s), len(samples) - 1)]
             data = (token, sample, token, calibrated[channel], time_us, suffix, is_key, height, width, name)
-            x_m, y_m = 100.0 + SPEED_MPS * offset_s, ROAD_ROW_PX / 10
+            x_m, y_m = START_XY_M[0] + SPEED_MPS * offset_s, START_XY_M[1]
             pose = (token, time_us, 1.0 - 1e-9 * index, 1e-5 * offset_s, -1e-4 * offset_s, x_m, y_m)
             yield _SAMPLE_DATA % (*data, own[index], own[index + 2]), _EGO_POSE % pose
-
-
-def _write_pictures(out: Path, rows: list[tuple[str, str]]) -> None:
-    grey = np.full((SIZE_PX[1], SIZE_PX[0], 3), 120, dtype=np.uint8)
-    first: bytes | None = None
-    for data, _ in rows:
-        filename = json.loads(data)["filename"]
-        path = out / filename
-        if path.parent.name != CAMERAS[0]:
-            continue
-        if first is None:
-            write_image(path, grey)
-            first = path.read_bytes()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(first)
-
-
-def _write_mask(out: Path, folder: Path, tokens: _Tokens, logs: list[str], size_px: tuple[int, int]) -> None:
-    columns, rows = size_px
-    mask = np.zeros((rows, columns), dtype=np.uint8)
-    middle = rows - ROAD_ROW_PX
-    mask[middle - ROAD_WIDTH_PX // 2 : middle + ROAD_WIDTH_PX // 2] = 255
-    for column in range(0, columns, 2000):
-        mask[:, column : column + ROAD_WIDTH_PX] = 255
-    (token,) = tokens.take(1)
-    write_image(out / "maps" / f"{token}.png", mask)
-    _write(
-        folder / "map.json",
-        [
-            {
-                "category": "semantic_prior",
-                "token": token,
-                "filename": f"maps/{token}.png",
-                "log_tokens": logs,
-            }
-        ],
-    )
-
-
-def _drive(scene: int) -> Scene:
-    """Return the motion of the scene that is opened."""
-    times = np.arange(0.0, SCENE_S, 0.05)
-    still = np.zeros(len(times))
-    xy_m = np.stack([100.0 + SPEED_MPS * times, still + ROAD_ROW_PX / 10], axis=-1)
-    return Scene(
-        name=scene_name(scene),
-        place="",
-        caption="",
-        log_name="",
-        rate_hz=20.0,
-        timestamps_s=times,
-        frames=[],
-        camera=front_camera(),
-        xy_m=xy_m,
-        yaw_rad=still,
-        speed_mps=still + SPEED_MPS,
-        yaw_rate_radps=still,
-        steering_rad=still,
-        motion_source="log",
-        route_xy_m=xy_m[::20],
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,8 @@ def test_ends_of_files(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:60])
         assert "truncated" in fault_of_ends(path)
     assert fault_of_ends(tmp_path / "none.jpg") == "is missing"
-    assert "cannot be read" in fault_of_ends(tmp_path)
+    assert fault_of_ends(tmp_path) == "is not a file"
+    os.mkfifo(tmp_path / "pipe.jpg")  # which nobody may wait for
+    assert fault_of_ends(tmp_path / "pipe.jpg") == "is not a file"
     (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
     assert "cannot be read" in fault_of_ends(tmp_path / "loop.jpg")

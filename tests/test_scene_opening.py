@@ -13,7 +13,7 @@ from drivesim.errors import InputError
 from drivesim.scene import index_cache
 from drivesim.scene.nuscenes import open_dataset
 
-SMALL = TableSize(scenes=3, samples=120, sample_data=9300, mask_px=(3000, 16_000))
+SMALL = TableSize(scenes=3, samples=120, sample_data=9300, mask_px=(2600, 10_200))
 
 
 def test_the_tables_are_those_of_twelve_sensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

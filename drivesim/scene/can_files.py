@@ -42,6 +42,9 @@ def read_can_files(dataroot: Path, scene_name: str) -> CanFiles:
 
 
 def _content(path: Path, problems: list[str]) -> list[Any] | None:
+    if path.exists() and not path.is_file():
+        problems.append(Fault(f"CAN bus file {path.name} is not a file"))
+        return None
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:

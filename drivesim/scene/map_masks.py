@@ -93,6 +93,5 @@ def _decoded(path: Path) -> NDArray[Any] | str:
     return mask
 
 
-def _flat(mask: NDArray[Any]) -> NDArray[np.bool_]:
-    is_drivable = mask != 0
-    return is_drivable if is_drivable.ndim == 2 else is_drivable.any(axis=2)
+def _flat(mask: NDArray[Any]) -> NDArray[Any]:
+    return mask if mask.ndim == 2 else mask.any(axis=2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import stat
 from pathlib import Path
 
 from drivesim.errors import InputError
@@ -15,9 +15,12 @@ _ENDS = {b"\xff\xd8\xff": b"\xff\xd9", b"\x89PNG\r\n\x1a\n": b"IEND"}
 def fault_of_ends(path: Path) -> str:
     """Return what is wrong with the beginning or the end of a JPEG or PNG file; "" if nothing is."""
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return "is not a file"
+        size = status.st_size
         with path.open("rb") as file:
             head = file.read(8)
-            size = os.fstat(file.fileno()).st_size
             file.seek(max(size - _TAIL, 0))
             tail = file.read()
     except FileNotFoundError:
