@@ -32,7 +32,7 @@ CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_BACK_RIGHT", "CAM_BACK", "CAM_BA
 RADARS = ("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT", "RADAR_BACK_LEFT", "RADAR_BACK_RIGHT")
 SHARES = dict.fromkeys(CAMERAS, 12.0) | dict.fromkeys(RADARS, 13.0) | {"LIDAR_TOP": 20.0}
 FIRST_US = 1_532_402_927_000_000
-MASK_PIXELS = (29_795, 21_181)  # of boston-seaport, the largest
+MASK_PIXELS = (29_795, 21_181)  # of boston-seaport, where half of the scenes are
 
 _SAMPLE_DATA = """{
 "token": "%s",

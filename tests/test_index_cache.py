@@ -211,7 +211,7 @@ def test_large_masks_are_kept_packed(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert ours is not None
         assert whole is not None
         np.testing.assert_array_equal(ours.mask, whole.mask)
-        monkeypatch.setattr(map_masks, "map_mask", None)  # the second time it is not decoded
+        monkeypatch.setattr(map_masks, "packed_map_mask", None)  # the second time it is not decoded
 
 
 def test_masks_that_cannot_be_read_say_why(tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.scene.cache_folder import default_cache, load_arrays, save_arrays
-from drivesim.scene.devkit import map_mask
+from drivesim.scene.devkit import map_mask, packed_map_mask
 
 MAP_RESOLUTION_M = 0.2
 KEPT_FROM_PIXELS = 1 << 24  # of the file; smaller masks are read as fast as a packed one
 MOST_PIXELS = 1 << 31
 _MASK_VERSION = 1
+_DAMAGE = (OSError, SyntaxError, ValueError, MemoryError)  # how Pillow says that a file is damaged
 _PNG_HEAD, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
 
 
@@ -77,10 +78,11 @@ class MapMasks:
         arrays = load_arrays(kept, facts)
         if arrays is not None and set(arrays) == {"bits", "columns"}:
             return PackedMask(bits=arrays["bits"], columns=int(arrays["columns"]))
-        mask = _decoded(path)
-        if isinstance(mask, str):
-            return mask
-        packed = PackedMask(bits=np.packbits(_flat(mask), axis=1), columns=mask.shape[1])
+        try:
+            bits, columns = packed_map_mask(path, MAP_RESOLUTION_M)
+        except _DAMAGE as error:
+            return _damaged(path, error)
+        packed = PackedMask(bits=bits, columns=columns)
         save_arrays(kept, {"bits": packed.bits, "columns": np.array(packed.columns)}, facts)
         return packed
 
@@ -88,10 +90,10 @@ class MapMasks:
 def _decoded(path: Path) -> NDArray[Any] | str:
     try:
         mask: NDArray[Any] = map_mask(path, MAP_RESOLUTION_M)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways to say that a file is damaged
-        return f"map mask {path} cannot be read ({' '.join(str(error).split())[:80]})"
+    except _DAMAGE as error:
+        return _damaged(path, error)
     return mask
 
 
-def _flat(mask: NDArray[Any]) -> NDArray[Any]:
-    return mask if mask.ndim == 2 else mask.any(axis=2)
+def _damaged(path: Path, error: Exception) -> str:
+    return f"map mask {path} cannot be read ({' '.join(str(error).split())[:80]})"
