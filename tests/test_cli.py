@@ -39,8 +39,18 @@ IMPORT_FLAGS = {
     *("--field-of-view", "--camera-height", "--camera-forward", "--camera-pitch", "--debug"),
 }
 FROZEN_FLAGS = {
-    "rollout": {"--scene", "--dataroot", "--version", "--policy", "--steps", "--seed", "--out", "--debug"},
-    "scenes": {"--dataroot", "--version", "--debug"},
+    "rollout": {
+        "--scene",
+        "--dataroot",
+        "--version",
+        "--camera",
+        "--policy",
+        "--steps",
+        "--seed",
+        "--out",
+        "--debug",
+    },
+    "scenes": {"--dataroot", "--version", "--split", "--debug"},
     "models": {"--debug"},
     "tokenize": {
         *("--out", "--dataroot", "--version", "--scenes", "--weights", "--frames-per-clip", "--stride"),
@@ -52,6 +62,7 @@ FROZEN_FLAGS = {
     "data export": {
         *("--dataroot", "--out", "--version", "--scenes", "--rate", "--width", "--height", "--debug"),
     },
+    "data check": {"--dataroot", "--version", "--camera", "--decode", "--json", "--cache", "--debug"},
     "train": {"--out", "--resume", "--debug"},
     "generate text": PROMPT_FLAGS | {"--frames"},
     "generate image": PROMPT_FLAGS | {"--image", "--frames"},
