@@ -23,7 +23,7 @@ from benchmarks.opened_scene import (
     write_pictures,
 )
 from drivesim import console
-from drivesim.reference.can_messages import can_messages
+from drivesim.scene.can_messages import can_messages
 
 VERSION = "v1.0-trainval"
 NUM_SCENES, NUM_SAMPLES, NUM_SAMPLE_DATA = 850, 34_149, 2_631_083
