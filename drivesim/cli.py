@@ -149,7 +149,7 @@ def train(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Train a model on recordings of the reference world."""
+    """Train a model on recordings of the reference world; with data=FOLDER init=NAME fit weights to your own."""
     del debug
     from drivesim.config import load_config, save_run_files
     from drivesim.training import commands
@@ -160,6 +160,11 @@ def train(
     saved = folder / "config.yaml"
     is_continued = resume and saved.is_file()
     config = load_config("train", overrides or [], saved=saved if is_continued else None)
+    if config.fine_tuning.data and what is not Trainable.WORLD_MODEL:
+        raise InputError(
+            f"data=FOLDER fine-tunes a whole world model: `drivesim train world-model`; for {what.value} use "
+            "data.source=scenes scenes.dataroot=FOLDER"
+        )
     run = {
         Trainable.TOKENIZER: commands.train_tokenizer,
         Trainable.MOTION_FIELD: commands.train_motion_field,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from drivesim.training.config import TrainConfig
 
 GROUPS = ("experiment",)
+FINE_TUNING_KEYS = ("data", "init")  # with plain values they are short for those of ``fine_tuning``
 RECORDED_PACKAGES = ["drivesim", "torch", "numpy", "gymnasium", "highway-env", "nuscenes-devkit", "av"]
 
 
@@ -83,7 +84,7 @@ def load_config(name: str, overrides: Sequence[str] = (), *, saved: Path | None 
     Args:
         name: "rollout" for a :class:`RunConfig`, "train" for a ``TrainConfig``.
         overrides: such as ``episode.weights=my.safetensors`` or ``experiment=drive_tiny``; ``policy.kwargs``
-            takes new keys.
+            takes new keys, and ``data=FOLDER init=NAME`` stand for ``fine_tuning.data`` and ``fine_tuning.init``.
         saved: a ``config.yaml`` of :func:`save_run_files` whose values stand in for the defaults.
 
     Raises:
@@ -92,15 +93,27 @@ def load_config(name: str, overrides: Sequence[str] = (), *, saved: Path | None 
     schema = _schema(name)
     start = schema if saved is None else _read(saved, schema)
     ConfigStore.instance().store(name=f"{name}_schema", node=start)
-    checked = [_checked_override(text, schema) for text in overrides]
+    written = [_written_out(text) for text in overrides] if name == "train" else list(overrides)
+    structure = OmegaConf.structured(schema)
+    checked = [_checked_override(text, structure) for text in written]
     try:
         with initialize_config_dir(str(configs_folder()), version_base="1.3", job_name="drivesim"):
             composed = compose(name, overrides=checked)
-        return OmegaConf.to_object(composed)
+        config: Any = OmegaConf.to_object(composed)
     except InputError:
         raise
     except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise InputError(f"bad configuration: {_sentence(error)}") from error
+    if (
+        name == "train"
+        and not config.fine_tuning.data
+        and any(text.startswith("init=") for text in overrides)
+    ):
+        raise InputError(
+            "init=WEIGHTS needs data=FOLDER, the recordings that they are fitted to; other runs begin with "
+            "world_model.init=WEIGHTS"
+        )
+    return config
 
 
 def override(key: str, value: str | int | float) -> str:
@@ -154,7 +167,19 @@ def _read(path: Path, schema: type[Any]) -> Any:
         ) from error
 
 
-def _checked_override(text: str, schema: type[Any]) -> str:
+def _written_out(text: str) -> str:
+    """Return ``data=FOLDER`` and ``init=NAME`` with the keys that they stand for; a folder may hold any characters."""
+    key, _, value = text.partition("=")
+    if key not in FINE_TUNING_KEYS or value.startswith("{"):
+        return text
+    if value[:1] in ("'", '"'):
+        value = str(_parsed(text).value())
+    if not value:
+        raise InputError(f"{key}= is empty; name {'a folder' if key == 'data' else 'weights'}")
+    return override(f"fine_tuning.{key}", value)
+
+
+def _checked_override(text: str, structure: DictConfig) -> str:
     """Return the override as Hydra wants it, after a look at its key."""
     override = _parsed(text)
     key = override.key_or_group
@@ -163,7 +188,6 @@ def _checked_override(text: str, schema: type[Any]) -> str:
     if key in GROUPS:
         _check_option(key, str(override.value()))
         return f"{key}={override.value()}"
-    structure = OmegaConf.structured(schema)
     keys = set(_keys(structure))
     if key in keys:
         return _with_enum_name(text.lstrip("+"), structure, key)

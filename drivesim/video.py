@@ -149,6 +149,19 @@ def resize(image: Image, width_px: int, height_px: int) -> Image:
     return np.asarray(cv2.resize(image, (width_px, height_px), interpolation=method), dtype=np.uint8)
 
 
+def warp(image: Image, source_from_target: NDArray[np.float64], size_px: tuple[int, int]) -> Image:
+    """Return the picture of ``size_px`` (width, height) whose pixels a homography finds in ``image``.
+
+    Positions count from the upper left corner, so that the middle of the first pixel is (0.5, 0.5). What lies outside
+    ``image`` continues its border.
+    """
+    to_middle = np.array([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
+    homography = np.linalg.inv(to_middle) @ source_from_target @ to_middle  # OpenCV counts from the middle
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpPerspective(image, homography, size_px, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(warped, dtype=np.uint8)
+
+
 # ------------------------------------------------------------------------------------------ compositions
 
 

@@ -10,6 +10,7 @@ import typer
 from drivesim import console
 from drivesim.cli_data.check import check
 from drivesim.cli_data.exporting import export_data
+from drivesim.cli_data.film import film
 from drivesim.cli_data.importing import import_data
 
 app = typer.Typer(
@@ -18,6 +19,7 @@ app = typer.Typer(
 app.command("check")(check)
 app.command("import")(import_data)
 app.command("export")(export_data)
+app.command("film")(film)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

@@ -18,6 +18,7 @@ from drivesim.errors import InputError
 from drivesim.general_world.content import RATE_HZ as GENERAL_RATE_HZ
 from drivesim.training import (
     behavior_cloning,
+    fine_tuning,
     hazard_calibration,
     hazard_head,
     imagination,
@@ -92,8 +93,11 @@ def train_world_model(
 ) -> FitResult:
     """Train the transformer of a world model; ``weights`` are ``out/world-model.safetensors``.
 
+    With ``fine_tuning.data`` the whole model is fitted to that data set, see :func:`fine_tuning.fine_tune`.
     Arguments as in :func:`train_tokenizer`.
     """
+    if config.fine_tuning.data:
+        return fine_tuning.fine_tune(config, out, resume=resume, on_start=on_start)
     settings, sources = config.world_model, open_world_model_sources(config)
     num_frames = min(settings.frames_per_clip, sources.frames_per_clip)
     if settings.frames_per_window > num_frames:

@@ -9,6 +9,7 @@ from drivesim.training.behavior_cloning import BehaviorCloningTrainingConfig
 from drivesim.training.captioned_makers import GeneralDataConfig
 from drivesim.training.clip_pool import PoolConfig
 from drivesim.training.data import DataConfig
+from drivesim.training.fine_tuning_config import FineTuningConfig
 from drivesim.training.hazard_head import HazardTrainingConfig
 from drivesim.training.imagination import ImaginationTrainingConfig
 from drivesim.training.inverse_dynamics import InverseDynamicsTrainingConfig
@@ -37,6 +38,7 @@ class TrainConfig:
     captions: CaptionedSourceConfig = field(
         default_factory=CaptionedSourceConfig
     )  # files in place of that world
+    fine_tuning: FineTuningConfig = field(default_factory=FineTuningConfig)  # with data=FOLDER
     tokenizer: TokenizerTrainingConfig = field(default_factory=TokenizerTrainingConfig)
     motion_field: MotionFieldTrainingConfig = field(default_factory=MotionFieldTrainingConfig)
     world_model: WorldModelTrainingConfig = field(default_factory=WorldModelTrainingConfig)

@@ -6,7 +6,7 @@ says what every frame should have been. Later what has come into view could not 
 average over all that might have come is fog. So the transformer is then asked no more, and the causal decoder is judged
 by the picture that it makes of the TRUE tokens: it learns to believe its tokens where the past does not fit them. Some
 rollouts begin with faded frames, so that the model learns to mend them while the recording can still say how. Gradients
-stay within a frame; tokenizer and motion field do not learn.
+stay within a frame; motion field and encoder do not learn, the tokenizer's decoder only where asked for.
 
 Letters: see ``drivesim/world_model/__init__.py``; here `H W` also count the cells of a road view.
 """
@@ -51,6 +51,7 @@ class ImaginationTrainingConfig:
     faded_share: float = 0.2  # of the rollouts, which begin with frames that must be mended
     true_token_share: float = 0.2  # of the frames that can be judged, drawn from true tokens; later all are
     token_weight: float = 0.02
+    has_tokenizer_decoder: bool = False  # let the tokenizer's decoder learn too; its codes stay what they are
     horizon: int = 24  # steps of the open-loop check during training
 
     def __post_init__(self) -> None:
@@ -77,12 +78,14 @@ class ImaginationModule(nn.Module):
     def __init__(
         self, model: WorldModel, config: ImaginationTrainingConfig, camera: Camera, *, batch_size: int
     ) -> None:
-        """Freeze tokenizer and motion field."""
+        """Freeze tokenizer and motion field, the tokenizer's decoder only if asked for."""
         super().__init__()
         self.config = config
         self.world_model = model.requires_grad_(False)
         for part in (model.stpt, model.action_encoder, model.causal_decoder):
             part.requires_grad_(True)
+        if config.has_tokenizer_decoder:
+            model.tokenizer.decoder.requires_grad_(True)
         sampler = replace(
             model.config.sampler, temperature=config.temperature, temperature_rise=config.temperature_rise
         )
@@ -137,7 +140,7 @@ class ImaginationModule(nn.Module):
             true_share = 1.0 + trust * (config.true_token_share - 1.0)
             is_given_B1 = torch.rand(len(true_ids_BS), 1, device=true_ids_BS.device) < true_share
             judged_ids_BS = torch.where(is_given_B1, true_ids_BS, token_ids_BS)
-            tokenized_BCHW = model.tokenizer.decode(judged_ids_BS)
+        tokenized_BCHW = model.tokenizer.decode(judged_ids_BS)
         drawn_BCHW = model.causal_decoder(tokenized_BCHW, outlook.expected, outlook.road_B2HW)
         tokens = functional.cross_entropy(logits_BSK.flatten(0, 1), true_ids_BS.flatten())
         pictures = picture_distance(drawn_BCHW, target_BCHW).mean()

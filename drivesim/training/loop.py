@@ -25,7 +25,7 @@ from drivesim.training.processes import end_turn, run_in_processes
 from drivesim.training.run import Run, RunOrder
 from drivesim.training.run_folder import check_folder, check_resumable
 from drivesim.training.settings import TrainingConfig
-from drivesim.training.task import Evaluation, FitResult, TrainTask
+from drivesim.training.task import Evaluation, EvaluationFn, FitResult, TrainTask
 
 __all__ = ["Evaluation", "FitResult", "OptimizerKind", "TrainTask", "TrainingConfig", "fit"]
 
@@ -37,6 +37,7 @@ def fit(
     *,
     resume: bool = False,
     on_start: Callable[[], None] | None = None,
+    on_evaluation: EvaluationFn | None = None,
 ) -> FitResult:
     """Train ``task.model`` in place, to hold the averaged weights at the end, and leave the run in ``out``.
 
@@ -53,6 +54,8 @@ def fit(
         out: The run's folder, made if needed.
         resume: Go on from ``out/last.ckpt``, or start if the run was killed before there was one.
         on_start: Called once it is clear that the run can start, before its first step.
+        on_evaluation: Called with the step and each evaluation once its weights are written; True ends the run. For
+            one process.
 
     Raises:
         InputError: ``out`` holds a run and ``resume`` is False, the checkpoint does not fit the task or the
@@ -60,6 +63,8 @@ def fit(
             Lightning Fabric is not installed, or there are not so many devices.
         RuntimeError: One of several processes failed; all have ended.
     """
+    if on_evaluation is not None and config.devices * config.num_nodes > 1:
+        raise ValueError("on_evaluation is for runs of one process")
     end_turn()
     out = Path(out)
     check_folder(out, resume=resume)
@@ -71,7 +76,13 @@ def fit(
     if on_start is not None:
         on_start()
     order = RunOrder(
-        task=task, config=config, out=out, resume=resume, has_checkpoint=has_checkpoint, is_child=is_child
+        task=task,
+        config=config,
+        out=out,
+        resume=resume,
+        has_checkpoint=has_checkpoint,
+        is_child=is_child,
+        on_evaluation=on_evaluation,
     )
     ending: _Ending = run_in_processes(_fit_here, order, config) if is_child else _fit_here(order)
     raise_signal(ending.signal)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor
 
 from drivesim.metrics.image import psnr
+from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import Camera
 from drivesim.training.data import RecordedClips
 from drivesim.training.task import Evaluation
@@ -20,6 +22,7 @@ from drivesim.world_model.pretrained import fast_dtype
 from drivesim.world_model.world_model import WorldModel
 
 MIN_SPEED_MPS = 1.0  # repeating the last frame is exact for a standing car
+EXACT_PSNR_DB = 100.0  # where a picture was recorded twice
 
 
 class OpenLoopCheck:
@@ -52,14 +55,27 @@ class OpenLoopCheck:
                 frames.append(step.frames_BHWC)
         return torch.stack(frames, dim=1)
 
+    @property
+    def is_moving_B(self) -> NDArray[np.bool_]:
+        """Tell in which clips the car moves where the recording ends."""
+        return np.asarray(self.twist_BTA[:, self.context, 0].numpy() > MIN_SPEED_MPS)
+
+    def gain_db(self, imagined_BTHWC: Tensor) -> FloatArray:
+        """Return the PSNR gain (B, T) of imagined frames over repeating the last frame of the context."""
+        true_BTHWC = self.frames_BTHWC[:, self.context :]
+        last_BTHWC = self.frames_BTHWC[:, self.context - 1 : self.context].expand_as(true_BTHWC)
+        imagined_BT, last_BT = (
+            np.minimum(psnr(frames.numpy(), true_BTHWC.numpy()), EXACT_PSNR_DB)
+            for frames in (imagined_BTHWC, last_BTHWC)
+        )
+        gain_BT: FloatArray = imagined_BT - last_BT
+        return gain_BT
+
     def evaluate(self, model: WorldModel) -> Evaluation:
         """Return the PSNR gain over repeating the last frame, per step, and recorded frames above imagined ones."""
         imagined_BTHWC = self.imagined(model)
         true_BTHWC = self.frames_BTHWC[:, self.context :]
-        last_BTHWC = self.frames_BTHWC[:, self.context - 1 : self.context].expand_as(true_BTHWC)
-        is_moving_B = self.twist_BTA[:, self.context, 0].numpy() > MIN_SPEED_MPS
-        last_BT = psnr(last_BTHWC.numpy(), true_BTHWC.numpy())
-        gain_BT = psnr(imagined_BTHWC.numpy(), true_BTHWC.numpy()) - last_BT
+        gain_BT, is_moving_B = self.gain_db(imagined_BTHWC), self.is_moving_B
         gain_T = gain_BT[is_moving_B].mean(axis=0) if is_moving_B.any() else np.zeros(gain_BT.shape[1])
         metrics = {f"gain_db_at_{t + 1}": float(gain_T[t]) for t in range(len(gain_T))}
         last = [

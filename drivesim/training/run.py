@@ -38,7 +38,7 @@ from drivesim.training.reports import Reports
 from drivesim.training.row_draws import RowDraws, mixed_seed, rows_of
 from drivesim.training.run_state import RunState
 from drivesim.training.settings import TrainingConfig
-from drivesim.training.task import WEIGHT, TrainTask
+from drivesim.training.task import WEIGHT, EvaluationFn, TrainTask
 from drivesim.training.throughput import facts_of_run
 
 
@@ -52,6 +52,7 @@ class RunOrder:
     resume: bool
     has_checkpoint: bool
     is_child: bool
+    on_evaluation: EvaluationFn | None = None  # of runs of one process
 
 
 class Run:
@@ -72,6 +73,7 @@ class Run:
         self.start_s = 0.0  # training time before this process
         self.metrics: dict[str, float] = {}
         self.evaluated_step = -1
+        self.on_evaluation, self.is_enough = order.on_evaluation, False
         self.flop_per_batch: int | None = None
         self.reports: Reports | None = None  # in the first process only
 
@@ -199,6 +201,8 @@ class Run:
             save_weights(self.out / WEIGHTS_NAME, module.state_dict())
         self.metrics = evaluation.metrics
         self.reports.evaluation(self.state.step, evaluation)
+        if self.on_evaluation is not None:
+            self.is_enough = self.on_evaluation(self.state.step, evaluation)
 
     def _is_over(self) -> bool:
         self.clock.tick(self.state.step)
@@ -211,7 +215,7 @@ class Run:
         self.clock.elapsed_s = self.agreement.elapsed_s
         limit_s = math.inf if self.config.max_minutes is None else 60.0 * self.config.max_minutes
         is_done = self.state.step >= self.config.num_train_steps or self.clock.elapsed_s >= limit_s
-        return is_done or self.agreement.signal is not None
+        return is_done or self.is_enough or self.agreement.signal is not None
 
     def _prefetcher(self) -> Prefetcher:
         fabric, config = self.fabric, self.config

@@ -10,30 +10,30 @@ import json
 import logging
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drivesim.dynamics import VehicleConfig
 from drivesim.errors import InputError
-from drivesim.files import atomic_folder, reserve_space
-from drivesim.metrics.driving import off_road
+from drivesim.files import atomic_folder
 from drivesim.reference.seeds import FIRST_VALIDATION_SEED
-from drivesim.scene.clips import Clip, SceneClips
 from drivesim.scene.nuscenes import NuScenesDataset, open_dataset
-from drivesim.scene.road_map import RoadMap, mapped, packed_road_views
+from drivesim.scene.rectification import Fleet
 from drivesim.scene.types import Camera, Scene, front_camera
-from drivesim.training.data import MOTION_ARRAYS, RecordedClips
+from drivesim.training.clip_store import ClipStore
+from drivesim.training.data import RecordedClips
+from drivesim.training.time_split import Segment
 
 _LOG = logging.getLogger(__name__)
 _REFERENCE_LOG = re.compile(
     r"reference-.+-(\d+)"
 )  # how recordings of the reference world name their road seed
 RATE_HZ = 6.0
+_PER_FRAME = ("timestamps_s", "frames", "xy_m", "yaw_rad", "speed_mps", "yaw_rate_radps", "steering_rad")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -57,6 +57,18 @@ class SceneSourceConfig:
             )
 
 
+@dataclass(kw_only=True, slots=True)
+class Windows:
+    """What of a scene becomes a clip."""
+
+    frames_per_clip: int
+    stride: int  # frames from the start of a clip to the start of the next
+
+    def count(self, num_frames: int) -> int:
+        """Return the clips of a scene."""
+        return len(range(0, num_frames - self.frames_per_clip + 1, self.stride))
+
+
 def open_or_convert(
     config: SceneSourceConfig, *, on_progress: Callable[[int], None] | None = None
 ) -> tuple[RecordedClips, RecordedClips]:
@@ -71,9 +83,9 @@ def open_or_convert(
     """
     dataset = open_dataset(config.dataroot, config.version)
     names = config.scenes or dataset.scene_names()
+    fleet = _fleet(_folders(config)[0])
     sets = []
-    for part, chosen in zip(("train", "validation"), split(names, config.validation_share), strict=True):
-        path = Path(config.path) / part
+    for path, chosen in zip(_folders(config), split(names, config.validation_share), strict=True):
         if path.exists():
             sets.append(_open(path, _facts(dataset, chosen, config.frames_per_clip, config.stride)))
         else:
@@ -84,10 +96,18 @@ def open_or_convert(
                     path,
                     frames_per_clip=config.frames_per_clip,
                     stride=config.stride,
+                    fleet=fleet,
                     on_progress=on_progress,
                 )
             )
     return sets[0], sets[1]
+
+
+def _fleet(train: Path) -> Fleet:
+    """Return what brings the scenes to one camera: that of the training clips, if they are there."""
+    if not train.exists():
+        return Fleet()
+    return Fleet(camera_groups(RecordedClips.open(train))[0][0], name=str(train))
 
 
 def split(names: Sequence[str], validation_share: float) -> tuple[list[str], list[str]]:
@@ -110,38 +130,76 @@ def convert_scenes(
     *,
     frames_per_clip: int,
     stride: int,
+    fleet: Fleet | None = None,
     allow_held_out: bool = False,
     on_progress: Callable[[int], None] | None = None,
 ) -> RecordedClips:
-    """Decode the windows of some scenes into the new folder ``path``; bad pictures and short scenes are left out.
+    """Decode the windows of whole scenes into the new folder ``path``; see :func:`convert_segments`."""
+    segments = [Segment(scene=name, first=0, stop=_length(dataset, name)) for name in names]
+    return convert_segments(
+        dataset,
+        segments,
+        path,
+        Windows(frames_per_clip=frames_per_clip, stride=stride),
+        fleet=fleet,
+        facts=_facts(dataset, names, frames_per_clip, stride),
+        allow_held_out=allow_held_out,
+        on_progress=on_progress,
+    )
+
+
+def convert_segments(
+    dataset: NuScenesDataset,
+    segments: Sequence[Segment],
+    path: Path,
+    windows: Windows,
+    *,
+    fleet: Fleet | None = None,
+    facts: dict[str, Any] | None = None,
+    allow_held_out: bool = False,
+    on_progress: Callable[[int], None] | None = None,
+) -> RecordedClips:
+    """Decode the windows of parts of scenes into the new folder ``path``; what cannot be read is left out.
 
     Args:
         dataset: an opened data set.
-        names: its scenes.
+        segments: parts of its scenes.
         path: new folder; it appears under its name only when all clips are in it.
-        frames_per_clip: at 6 Hz.
-        stride: frames from the start of a clip to the start of the next.
+        windows: what becomes a clip.
+        fleet: brings the scenes to one camera; that of the first scene if left out.
+        facts: to be kept in ``set.json``.
         allow_held_out: take roads of the reference world that published figures are measured on.
-        on_progress: called with the number of scenes done.
+        on_progress: called with the number of segments done.
 
     Raises:
-        InputError: a held-out road, or no scene has the frames of a clip.
+        InputError: a held-out road, cameras that differ too much, or no segment has the frames of a clip.
         OSError: the disk has no room for all clips.
     """
-    room = sum(len(range(0, _length(dataset, name) - frames_per_clip + 1, stride)) for name in names)
+    frames_per_clip = windows.frames_per_clip
+    room = sum(windows.count(len(segment)) for segment in segments)
     if room == 0:
         raise InputError(
-            f"none of {len(names)} scenes has the {frames_per_clip} frames of a clip; "
+            f"none of {len(segments)} scenes has the {frames_per_clip} frames of a clip; "
             "choose longer scenes or shorter clips"
         )
+    fleet = fleet or Fleet()
     with atomic_folder(path) as folder:
-        store = _Store(folder, room, frames_per_clip)
-        for done, scene in enumerate(_scenes(dataset, names, allow_held_out=allow_held_out), start=1):
+        store: ClipStore | None = None
+        for done, segment in enumerate(segments, start=1):
+            scene = _scene(dataset, segment, allow_held_out=allow_held_out)
             if scene is not None and len(scene) >= frames_per_clip:
-                store.add(scene, stride)
+                scene = fleet.aligned(scene)
+                store = store or ClipStore(
+                    folder, room=room, frames_per_clip=frames_per_clip, camera=scene.camera
+                )
+                store.add(scene, windows.stride)
             if on_progress is not None:
                 on_progress(done)
-        store.close(_facts(dataset, names, frames_per_clip, stride))
+        if store is None:
+            raise InputError(f"none of {len(segments)} scenes can be read; unpack the sensor archives again")
+        store.close(
+            (facts or {}) | {"rate_hz": RATE_HZ, "largest_shift_px": round(fleet.largest_shift_px, 2)}
+        )
     return RecordedClips.open(path)
 
 
@@ -161,81 +219,25 @@ def camera_groups(clips: RecordedClips) -> list[tuple[Camera, NDArray[np.int64]]
     ]
 
 
-class _Store:
-    """The clips of a set while they are being written."""
-
-    def __init__(self, folder: Path, room: int, frames_per_clip: int) -> None:
-        camera = front_camera()
-        self._folder, self._count = folder, 0
-        shape = (room, frames_per_clip, camera.height_px, camera.width_px, 3)
-        self._frames = np.lib.format.open_memmap(
-            folder / "frames.npy", mode="w+", dtype=np.uint8, shape=shape
-        )
-        reserve_space(folder / "frames.npy")
-        self._motions: list[dict[str, NDArray[np.generic]]] = []
-        self._cameras: list[dict[str, Any]] = []
-        self._camera_rows: list[int] = []
-
-    def add(self, scene: Scene, stride: int) -> None:
-        """Write all windows of a scene whose pictures can be read."""
-        camera = asdict(scene.camera) | {"ego_from_cam": scene.camera.ego_from_cam.tolist()}
-        if camera not in self._cameras:
-            self._cameras.append(camera)
-        is_outside, roads = _is_off_road(scene), mapped(scene.drivable)
-        windows = SceneClips([scene], num_frames=self._frames.shape[1], stride=stride)
-        for index in range(len(windows)):
-            clip = windows[index]
-            if not isinstance(clip, Clip):
-                continue
-            self._frames[self._count] = clip.frames_THWC.numpy()
-            self._motions.append(_motion(clip, roads, is_outside))
-            self._camera_rows.append(self._cameras.index(camera))
-            self._count += 1
-
-    def close(self, facts: dict[str, Any]) -> None:
-        """Write motion, cameras and facts; drop the room that was left over."""
-        if self._count == 0:
-            raise InputError("no picture of the scenes can be read; unpack the sensor archives again")
-        self._frames.flush()
-        if self._count < len(self._frames):
-            self._shrink()
-        np.savez(
-            self._folder / "motion.npz",
-            **{name: np.stack([motion[name] for motion in self._motions]) for name in MOTION_ARRAYS},
-        )
-        cameras = {"cameras": self._cameras, "rows": self._camera_rows}
-        (self._folder / "cameras.json").write_text(json.dumps(cameras, indent=1))
-        (self._folder / "set.json").write_text(
-            json.dumps(facts | {"num_clips": self._count, "rate_hz": RATE_HZ}, indent=1)
-        )
-
-    def _shrink(self) -> None:
-        small = np.lib.format.open_memmap(
-            self._folder / "small.npy",
-            mode="w+",
-            dtype=np.uint8,
-            shape=(self._count, *self._frames.shape[1:]),
-        )
-        for index in range(self._count):
-            small[index] = self._frames[index]
-        small.flush()
-        (self._folder / "small.npy").replace(self._folder / "frames.npy")
+def _scene(dataset: NuScenesDataset, segment: Segment, *, allow_held_out: bool) -> Scene | None:
+    """Return part of a scene; None if its pictures were not downloaded."""
+    try:
+        scene = dataset.load(segment.scene, rate_hz=RATE_HZ)
+    except InputError as error:
+        _LOG.warning("scene %s left out: %s", segment.scene, error)
+        return None
+    if not allow_held_out:
+        check_road(scene)
+    return part_of(scene, segment)
 
 
-def _scenes(
-    dataset: NuScenesDataset, names: Sequence[str], *, allow_held_out: bool
-) -> Iterator[Scene | None]:
-    """Yield the scenes one at a time; None for one whose pictures were not downloaded."""
-    for name in names:
-        try:
-            scene = dataset.load(name, rate_hz=RATE_HZ)
-        except InputError as error:
-            _LOG.warning("scene %s left out: %s", name, error)
-            yield None
-            continue
-        if not allow_held_out:
-            check_road(scene)
-        yield scene
+def part_of(scene: Scene, segment: Segment) -> Scene:
+    """Return the frames of a scene that a segment names; no picture is read."""
+    if segment.first == 0 and segment.stop >= len(scene):
+        return scene
+    part = slice(segment.first, segment.stop)
+    per_frame = {name: getattr(scene, name)[part] for name in _PER_FRAME}
+    return replace(scene, **per_frame)
 
 
 def check_road(scene: Scene) -> None:
@@ -248,29 +250,12 @@ def check_road(scene: Scene) -> None:
         )
 
 
+def _folders(config: SceneSourceConfig) -> tuple[Path, Path]:
+    return Path(config.path) / "train", Path(config.path) / "validation"
+
+
 def _length(dataset: NuScenesDataset, name: str) -> int:
     return dataset.summary(name, rate_hz=RATE_HZ).num_frames
-
-
-def _is_off_road(scene: Scene) -> NDArray[np.bool_]:
-    """Tell for each frame whether part of the car is outside the drivable area; where there is no map, never."""
-    vehicle = VehicleConfig()
-    results = [off_road(scene.ego_state(index), scene.drivable, vehicle) for index in range(len(scene))]
-    return np.array([result.is_valid and result.value > 0 for result in results])
-
-
-def _motion(
-    clip: Clip, roads: RoadMap | None, is_outside: NDArray[np.bool_]
-) -> dict[str, NDArray[np.generic]]:
-    pose, length = clip.pose_T3.numpy(), len(clip.pose_T3)
-    return {
-        "twist": clip.twist_TA.numpy(),
-        "xy_m": pose[:, :2],
-        "yaw_rad": pose[:, 2],
-        "is_collision": np.zeros(length, bool),
-        "is_off_road": is_outside[clip.start : clip.start + length],
-        "road": packed_road_views(roads, clip.camera, pose[:, :2], pose[:, 2]),
-    }
 
 
 def _facts(

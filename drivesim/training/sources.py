@@ -228,18 +228,12 @@ def _scenes(config: TrainConfig) -> Sources:
     train, validation = open_or_convert(config.scenes)
     cameras = [camera for clips in (train, validation) for camera, _ in camera_groups(clips)]
     first = cameras[0]
-    if any(not _is_same(camera, first) for camera in cameras):
+    if any(not camera.equals(first) for camera in cameras):
         raise InputError(
-            "the scenes were taken by cameras of different calibration, and a run trains for one of them; choose "
-            "scenes of one car with scenes.scenes=[...]"
+            f"the clips in {config.scenes.path} were made for two cameras, and a run trains for one; remove the folder "
+            "so that they are made again"
         )
     return Sources(train=train, validation=validation, camera=first, frames_per_clip=train.frames_per_clip)
-
-
-def _is_same(camera: Camera, other: Camera) -> bool:
-    return bool(
-        (camera.intrinsic == other.intrinsic).all() and (camera.ego_from_cam == other.ego_from_cam).all()
-    )
 
 
 def _recorded_clips(

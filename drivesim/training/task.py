@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,10 @@ class Evaluation:
 
     metrics: dict[str, float] = field(default_factory=dict)
     picture: NDArray[np.uint8] | None = None  # (H, W, 3)
+
+
+EvaluationFn = Callable[[int, Evaluation], bool]
+"""Told the step and each evaluation; True ends the run."""
 
 
 @dataclass(kw_only=True, slots=True)
