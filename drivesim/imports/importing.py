@@ -21,7 +21,7 @@ from drivesim.imports.motion import (
     yaw_signals,
 )
 from drivesim.imports.options import ImportConfig
-from drivesim.imports.scenes import ImportedScenes, check_any, scenes_of
+from drivesim.imports.scenes import ImportedScenes, check_any, checked_sources, scenes_of
 from drivesim.imports.sheet import SheetRow, import_sheet
 from drivesim.imports.summary import ImportSummary, RecordingSummary
 from drivesim.imports.survey import Survey, survey_of
@@ -113,8 +113,7 @@ def _look(
                 on_progress(name, done, count)
 
         try:
-            log.check()
-            sources_of(log)
+            checked_sources(log)
             clean = corrected(log, as_recorded)
             survey = survey_of(clean, config, on_progress=report)
         except InputError as error:
