@@ -47,11 +47,10 @@ class Trial:
 def try_recording(seed: int, *, duration_s: float) -> Trial:
     """Record a road and tell its lag and sign; the camera is not known."""
     truth, config = record_lagged(seed, duration_s=duration_s), ImportConfig()
-    seen = survey_of(truth.log, config).seen_radps
-    times_s = truth.log.frame_times_s
-    told = estimate([evidence_of(times_s, seen, yaw_signals(truth.log, config)[STEERED])])
+    seen, interval_s = survey_of(truth.log, config).seen, 1.0 / truth.rate_hz
+    told = estimate([evidence_of(seen, yaw_signals(truth.log, config)[STEERED], interval_s=interval_s)])
     truth.log.frames, truth.log.speed_mps = [], None
-    without = estimate([evidence_of(times_s, seen, yaw_signals(truth.log, config)[STEERED])])
+    without = estimate([evidence_of(seen, yaw_signals(truth.log, config)[STEERED], interval_s=interval_s)])
     return Trial(truth=truth, told=told, told_without_speed=without)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import shutil
 
@@ -82,6 +83,8 @@ def test_video_by_its_timestamps_in_any_order(copied):
     for index in (20, 3, 4, 5, 23, 0):
         assert np.abs(log.frames[index].astype(float) - PART.frames[index]).mean() < 8
     assert len(log.frames[2:4]) == 2
+    copy = pickle.loads(pickle.dumps(log.frames))
+    np.testing.assert_array_equal(copy[7], log.frames[7])
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|", ", ", " "])

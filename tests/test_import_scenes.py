@@ -120,9 +120,8 @@ def test_rate_that_does_not_divide_is_said():
 
 
 def test_one_picture_makes_no_scene():
-    made = scenes_of(make_log([0.0]), CONFIG)
-    assert made.scenes == []
-    assert made.left_out.lines
+    with pytest.raises(InputError, match=r"drive holds 1 picture; a scene needs 2"):
+        scenes_of(make_log([0.0]), CONFIG)
 
 
 def test_pictures_without_readings_are_left_out():

@@ -123,7 +123,8 @@ class ImportSummary:
         lines = [
             f"{each.name}: {line}"
             for each in self.recordings
-            for line in [*each.left_out.lines, *each.problems]
+            for line in [*each.left_out.lines, each.first_unreadable, *each.problems]
+            if line
         ]
         lines = [*self.refused, *lines]
         return [("left out, noted", line) for line in lines] or [("left out, noted", "nothing")]
