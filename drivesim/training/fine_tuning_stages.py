@@ -24,11 +24,10 @@ from drivesim.training.tokenizer import TokenizerTask
 from drivesim.world_model.world_model import WorldModel
 
 MIN_ROLLOUT = 4
-OWN_SETTINGS = (
-    *("learning_rate", "batch_size", "optimizer", "ema_decay", "warmup_steps", "evaluate_every", "betas"),
-    *("grad_accumulation", "devices", "num_nodes", "init", "new_modules"),
-)
-"""Settings of ``training`` that every stage has its own of, or that have no meaning here."""
+OWN_SETTINGS = ("learning_rate", "batch_size", "optimizer", "ema_decay", "warmup_steps", "evaluate_every")
+"""Settings of ``training`` that every stage has its own of."""
+UNUSED_SETTINGS = ("betas", "grad_accumulation", "devices", "num_nodes", "init", "new_modules")
+"""Settings of ``training`` that have no meaning here."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -51,9 +50,23 @@ class JudgedTask:
 
     def __init__(self, task: TrainTask, world_model: WorldModel, check: OpenLoopCheck) -> None:
         self.name, self.model = task.name, task.model
-        self.batches, self.num_frames = task.batches, task.num_frames
-        self.losses: Callable[[nn.Module, Any, RowDraws], dict[str, Tensor]] = task.losses
-        self._world_model, self._check = world_model, check
+        self._task, self._world_model, self._check = task, world_model, check
+
+    def batches(
+        self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
+    ) -> Iterator[Any]:
+        """Yield the task's batches."""
+        return self._task.batches(
+            start_step=start_step, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size
+        )
+
+    def losses(self, model: nn.Module, batch: Any, draws: RowDraws) -> dict[str, Tensor]:
+        """Return the task's losses."""
+        return self._task.losses(model, batch, draws)
+
+    def num_frames(self, batch: Any) -> int:
+        """Return the frames in a batch."""
+        return self._task.num_frames(batch)
 
     @torch.no_grad()
     def evaluate(self, model: nn.Module) -> Evaluation:
@@ -85,11 +98,11 @@ def training_of(config: TrainConfig, stage: StageConfig, *, max_minutes: float) 
         InputError: ``training`` says something that every stage has its own of.
     """
     default = TrainingConfig()
-    for name in OWN_SETTINGS:
+    for name in (*OWN_SETTINGS, *UNUSED_SETTINGS):
         if getattr(config.training, name) != getattr(default, name):
+            own = f"; every stage has its own, fine_tuning.imagination.{name} and the like"
             raise InputError(
-                f"training.{name} has no place in fine-tuning; set fine_tuning.imagination.{name} and the like, or "
-                "leave it out"
+                f"training.{name} has no place in fine-tuning, leave it out{own if name in OWN_SETTINGS else ''}"
             )
     return replace(
         config.training,

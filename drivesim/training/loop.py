@@ -63,7 +63,7 @@ def fit(
             Lightning Fabric is not installed, or there are not so many devices.
         RuntimeError: One of several processes failed; all have ended.
     """
-    if on_evaluation is not None and config.devices * config.num_nodes > 1:
+    if on_evaluation is not None and config.num_processes > 1:
         raise ValueError("on_evaluation is for runs of one process")
     end_turn()
     out = Path(out)

@@ -52,7 +52,7 @@ class RunOrder:
     resume: bool
     has_checkpoint: bool
     is_child: bool
-    on_evaluation: EvaluationFn | None = None  # of runs of one process
+    on_evaluation: EvaluationFn | None = None
 
 
 class Run:
@@ -73,7 +73,8 @@ class Run:
         self.start_s = 0.0  # training time before this process
         self.metrics: dict[str, float] = {}
         self.evaluated_step = -1
-        self.on_evaluation, self.is_enough = order.on_evaluation, False
+        self.on_evaluation = order.on_evaluation
+        self.is_enough = False  # says `on_evaluation`
         self.flop_per_batch: int | None = None
         self.reports: Reports | None = None  # in the first process only
 

@@ -26,7 +26,7 @@ class Evaluation:
 
 
 EvaluationFn = Callable[[int, Evaluation], bool]
-"""Told the step and each evaluation; True ends the run."""
+"""Is told the step and its evaluation; True ends the run."""
 
 
 @dataclass(kw_only=True, slots=True)
