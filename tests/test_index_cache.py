@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,12 @@ import pytest
 from recordings import edit_table
 
 from drivesim.errors import InputError
-from drivesim.scene import index_cache, map_masks, table_index
+from drivesim.scene import index_cache, map_masks, table_help, table_scan
 from drivesim.scene.cache_folder import CACHE_VARIABLE, default_cache, load_arrays, save_arrays
 from drivesim.scene.map_masks import MapMasks, PackedMask
 from drivesim.scene.nuscenes import open_dataset
 from drivesim.scene.surroundings import drivable_around
-from drivesim.scene.table_index import Poses, find_keys, token_keys
+from drivesim.scene.token_keys import find_keys, token_keys
 from drivesim.video import write_image
 
 NAME = "scene-2001"
@@ -139,20 +138,35 @@ def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dat
     assert default_cache().name == "drivesim"
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_another_process_may_read_the_poses(
-    dataroot: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+@pytest.mark.parametrize("trouble", ["", "no python", "it fails", "false start", "truncated"])
+def test_another_process_may_read_a_part(
+    dataroot: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:
-    monkeypatch.setattr(table_index, "PARALLEL_FROM_BYTES", 0)
-    if fails:
-        monkeypatch.setattr(table_index.sys, "executable", "/no/such/python")
-    calls: list[Any] = []
-    run = subprocess.run
-    monkeypatch.setattr(
-        table_index.subprocess, "run", lambda *args, **kw: calls.append(args) or run(*args, **kw)
-    )
-    assert len(open_dataset(dataroot).load(NAME)) == 25
-    assert len(calls) == 1
+    """Whatever becomes of it, the result is that of one process."""
+    expected = open_dataset(dataroot)
+    table = dataroot / "v1.0-mini" / "sample_data.json"
+    monkeypatch.setattr(table_help, "HELPED_FROM_BYTES", 0)
+    monkeypatch.setattr(table_scan, "WINDOW", 3000)
+    results: list[Any] = []
+    plain = table_help.Help.result
+    monkeypatch.setattr(table_help.Help, "result", lambda self: results.append(plain(self)) or results[-1])
+    if trouble == "no python":
+        monkeypatch.setattr(table_help.sys, "executable", "/no/such/python")
+    elif trouble == "it fails":
+        monkeypatch.setattr(table_help, "_CODE", "raise SystemExit(1)")
+    elif trouble == "false start":
+        start = table.read_bytes().index(b'"fileformat"', 9000)
+        monkeypatch.setattr(table_help, "row_start_after", lambda path, offset: start)
+    elif trouble == "truncated":
+        table.write_bytes(table.read_bytes()[:-40])
+        with pytest.raises(InputError, match="not JSON at row 32"):
+            open_dataset(dataroot)
+        return
+    dataset = open_dataset(dataroot)
+    assert len(results) == 1
+    assert (results[0] is None) == (trouble != "")
+    np.testing.assert_array_equal(dataset._index.rows, expected._index.rows)
+    np.testing.assert_array_equal(dataset._index.spans, expected._index.spans)
 
 
 # ---------------------------------------------------------------------------------------------- the parts
@@ -177,16 +191,14 @@ def test_tokens_of_any_kind_have_keys() -> None:
 
 
 def test_keys_are_found_even_where_halves_meet() -> None:
-    def poses(known: list[list[int]]) -> Poses:
-        keys = np.array(known, dtype=np.uint64).reshape(-1, 2)
-        none = np.zeros(len(keys), dtype=np.int64)
-        order = np.argsort(keys[:, 0], kind="stable")
-        return Poses(keys=keys, order=order, offsets=none, lengths=none.astype(np.int32))
+    def found(wanted: list[list[int]], known: list[list[int]]) -> list[int]:
+        keys, asked = (np.array(rows, dtype=np.uint64).reshape(-1, 2) for rows in (known, wanted))
+        return find_keys(asked, keys, np.argsort(keys[:, 0], kind="stable")).tolist()
 
-    wanted = np.array([[1, 3], [1, 2], [5, 5], [5, 6], [9, 9]], dtype=np.uint64)
-    assert find_keys(wanted, poses([[1, 2], [1, 3], [5, 5], [1, 2]])).tolist() == [1, 3, 2, -1, -1]
-    assert find_keys(wanted[2:], poses([[5, 5]])).tolist() == [0, -1, -1]
-    assert find_keys(wanted, poses([])).tolist() == [-1] * 5
+    wanted = [[1, 3], [1, 2], [5, 5], [5, 6], [9, 9]]
+    assert found(wanted, [[1, 2], [1, 3], [5, 5], [1, 2]]) == [1, 3, 2, -1, -1]
+    assert found(wanted[2:], [[5, 5]]) == [0, -1, -1]
+    assert found(wanted, []) == [-1] * 5
 
 
 def test_large_masks_are_kept_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

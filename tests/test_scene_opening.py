@@ -10,20 +10,18 @@ import pytest
 from benchmarks import scene_opening
 from benchmarks.scene_tables import VERSION, TableSize, write_tables
 from drivesim.errors import InputError
-from drivesim.scene import index_cache
 from drivesim.scene.nuscenes import open_dataset
 
 SMALL = TableSize(scenes=3, samples=120, sample_data=9300, mask_px=(2600, 10_200))
 
 
-def test_the_tables_are_those_of_twelve_sensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tables_are_those_of_twelve_sensors(tmp_path: Path) -> None:
     tables = write_tables(tmp_path / "set", size=SMALL)
     rows = json.loads((tmp_path / "set" / VERSION / "sample_data.json").read_text())
     assert len(rows) == SMALL.sample_data
     assert sum(row["is_key_frame"] for row in rows) == SMALL.samples * 12
     assert (tmp_path / "set" / VERSION / "ego_pose.json").read_bytes().startswith(b'[\n{\n"token": "')
-    monkeypatch.setattr(index_cache, "CACHED_FROM_BYTES", 1 << 40)
-    dataset = open_dataset(tables.dataroot, VERSION)
+    dataset = open_dataset(tables.dataroot, VERSION, cache=tmp_path / "cache")
     assert len(dataset.camera_names()) == 6
     scene = dataset.load(tables.scene)
     assert scene.problems == []

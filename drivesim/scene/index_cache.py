@@ -18,7 +18,8 @@ import numpy as np
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.scene.cache_folder import default_cache, load_arrays, save_arrays
-from drivesim.scene.table_index import ROW, PictureIndex, build_index
+from drivesim.scene.camera_rows import ROW
+from drivesim.scene.table_index import PictureIndex, build_index
 
 INDEX_VERSION = 1
 INDEXED_TABLES = ("scene", "sample", "sensor", "calibrated_sensor", "sample_data", "ego_pose")

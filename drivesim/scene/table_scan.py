@@ -25,6 +25,7 @@ WINDOW = 1 << 18  # bytes read at a time; more than fit into the processor's cac
 MAX_RECORD = 1 << 24  # bytes; a longer row is no row of nuScenes
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _TEXT_SPACE = re.compile(r"[ \t\r\n]*+")
+_BETWEEN_ROWS = re.compile(rb"\}[ \t\r\n]*+,[ \t\r\n]*+\{")
 _DECODER = json.JSONDecoder()
 _BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff")
@@ -44,7 +45,13 @@ class TableScan:
     """One pass over a table; ``sha256`` and ``num_rows`` are those of the whole file when it is over."""
 
     def __init__(
-        self, path: Path, *, texts: Sequence[str], wholes: Sequence[str] = (), is_hashed: bool = True
+        self,
+        path: Path,
+        *,
+        texts: Sequence[str],
+        wholes: Sequence[str] = (),
+        begin: int = 0,
+        is_hashed: bool = True,
     ) -> None:
         """Prepare to read.
 
@@ -52,13 +59,17 @@ class TableScan:
             path: a JSON file that is a list of records.
             texts: fields that are strings.
             wholes: fields that are whole numbers.
+            begin: byte of the row to begin with, which then counts as the first; 0 is the whole table.
             is_hashed: False leaves ``sha256`` to someone else.
         """
         self.path = path
         self.num_rows = 0
         self._texts, self._wholes = list(texts), list(wholes)
         self._digest = hashlib.sha256() if is_hashed else None
-        self._buffer, self._start = b"", 0  # what is read and not yet used, and where in the file that begins
+        self._buffer, self._start = (
+            b"",
+            begin,
+        )  # what is read and not yet used, and where in the file that begins
         self._layout: Layout | None = None
         self._is_over = False
         self._file: BinaryIO
@@ -83,8 +94,10 @@ class TableScan:
             ) from error
 
     def _batches(self) -> Iterator[RowBatch]:
+        self._file.seek(self._start)
         self._fill()
-        self._enter()
+        if self._start == 0:
+            self._enter()
         self._layout = None if self._is_over else self._learned()
         while not self._is_over:
             if len(self._buffer) < WINDOW // 2:
@@ -254,6 +267,14 @@ class TableScan:
 
     def _where(self, index: int) -> str:
         return f"table {self.path} row {self.num_rows + index + 1}"
+
+
+def row_start_after(path: Path, offset: int) -> int | None:
+    """Return where a row seems to begin after a byte; a text that looks like the end of a row can mislead."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        found = _BETWEEN_ROWS.search(file.read(WINDOW))
+    return None if found is None else offset + found.end() - 1
 
 
 def _end_of_space(text: str, position: int) -> int:
