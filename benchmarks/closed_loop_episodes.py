@@ -23,13 +23,13 @@ import torch
 from benchmarks.driving_scenes import course_of
 from benchmarks.driving_seats import LEARNED, open_seats
 from benchmarks.episode_drive import FAILED, Arrays, EpisodeDrive
-from benchmarks.fan_out import fan_out
 from benchmarks.guarded_output import silent_descriptors
 from benchmarks.guarded_policy import Limits
 from drivesim.errors import InputError
 from drivesim.metrics.scores import EpisodeScores
 from drivesim.rollout import EpisodeConfig
 from drivesim.scene.types import Image
+from drivesim.training.fan_out import fan_out
 from drivesim.video import read_video, write_video
 
 DIED = (

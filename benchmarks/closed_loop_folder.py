@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.closed_loop_episodes import EpisodeJob, EpisodeResult, World
-from benchmarks.run_lock import LOCK, locked
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.metrics.scores import SCORE_NAMES, EpisodeScores
+from drivesim.run_lock import LOCK, locked
 
 CONTENTS = "contents"  # of files: {name: hash}, in the configuration
 CONFIGURATION, EPISODES, SUMMARY, PAGE, TABLE = (

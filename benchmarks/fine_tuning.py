@@ -30,7 +30,6 @@ from benchmarks.held_out import (
 from benchmarks.open_loop import Images, OpenLoop, Twists, future
 from benchmarks.pictures import FloatArray, finite_psnr, over_steps, tokenized
 from benchmarks.report import Report, Sheet, Target, machine_facts, run_command, write_sheet
-from benchmarks.run_lock import locked
 from benchmarks.statistics import bootstrap_mean, bootstrap_steps
 from drivesim import console
 from drivesim.config import load_config, override, save_run_files
@@ -42,6 +41,7 @@ from drivesim.imports.options import ImportConfig
 from drivesim.reference.film import FilmConfig, film
 from drivesim.reference.restyle import other_camera
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, FIRST_VALIDATION_SEED
+from drivesim.run_lock import locked
 from drivesim.scene.nuscenes import open_dataset
 from drivesim.training.fine_tuning import fine_tune, named_weights
 from drivesim.world_model.pretrained import load_world_model

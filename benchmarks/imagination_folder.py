@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.run_lock import LOCK, locked
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
+from drivesim.run_lock import LOCK, locked
 
 SETTINGS_FILE = "settings.json"
 

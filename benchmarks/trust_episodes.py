@@ -15,9 +15,9 @@ from benchmarks.closed_loop_episodes import DriveSettings, EpisodeJob, EpisodeRe
 from benchmarks.closed_loop_folder import CONTENTS, RunFolder, opened
 from benchmarks.drive_contents import contents_of_models, contents_of_policies
 from benchmarks.report import Sheet
-from benchmarks.run_lock import locked
 from benchmarks.trust_pairs import MEASURES, Comparison, EpisodePair, WorldEpisode, short_name
 from drivesim import console
+from drivesim.run_lock import locked
 from drivesim.shared_models import hazard_head_name
 
 REWARDS = "rewards/"

@@ -14,6 +14,7 @@ import typer
 
 from drivesim import console
 from drivesim.cli_data.commands import app as data_app
+from drivesim.cli_data.tokenize import tokenize
 from drivesim.cli_generate.commands import app as generate_app
 from drivesim.errors import InputError
 from drivesim.policy_loading import POLICY_HELP
@@ -27,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.add_typer(generate_app, name="generate")
+app.command()(tokenize)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Configuration overrides.")]
@@ -54,6 +56,7 @@ def rollout(  # noqa: PLR0913 one parameter per flag
     scene: Annotated[str | None, typer.Option(help="Scene name; see `drivesim scenes`.")] = None,
     dataroot: DataRoot = None,
     version: Version = None,
+    camera: Annotated[str | None, typer.Option(help="Camera of the scene; CAM_FRONT if left out.")] = None,
     policy: Annotated[str | None, typer.Option(help=f"One of {POLICY_HELP}")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps to drive.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the rollout.")] = None,
@@ -73,6 +76,7 @@ def rollout(  # noqa: PLR0913 one parameter per flag
         "episode.scene": scene,
         "episode.dataroot": None if dataroot is None else str(dataroot),
         "episode.version": version,
+        "episode.camera": camera,
         "policy.target": policy,
         "num_steps": steps,
         "seed": seed,
@@ -96,15 +100,20 @@ def rollout(  # noqa: PLR0913 one parameter per flag
 
 
 @app.command()
-def scenes(dataroot: DataRoot = None, version: Version = None, debug: Debug = False) -> None:
+def scenes(
+    dataroot: DataRoot = None,
+    version: Version = None,
+    split: Annotated[str | None, typer.Option(help="Official split, such as val or mini_train.")] = None,
+    debug: Debug = False,
+) -> None:
     """List the scenes there are."""
     del debug
     from drivesim.scene.nuscenes import EMBEDDED_VERSION, embedded_dataset, open_dataset
+    from drivesim.scene.scene_list import scene_rows
 
     _check_version(version, dataroot)
     dataset = embedded_dataset() if dataroot is None else open_dataset(dataroot, version or EMBEDDED_VERSION)
-    summaries = [dataset.summary(name) for name in dataset.scene_names()]
-    rows = [(s.name, f"{s.length_s:.1f} s", s.place, s.caption) for s in summaries]
+    rows = scene_rows(dataset, dataset.scene_names(split))
     where = "embedded" if dataroot is None else str(dataroot)
     console.print_table(f"{len(rows)} scenes ({where})", ["name", "length", "place", "caption"], rows)
 

@@ -48,6 +48,7 @@ class EpisodeConfig:
     scene: str = ""  # name of a scene; "" is the first one of the data set
     dataroot: str | None = None  # folder of a nuScenes data set; None is the embedded one
     version: str = "v1.0-mini"
+    camera: str = "CAM_FRONT"  # of the data set; the shipped weights know front cameras
     horizon: int = MAX_EPISODE_STEPS  # steps until the time limit truncates; read by make_env
     context_frames: int = 4  # recorded frames before the first imagined one
     rate_hz: float = 6.0
@@ -121,4 +122,5 @@ def load_scene(episode: EpisodeConfig) -> Scene:
         rate_hz=episode.rate_hz,
         width_px=episode.width_px,
         height_px=episode.height_px,
+        camera=episode.camera,
     )

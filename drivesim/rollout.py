@@ -172,7 +172,15 @@ def rollout(
 def _keep_frames(result: Rollout, observation: Image, info: dict[str, Any], scene: Scene) -> None:
     result.frames.append(observation)
     index = info["log_index"]
-    result.log_frames.append(scene.frames[index] if index < len(scene) else None)
+    result.log_frames.append(_log_frame(scene, index))
+
+
+def _log_frame(scene: Scene, index: int) -> Image | None:
+    """Return the recorded picture; None after the end of the recording, and for one that cannot be read."""
+    try:
+        return scene.frames[index] if index < len(scene) else None
+    except InputError:
+        return None
 
 
 def _record(

@@ -5,8 +5,6 @@ A picture is uint8 RGB of shape (H, W, 3); a video is a sequence of them.
 
 from __future__ import annotations
 
-import re
-import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,14 +20,16 @@ from numpy.typing import NDArray
 
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
+from drivesim.scene.picture_headers import JPEG_START, is_truncated, jpeg_size, orientation
 
 Image = NDArray[np.uint8]
 
-_JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
-_PNG_START, _PNG_END = b"\x89PNG", b"IEND"
-_EXIF = re.compile(rb"(?:eXIf|EXIF.{4}(?:Exif\0\0)?)(?=II\*\0|MM\0\*)", re.DOTALL)  # in PNG, in WebP
-_ORIENTATION = 0x0112  # EXIF tag: 1 is upright, 2 to 8 are the other ways to hold a picture
 _BACKGROUND = 24  # grey level between and around pictures
+_JPEG_REDUCTIONS = {
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,12 +43,20 @@ class Video:
 # ---------------------------------------------------------------------------------------------- pictures
 
 
-def read_image(path: Path, *, backdrop: int = 255) -> Image:
+def work_in_one_thread() -> None:
+    """Keep decoding and scaling to one thread in this process; for worker processes that share the cores."""
+    cv2.setNumThreads(1)
+
+
+def read_image(path: Path, *, backdrop: int = 255, enough_px: tuple[int, int] | None = None) -> Image:
     """Read a picture file of any colour mode and depth as it is to be looked at, (H, W, 3) RGB.
 
     Args:
         path: JPEG, PNG, WebP, TIFF or BMP; turned as its EXIF says.
         backdrop: grey level behind what is transparent.
+        enough_px: width and height that the caller will shrink the picture to. A JPEG of at least twice that size is
+            decoded at a half, a quarter or an eighth of its own, never below it, which is a few times faster;
+            after shrinking, the PSNR against one decoded in full is above 40 dB.
 
     Raises:
         InputError: the file is missing, truncated or not a picture of these formats.
@@ -57,23 +65,23 @@ def read_image(path: Path, *, backdrop: int = 255) -> Image:
         data = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"cannot read image {path} ({error.strerror}); check the path") from error
-    if not data or _is_truncated(data):
+    if not data or is_truncated(data):
         raise InputError(f"image {path} is truncated after {len(data)} bytes; fetch the file again")
-    bgr = _decoded(data, backdrop)
+    bgr = _decoded(data, backdrop, enough_px)
     if bgr is None:
         raise InputError(
             f"{path} cannot be decoded as an image; convert it to JPEG, PNG, WebP, TIFF or BMP, or fetch it again if "
             "it is one of these"
         )
-    return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(bgr), cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
-def _decoded(data: bytes, backdrop: int) -> Image | None:
+def _decoded(data: bytes, backdrop: int, enough_px: tuple[int, int] | None) -> Image | None:
     """Return the picture as BGR; None if it is none, or one of more pixels than OpenCV reads."""
     encoded = np.frombuffer(data, dtype=np.uint8)
     try:
-        if data.startswith(_JPEG_START):  # which knows no transparency
-            return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+        if data.startswith(JPEG_START):  # which knows no transparency
+            return _decoded_jpeg(data, enough_px)
         picture = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
         if picture is not None and picture.ndim == 3 and picture.shape[2] == 4 and picture.dtype.kind == "u":
             picture = _before(picture, backdrop)
@@ -82,34 +90,29 @@ def _decoded(data: bytes, backdrop: int) -> Image | None:
             picture = cv2.imdecode(encoded, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
-    return None if picture is None else _upright(picture, _orientation(data))
+    return None if picture is None else _upright(picture, orientation(data))
 
 
-def _orientation(data: bytes) -> int:
-    """Return how the EXIF of a PNG or WebP says that the picture is held."""
-    found = _EXIF.search(data)
-    if found is None:
-        return 1
-    exif = data[found.end() :]
-    order = "<" if exif.startswith(b"II") else ">"
-    try:
-        (start,) = struct.unpack_from(f"{order}I", exif, 4)
-        (count,) = struct.unpack_from(f"{order}H", exif, start)
-        for index in range(count):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * index)
-            if tag == _ORIENTATION:
-                return int(value)
-    except struct.error:  # it is cut short
-        pass
-    return 1
+def _decoded_jpeg(data: bytes, enough_px: tuple[int, int] | None) -> Image | None:
+    """Return a JPEG as BGR, turned as its EXIF says, at the smallest scale that is enough."""
+    encoded, size = np.frombuffer(data, dtype=np.uint8), jpeg_size(data)
+    if enough_px is not None and size is not None:
+        width_px, height_px = enough_px
+        for factor, flag in _JPEG_REDUCTIONS.items():
+            if size[0] >= factor * width_px and size[1] >= factor * height_px:
+                picture = cv2.imdecode(encoded, flag)
+                if picture is None or (picture.shape[0] >= height_px and picture.shape[1] >= width_px):
+                    return picture
+                break  # it was held sideways
+    return cv2.imdecode(encoded, cv2.IMREAD_COLOR)
 
 
-def _upright(picture: Image, orientation: int) -> Image:
-    if orientation in (5, 6, 7, 8):
+def _upright(picture: Image, held: int) -> Image:
+    if held in (5, 6, 7, 8):
         picture = picture.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
+    if held in (3, 4, 7, 8):
         picture = picture[::-1]
-    return picture[:, ::-1] if orientation in (2, 3, 6, 7) else picture
+    return picture[:, ::-1] if held in (2, 3, 6, 7) else picture
 
 
 def _before(bgra: NDArray[np.unsignedinteger[Any]], backdrop: int) -> Image:
@@ -201,7 +204,9 @@ def with_label(image: Image, text: str) -> Image:
 # ------------------------------------------------------------------------------------------------ videos
 
 
-def write_video(path: Path, frames: Iterable[Image], rate_hz: float, *, crf: int = 18) -> None:
+def write_video(
+    path: Path, frames: Iterable[Image], rate_hz: float, *, crf: int = 18, keyframe_every: int | None = None
+) -> None:
     """Write equal pictures as ``.mp4`` (H.264) or ``.gif``; odd sizes lose nothing, mp4 pads them by a pixel.
 
     Args:
@@ -209,6 +214,7 @@ def write_video(path: Path, frames: Iterable[Image], rate_hz: float, *, crf: int
         frames: the pictures.
         rate_hz: pictures per second.
         crf: H.264's constant rate factor; each 6 more halve an mp4 file.
+        keyframe_every: frames from one of an mp4's key frames to the next; few make every frame quick to reach.
 
     Raises:
         InputError: the suffix is neither, there are no pictures, or the rate is not positive.
@@ -226,7 +232,8 @@ def write_video(path: Path, frames: Iterable[Image], rate_hz: float, *, crf: int
     with atomic_path(path) as temporary:
         every = chain([first], pending)
         if suffix == ".mp4":
-            _write_mp4(temporary, every, first.shape, rate, crf=crf)
+            options = {"crf": str(crf)} | ({} if keyframe_every is None else {"g": str(keyframe_every)})
+            _write_mp4(temporary, every, first.shape, rate, options)
         else:
             _write_gif(temporary, every, first.shape, rate)
 
@@ -250,12 +257,12 @@ def read_video(path: Path) -> Video:
 
 
 def _write_mp4(
-    path: Path, frames: Iterable[Image], shape: tuple[int, ...], rate: Fraction, *, crf: int
+    path: Path, frames: Iterable[Image], shape: tuple[int, ...], rate: Fraction, options: dict[str, str]
 ) -> None:
     pad = [(0, shape[0] % 2), (0, shape[1] % 2), (0, 0)]
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as container:
         # Without the last option x264's result depends on where in memory the pictures lie.
-        options = {"crf": str(crf), "preset": "veryfast", "x264-params": "cpu-independent=1"}
+        options = {**options, "preset": "veryfast", "x264-params": "cpu-independent=1"}
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
         stream.pix_fmt = "yuv420p"
@@ -307,9 +314,3 @@ def _pull(sink: av.filter.context.FilterContext) -> av.VideoFrame | None:
 def _check_size(image: Image, shape: tuple[int, ...]) -> None:
     if image.shape != shape or image.dtype != np.uint8:
         raise ValueError(f"all frames of a video are uint8 {shape}, got {image.dtype} {image.shape}")
-
-
-def _is_truncated(data: bytes) -> bool:
-    if data.startswith(_JPEG_START):
-        return data.rfind(_JPEG_END) <= data.rfind(_JPEG_SCAN)
-    return data.startswith(_PNG_START) and _PNG_END not in data[-16:]

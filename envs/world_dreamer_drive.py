@@ -82,6 +82,7 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     |---|---|---|
     | scene | None | name of a scene, or a ``drivesim.scene.types.Scene``; None is the first of the data set |
     | dataroot, version | None, "v1.0-mini" | a nuScenes data set; None is the embedded one |
+    | camera | "CAM_FRONT" | whose pictures the episode starts from; the shipped weights know front cameras |
     | weights | "drive-tiny" | shipped weights by name, or a path |
     | world_model | None | a loaded WorldModel instead of ``weights`` |
     | hazard_head | None | a hazard head by name, path or loaded; "" is none; None is the one shipped for ``weights``, |

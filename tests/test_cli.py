@@ -23,12 +23,46 @@ MODEL_FLAGS = {"--tokenizer", "--t5"}
 PROMPT_FLAGS = (
     DRAW_FLAGS | MODEL_FLAGS | {"--prompt", "--negative-prompt", "--guidance", "--guidance-schedule"}
 )
+IMPORT_FLAGS = {
+    *("--out", "--dry-run", "--rate", "--width", "--height", "--fit", "--max-gap", "--min-length"),
+    *("--lag", "--flip-steering", "--flip-yaw-rate", "--fix"),
+    *("--speed-unit", "--steering-unit", "--time-unit", "--steering-ratio", "--max-steering", "--max-speed"),
+    *("--right-positive", "--wheelbase", "--time-offset", "--recorded-rate"),
+    *(
+        "--time-column",
+        "--steering-column",
+        "--speed-column",
+        "--yaw-rate-column",
+        "--file-column",
+        "--camera-key",
+    ),
+    *("--field-of-view", "--camera-height", "--camera-forward", "--camera-pitch", "--debug"),
+}
 FROZEN_FLAGS = {
-    "rollout": {"--scene", "--dataroot", "--version", "--policy", "--steps", "--seed", "--out", "--debug"},
-    "scenes": {"--dataroot", "--version", "--debug"},
+    "rollout": {
+        "--scene",
+        "--dataroot",
+        "--version",
+        "--camera",
+        "--policy",
+        "--steps",
+        "--seed",
+        "--out",
+        "--debug",
+    },
+    "scenes": {"--dataroot", "--version", "--split", "--debug"},
     "models": {"--debug"},
+    "tokenize": {
+        *("--out", "--dataroot", "--version", "--scenes", "--weights", "--frames-per-clip", "--stride"),
+        *("--clips-per-shard", "--imagined-share", "--seed", "--workers", "--ray", "--device", "--verify"),
+        "--debug",
+    },
     "data synth": {"--out", "--scenes", "--seed", "--debug"},
-    "data film": {"--out", "--seconds", "--drive-seconds", "--seed", "--debug"},
+    "data import": IMPORT_FLAGS,
+    "data export": {
+        *("--dataroot", "--out", "--version", "--scenes", "--rate", "--width", "--height", "--debug"),
+    },
+    "data check": {"--dataroot", "--version", "--camera", "--decode", "--json", "--cache", "--debug"},
     "train": {"--out", "--resume", "--debug"},
     "generate text": PROMPT_FLAGS | {"--frames"},
     "generate image": PROMPT_FLAGS | {"--image", "--frames"},

@@ -323,20 +323,20 @@ def test_unknown_scene_names_the_nearest() -> None:
 
 
 def test_settings_reach_the_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, dict[str, float]]] = []
+    asked: list[tuple[str, dict[str, object]]] = []
 
     class TwoScenes:
         def scene_names(self) -> list[str]:
             return ["first", "second"]
 
-        def load(self, name: str, **size: float) -> Scene:
+        def load(self, name: str, **size: object) -> Scene:
             asked.append((name, size))
             return make_scene(8)
 
     monkeypatch.setattr("drivesim.episode.embedded_dataset", TwoScenes)
     for scene in (None, "second"):
         WorldDreamerDriveEnv(scene=scene, world_model=FakeWorldModel())
-    size = {"rate_hz": 6.0, "width_px": 224, "height_px": 128}
+    size = {"rate_hz": 6.0, "width_px": 224, "height_px": 128, "camera": "CAM_FRONT"}
     assert asked == [("first", size), ("second", size)]
 
 

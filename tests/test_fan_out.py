@@ -3,16 +3,16 @@
 import os
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import fan_out_jobs
 import numpy as np
 import pytest
+from pretended_ray import DEATHS, pretended_ray
 
 from benchmarks.closed_loop_episodes import DIED, DriveSettings, EpisodeJob, World, run_episodes
-from benchmarks.fan_out import fan_out
 from drivesim.errors import InputError
 from drivesim.rollout import EpisodeConfig
+from drivesim.training.fan_out import fan_out
 
 
 @pytest.mark.parametrize("processes", [0, 2])
@@ -55,47 +55,6 @@ def test_no_jobs_no_work():
         fan_out(fan_out_jobs.squared, [1], processes=-1)
 
 
-DEATHS = ("WorkerCrashedError", "OutOfMemoryError", "NodeDiedError")
-
-
-class Reference:
-    """What the pretended Ray gives for a task; the answer is made when it is fetched."""
-
-    def __init__(self, answer):
-        self.answer = answer
-
-
-def pretended_ray(*, cluster="auto"):
-    """Return a module that works like the part of Ray that is used, last task first."""
-    ray = ModuleType("ray")
-    ray.cancelled, ray.options = [], {}
-    error = type("RayError", (Exception,), {})
-    kinds = {name: type(name, (error,), {}) for name in DEATHS}
-    ray.exceptions = SimpleNamespace(RayError=error, **kinds)
-
-    def init(*, address, ignore_reinit_error):
-        assert ignore_reinit_error
-        if address != cluster:
-            raise ConnectionError("nobody listens")
-
-    def remote(**options):
-        ray.options = options
-        return lambda function: SimpleNamespace(
-            remote=lambda *arguments: Reference(lambda: function(*arguments))
-        )
-
-    def get(reference):
-        answer = reference.answer()
-        if answer[0] and answer[1] in DEATHS:
-            raise kinds[answer[1]]
-        return answer
-
-    ray.init, ray.remote, ray.get = init, remote, get
-    ray.wait = lambda references, num_returns: (references[-num_returns:], references[:-num_returns])
-    ray.cancel = lambda reference, force: ray.cancelled.append(reference)
-    return ray
-
-
 @pytest.fixture
 def ray(monkeypatch):
     module = pretended_ray()
@@ -111,6 +70,24 @@ def test_ray_shares_the_jobs_and_keeps_the_order(ray):
     assert results == [0, 1, 4, 9]
     assert seen == [3, 2, 1, 0]
     assert ray.options == {"max_retries": 0}
+
+
+def test_jobs_are_made_when_somebody_is_free(ray):
+    made, seen = [], []
+    jobs = (made.append(number) or number for number in range(9))
+
+    def take(index, _result):
+        seen.append((index, len(made)))
+
+    results = fan_out(
+        fan_out_jobs.squared, jobs, ray_address="auto", ray_resources={"num_gpus": 1}, on_result=take
+    )
+    assert results == [number**2 for number in range(9)]
+    assert seen[0] == (3, 4)  # two for each of two processors, of which the newest is done first
+    assert seen[1] == (4, 5)
+    assert ray.options == {"max_retries": 0, "num_gpus": 1}
+    made.clear()
+    assert fan_out(fan_out_jobs.squared, iter(range(3)), processes=1) == [0, 1, 4]
 
 
 def test_ray_errors_and_deaths_are_those_of_the_job(ray):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from recordings import edit_table
@@ -98,12 +97,9 @@ def test_no_front_camera(dataroot: Path) -> None:
         open_dataset(dataroot).load(NAME)
 
 
-@pytest.mark.parametrize("table", ["ego_pose", "log", "calibrated_sensor", "sample_data"])
+@pytest.mark.parametrize("table", ["ego_pose", "log", "calibrated_sensor"])
 def test_a_row_that_is_not_there_names_its_table(dataroot: Path, table: str) -> None:
-    def lose(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return records[:10] + records[11:] if table == "sample_data" else records[1:]
-
-    edit_table(dataroot, table, lose)
+    edit_table(dataroot, table, lambda records: records[1:])
     with pytest.raises(InputError, match=rf"{table}(\.json has no row| )|do not fit together") as caught:
         open_dataset(dataroot).load(NAME)
     assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ from drivesim.scene.types import front_camera
 from drivesim.training import token_stream
 from drivesim.training.clip_pool import PoolConfig
 from drivesim.training.stream import StreamConfig, StreamedClips
-from drivesim.training.token_cache import CACHE_ARRAYS
+from drivesim.training.token_clips import CACHE_ARRAYS
 from drivesim.training.token_stream import TokenStream
 from drivesim.training.world_model import WorldModelTask, WorldModelTrainingConfig
 

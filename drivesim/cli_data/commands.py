@@ -8,11 +8,17 @@ from typing import Annotated
 import typer
 
 from drivesim import console
+from drivesim.cli_data.check import check
+from drivesim.cli_data.exporting import export_data
 from drivesim.cli_data.film import film
 from drivesim.cli_data.importing import import_data
 
-app = typer.Typer(help="Make data sets.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Make, check, import and export data sets.", no_args_is_help=True, rich_markup_mode=None
+)
+app.command("check")(check)
 app.command("import")(import_data)
+app.command("export")(export_data)
 app.command("film")(film)
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

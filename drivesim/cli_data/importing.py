@@ -60,6 +60,7 @@ def import_data(  # noqa: PLR0913 one parameter per flag
     speed_column: Annotated[str | None, typer.Option(help="Heading or number of the speeds.")] = None,
     yaw_rate_column: Annotated[str | None, typer.Option(help="Heading or number of the yaw rates.")] = None,
     file_column: Annotated[str | None, typer.Option(help="Heading or number of the pictures' names.")] = None,
+    camera_key: Annotated[str | None, typer.Option(help="Feature of a LeRobot data set.")] = None,
     field_of_view: Annotated[
         float | None, typer.Option(help="Width of the recorded view, degrees; else the calibration's, or 70.")
     ] = None,
@@ -101,6 +102,7 @@ def import_data(  # noqa: PLR0913 one parameter per flag
         speed_column=speed_column,
         yaw_rate_column=yaw_rate_column,
         file_column=file_column,
+        camera_key=camera_key,
         field_of_view_rad=_radians(field_of_view),
         camera_height_m=camera_height,
         camera_forward_m=camera_forward,
@@ -115,6 +117,8 @@ def import_data(  # noqa: PLR0913 one parameter per flag
     console.print_table(f"{kind.value}: {src}", TABLE_COLUMNS, summary.rows())
     if summary.advice:
         console.warn(f"pictures and recorded turns do not fit; import again with {summary.advice} (or --fix)")
+    for doubt in summary.doubts:
+        console.warn(doubt)
     if out is not None and not dry_run:
         console.say(
             f"{len(imported.scenes)} scenes in {out}; list them with: drivesim scenes --dataroot {out}\n"

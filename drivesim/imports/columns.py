@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.errors import InputError
+from drivesim.imports import readings
 from drivesim.imports.csv_table import CsvTable, moment_s
 from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit, TimeUnit
+from drivesim.imports.units import road_wheel_rad, speed_mps
 from drivesim.scene.geometry import FloatArray
 
 TIME = (
@@ -55,7 +57,6 @@ _LARGEST_EPOCH = 4.0  # times the smallest: the year 2096
 _SMALLEST_STEP = {TimeUnit.NS: 5e6, TimeUnit.US: 5e3, TimeUnit.MS: 5.0}  # of rows at up to 200 Hz
 MAX_ROAD_WHEEL_RAD = 0.8  # 46 degrees
 _CLEARLY_DEGREES = 1.6
-_SPEED_IN_MPS = {SpeedUnit.MPS: 1.0, SpeedUnit.KMH: 1 / 3.6, SpeedUnit.MPH: 0.44704}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -84,13 +85,14 @@ def times_of(table: CsvTable, column: int, config: ImportConfig) -> TimedRows:
         problems += [words] if words else []
     if not np.isfinite(seconds).any():
         raise InputError(
-            f"{table.place(0)}: {table.rows[0][column]!r} is no time, nor is any below; name the column with --time-column"
+            f"{table.place(0)}: {table.rows[0][column]!r} is no time, nor is any below; name the column with "
+            "--time-column"
         )
     return increasing(table, seconds, problems)
 
 
 def increasing(table: CsvTable, seconds: FloatArray, problems: Sequence[str] = ()) -> TimedRows:
-    """Keep the rows whose time is a number later than all before; say which are left out.
+    """Keep as many rows as possible whose times are numbers and increase; say which are left out.
 
     Raises:
         InputError: more than a tenth of the times go backwards.
@@ -102,13 +104,14 @@ def increasing(table: CsvTable, seconds: FloatArray, problems: Sequence[str] = (
         words.append(
             f"{len(seconds) - len(timed)} rows without a time left out (first: {table.place(first)})"
         )
-    reached = np.maximum.accumulate(np.concatenate([[-np.inf], seconds[timed]]))[:-1]
-    steps = seconds[timed] - reached
-    back, same = timed[steps < 0], timed[steps == 0]
+    kept = readings.increasing(seconds)
+    dropped = np.setdiff1d(timed, kept)
+    is_same = np.isin(seconds[dropped], seconds[kept])
+    back, same = dropped[~is_same], dropped[is_same]
     if len(back) > 0.1 * len(timed):
         raise InputError(
-            f"{table.place(int(back[0]))}: time goes backwards there and in {len(back) - 1} other rows; sort the table by "
-            "time, or split it where another recording begins"
+            f"{table.place(int(back[0]))}: time goes backwards there and in {len(back) - 1} other rows; sort the "
+            "table by time, or split it where another recording begins"
         )
     if len(back):
         words.append(
@@ -116,9 +119,8 @@ def increasing(table: CsvTable, seconds: FloatArray, problems: Sequence[str] = (
         )
     if len(same):
         words.append(
-            f"{len(same)} rows left out whose time is that of the row before (first: {table.place(int(same[0]))})"
+            f"{len(same)} rows left out whose time is that of another row (first: {table.place(int(same[0]))})"
         )
-    kept = timed[steps > 0]
     return TimedRows(times_s=seconds[kept], rows=kept, problems=words)
 
 
@@ -154,7 +156,7 @@ def speeds_of(table: CsvTable, column: int, config: ImportConfig) -> tuple[Float
         unit = next((known for pattern, known in _SPEED_UNITS if pattern.search(heading)), None)
     if unit is None:
         unit, words = SpeedUnit.MPS, "speeds are taken as m/s (--speed-unit)"
-    return table.numbers(column) * _SPEED_IN_MPS[unit], words
+    return speed_mps(table.numbers(column), config, unit=unit), words
 
 
 def steering_of(table: CsvTable, column: int, config: ImportConfig) -> tuple[FloatArray, str]:
@@ -174,48 +176,24 @@ def steering_of(table: CsvTable, column: int, config: ImportConfig) -> tuple[Flo
         is_large = bool(np.nanmax(np.abs(raw), initial=0.0) > _CLEARLY_DEGREES)
         unit = SteeringUnit.DEG if is_large else SteeringUnit.RAD
         words = f"steering is taken as {unit.value} by its size (--steering-unit)"
-    angles = steering_rad(raw, unit, config, largest_rad=None, what=str(table.path))
+    try:
+        angles = road_wheel_rad(raw, config, unit=unit)
+    except InputError as error:
+        raise InputError(f"{table.path}: {error}") from error
     reach = float(np.nanquantile(np.abs(angles), 0.999)) if np.isfinite(angles).any() else 0.0
     if reach > MAX_ROAD_WHEEL_RAD:
         raise InputError(
-            f"{table.place(int(np.nanargmax(np.abs(angles))))}: steering reaches {np.degrees(reach):.0f} degrees, more than "
-            "road wheels turn; give --steering-ratio if it is that of the steering wheel (often 15 to 16), or --steering-unit"
+            f"{table.place(int(np.nanargmax(np.abs(angles))))}: steering reaches {np.degrees(reach):.0f} degrees, "
+            "more than road wheels turn; give --steering-ratio if it is that of the steering wheel (often 15 to 16), "
+            "or --steering-unit"
         )
-    return (-angles if config.is_right_positive else angles), words
+    return angles, words
 
 
 _STEERING_UNITS = {
     SteeringUnit.DEG: {"deg", "degree", "degrees"},
     SteeringUnit.RAD: {"rad", "radian", "radians"},
 }
-
-
-def steering_rad(
-    raw: FloatArray, unit: SteeringUnit, config: ImportConfig, *, largest_rad: float | None, what: str
-) -> FloatArray:
-    """Return angles of the road wheels in rad, of the sign they have in the file.
-
-    Args:
-        raw: as in the file.
-        unit: of them.
-        config: gives the ratio, and the largest angle where the file holds shares.
-        largest_rad: the source's own largest angle.
-        what: names the source.
-
-    Raises:
-        InputError: shares of an unknown angle.
-    """
-    largest = config.max_steering_rad or largest_rad
-    if unit is SteeringUnit.SHARE and largest is None:
-        raise InputError(
-            f"{what} holds shares of the largest steering angle; say how large it is with --max-steering"
-        )
-    factor = {
-        SteeringUnit.RAD: 1.0,
-        SteeringUnit.DEG: float(np.pi / 180),
-        SteeringUnit.SHARE: largest or 0.0,
-    }[unit]
-    return raw * factor / (config.steering_ratio or 1.0)
 
 
 def yaw_rates_of(table: CsvTable, column: int, config: ImportConfig) -> tuple[FloatArray, str]:

@@ -20,16 +20,48 @@ from drivesim.errors import InputError
 from drivesim.scene.geometry import FloatArray
 
 DELIMITERS = (",", ";", "\t", "|")
-MAX_BYTES = 1 << 30
+MAX_BYTES = 256 << 20
 _SNIFFED_LINES = 50
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_COMMA_NUMBER = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?", re.ASCII)
 _MAX_BAD_SHARE = 0.5
+_UNIT_WORDS = {
+    *(
+        "s",
+        "sec",
+        "secs",
+        "second",
+        "seconds",
+        "ms",
+        "msec",
+        "millis",
+        "milliseconds",
+        "us",
+        "usec",
+        "microseconds",
+    ),
+    *(
+        "ns",
+        "nsec",
+        "nanoseconds",
+        "deg",
+        "degree",
+        "degrees",
+        "rad",
+        "rads",
+        "radian",
+        "radians",
+        "m",
+        "km",
+        "h",
+    ),
+    *("mps", "kmh", "kph", "kmph", "mph", "degps", "radps", "dps"),
+}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -56,9 +88,10 @@ class CsvTable:
         if given is not None:
             return self._given(given)
         names = [plain_name(name) for name in self.header or []]
-        for alias in aliases:
-            if alias in names:
-                return names.index(alias)
+        for known in (names, [_without_unit(name) for name in names]):
+            for alias in aliases:
+                if alias in known:
+                    return known.index(alias)
         return None
 
     def _given(self, given: str) -> int:
@@ -83,6 +116,13 @@ class CsvTable:
 def plain_name(heading: str) -> str:
     """Return a heading in small letters, without its unit and what is not a letter or digit."""
     return re.sub(r"[^a-z0-9]+", "_", re.sub(r"[(\[].*?[)\]]", "", heading.lower())).strip("_")
+
+
+def _without_unit(name: str) -> str:
+    words = name.split("_")
+    while len(words) > 1 and words[-1] in _UNIT_WORDS:
+        words.pop()
+    return "_".join(words)
 
 
 def number(text: str) -> float:
@@ -158,7 +198,7 @@ def _of_one_width(path: Path, header: list[str] | None, rows: list[list[str]], l
 def _decoded(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path} is larger than {MAX_BYTES >> 30} GB, which no drive needs; split it")
+            raise InputError(f"{path} is larger than {MAX_BYTES >> 20} MB; split it by drives")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror}); check the path") from error

@@ -6,7 +6,7 @@ timestamps of the video, or row by row where there are as many rows as pictures.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,27 @@ from numpy.typing import NDArray
 
 from drivesim.errors import InputError
 from drivesim.imports import columns
-from drivesim.imports.columns import TimedRows
 from drivesim.imports.csv_table import CsvTable, read_table
 from drivesim.imports.drive_log import DriveLog, Signal
 from drivesim.imports.media_of_rows import Matched, match_pictures, match_video, recorded_media
 from drivesim.imports.options import ImportConfig
+from drivesim.imports.units import speed_from_throttle
 from drivesim.scene.geometry import FloatArray
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+
+
+@dataclass(kw_only=True, slots=True)
+class _Columns:
+    """Where a table holds what; None: nowhere."""
+
+    time: int | None
+    file: int | None
+    frame: int | None
+    steering: int | None
+    speed: int | None
+    yaw_rate: int | None
+    throttle: int | None
 
 
 def read_csv_video(path: Path, config: ImportConfig) -> list[DriveLog]:
@@ -43,11 +56,7 @@ def read_csv_video(path: Path, config: ImportConfig) -> list[DriveLog]:
         raise InputError(
             f"{path} holds no table (*.csv); put one with columns time, steering and speed there"
         )
-    names = [_name(table, tables) for table in tables]
-    return [
-        _read(table, name, config, is_alone=len(tables) == 1)
-        for table, name in zip(tables, names, strict=True)
-    ]
+    return [_read(table, _name(table, tables), config, is_alone=_is_alone(table, tables)) for table in tables]
 
 
 def _tables_in(folder: Path) -> list[Path]:
@@ -76,76 +85,81 @@ def _tables_beside(folder: Path) -> list[Path]:
 
 def _name(table: Path, tables: list[Path]) -> str:
     folder = table.resolve().parent.name or "recording"
-    is_only = sum(other.parent == table.parent for other in tables) == 1
-    return folder if is_only else f"{folder}-{table.stem}"
+    return folder if _is_alone(table, tables) else f"{folder}-{table.stem}"
+
+
+def _is_alone(table: Path, tables: list[Path]) -> bool:
+    return sum(other.parent == table.parent for other in tables) == 1
 
 
 def _read(path: Path, name: str, config: ImportConfig, *, is_alone: bool) -> DriveLog:
     table = read_table(path)
+    found = _columns_of(table, config)
     media = recorded_media(path, is_alone=is_alone)
     problems = []
     if table.num_left_out:
         problems.append(
-            f"{table.num_left_out} rows with too few or too many cells left out (first: {path}, row {table.first_left_out})"
+            f"{table.num_left_out} rows with too few or too many cells left out (first: {path}, row "
+            f"{table.first_left_out})"
         )
-    timed = _times(table, config)
-    files = table.find(columns.FILE, given=config.file_column)
-    frames = table.find(columns.FRAME)
+    timed = None if found.time is None else columns.times_of(table, found.time, config)
     if media.video is not None:
-        matched = match_video(table, media.video, timed, frames, config)
+        matched = match_video(table, media.video, timed, found.frame, config)
     else:
-        matched = match_pictures(table, media, timed, files, config)
+        matched = match_pictures(table, media, timed, found.file, config)
     problems += (timed.problems if timed else []) + matched.problems
     log = DriveLog(name=name, frames=matched.frames, frame_times_s=matched.frame_times_s, problems=problems)
-    return _with_readings(log, table, matched, config)
+    return _with_readings(log, table, found, matched, config)
 
 
-def _times(table: CsvTable, config: ImportConfig) -> TimedRows | None:
-    column = table.find(columns.TIME, given=config.time_column)
-    return None if column is None else columns.times_of(table, column, config)
-
-
-def _with_readings(log: DriveLog, table: CsvTable, matched: Matched, config: ImportConfig) -> DriveLog:
-    """Return the log with speed, steering and yaw rate; NaN rows are left out and counted."""
-    steering = table.find(columns.STEERING, given=config.steering_column)
-    speed = table.find(columns.SPEED, given=config.speed_column)
-    yaw_rate = table.find(columns.YAW_RATE, given=config.yaw_rate_column)
-    throttle = table.find(columns.THROTTLE)
-    if steering is None and yaw_rate is None:
-        raise InputError(_missing(table, "steering", "--steering-column"))
-    if speed is None and (throttle is None or config.max_speed_mps is None):
-        remedy = (
-            "--speed-column"
-            if throttle is None
-            else "--speed-column, or --max-speed to make speeds of the throttle"
-        )
-        raise InputError(_missing(table, "speed", remedy))
+def _with_readings(
+    log: DriveLog, table: CsvTable, found: _Columns, matched: Matched, config: ImportConfig
+) -> DriveLog:
+    """Return the log with speed, steering and yaw rate; rows without a number are left out and counted."""
     problems = list(log.problems)
 
     def signal(values_and_words: tuple[FloatArray, str], what: str) -> Signal:
         values, words = values_and_words
         problems.extend([words] if words else [])
-        return _signal(table, values, matched, what, problems)
+        return _signal(table, values, matched, config, problems=problems, what=what)
 
-    speeds: tuple[FloatArray, str]
-    if speed is not None:
-        speeds = columns.speeds_of(table, speed, config)
+    if found.speed is not None:
+        speed = signal(columns.speeds_of(table, found.speed, config), "speed")
     else:
-        assert throttle is not None
-        assert config.max_speed_mps is not None
-        words = f"the speed is the throttle's share of {config.max_speed_mps:g} m/s"
-        speeds = (table.numbers(throttle) * config.max_speed_mps, words)
-    return replace(
-        log,
-        speed_mps=signal(speeds, "speed"),
-        steering_rad=None
-        if steering is None
-        else signal(columns.steering_of(table, steering, config), "steering"),
-        yaw_rate_radps=None
-        if yaw_rate is None
-        else signal(columns.yaw_rates_of(table, yaw_rate, config), "yaw rate"),
-        problems=problems,
+        assert found.throttle is not None
+        words = "the speed is the throttle times that at full throttle"
+        speed = signal((speed_from_throttle(table.numbers(found.throttle), config), words), "throttle")
+    steering = yaw_rate = None
+    if found.steering is not None:
+        steering = signal(columns.steering_of(table, found.steering, config), "steering")
+    if found.yaw_rate is not None:
+        yaw_rate = signal(columns.yaw_rates_of(table, found.yaw_rate, config), "yaw rate")
+    return replace(log, speed_mps=speed, steering_rad=steering, yaw_rate_radps=yaw_rate, problems=problems)
+
+
+def _columns_of(table: CsvTable, config: ImportConfig) -> _Columns:
+    """Find the columns of a table.
+
+    Raises:
+        InputError: it tells no turns or no speed, or lacks a column that was given.
+    """
+    found = _Columns(
+        time=table.find(columns.TIME, given=config.time_column),
+        file=table.find(columns.FILE, given=config.file_column),
+        frame=table.find(columns.FRAME),
+        steering=table.find(columns.STEERING, given=config.steering_column),
+        speed=table.find(columns.SPEED, given=config.speed_column),
+        yaw_rate=table.find(columns.YAW_RATE, given=config.yaw_rate_column),
+        throttle=table.find(columns.THROTTLE),
     )
+    if found.steering is None and found.yaw_rate is None:
+        raise InputError(_missing(table, "steering", "--steering-column"))
+    if found.speed is None and (found.throttle is None or config.max_speed_mps is None):
+        remedy = "--speed-column"
+        if found.throttle is not None:
+            remedy += ", or --max-speed to make speeds of the throttle"
+        raise InputError(_missing(table, "speed", remedy))
+    return found
 
 
 def _missing(table: CsvTable, what: str, flag: str) -> str:
@@ -155,7 +169,15 @@ def _missing(table: CsvTable, what: str, flag: str) -> str:
     return f"{table.path} has no column of {what}; its columns are {', '.join(table.header)}; name it with {flag}"
 
 
-def _signal(table: CsvTable, values: FloatArray, matched: Matched, what: str, problems: list[str]) -> Signal:
+def _signal(
+    table: CsvTable,
+    values: FloatArray,
+    matched: Matched,
+    config: ImportConfig,
+    *,
+    what: str,
+    problems: list[str],
+) -> Signal:
     chosen: NDArray[np.float64] = values[matched.rows]
     is_good = np.isfinite(chosen)
     if not is_good.all():
@@ -163,4 +185,5 @@ def _signal(table: CsvTable, values: FloatArray, matched: Matched, what: str, pr
         if not is_good.any():
             raise InputError(f"{first}: {what} is no number there, nor in any other row")
         problems.append(f"{int((~is_good).sum())} rows without a {what} left out (first: {first})")
-    return Signal(times_s=matched.row_times_s[is_good], values=chosen[is_good])
+    times_s = matched.row_times_s[is_good] + config.time_offset_s
+    return Signal(times_s=times_s, values=chosen[is_good])

@@ -8,9 +8,10 @@ from typing import overload
 
 import numpy as np
 
+from drivesim.imports.mounting import mounted_camera
 from drivesim.imports.options import Fit, ImportConfig
 from drivesim.scene.media import cover
-from drivesim.scene.types import CAM_FROM_FORWARD, Camera, Image
+from drivesim.scene.types import Camera, Image
 from drivesim.video import resize
 
 FIELD_OF_VIEW_RAD = 2 * float(np.arctan(112 / 160))
@@ -55,7 +56,7 @@ def fitted(image: Image, *, width_px: int, height_px: int, how: Fit) -> Image:
         return resize(image, width_px, height_px)
     if how is Fit.CROP:
         return cover(image, (height_px, width_px))
-    height, width = _size_within(image.shape[1], image.shape[0], width_px, height_px)
+    width, height = _size_within(image.shape[1], image.shape[0], width_px, height_px)
     padded = np.zeros((height_px, width_px, 3), dtype=np.uint8)
     top, left = (height_px - height) // 2, (width_px - width) // 2
     padded[top : top + height, left : left + width] = resize(image, width, height)
@@ -99,17 +100,4 @@ def assumed_camera(width_px: int, height_px: int, config: ImportConfig) -> Camer
     """Return the camera of recorded pictures as the configuration describes it; square pixels, centre in the middle."""
     angle_rad = config.field_of_view_rad or FIELD_OF_VIEW_RAD
     focal_px = width_px / 2 / float(np.tan(angle_rad / 2))
-    cos, sin = np.cos(config.camera_pitch_rad), np.sin(config.camera_pitch_rad)
-    ego_from_cam = np.eye(4)
-    ego_from_level = np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]])  # nose down is positive
-    ego_from_cam[:3, :3] = ego_from_level @ CAM_FROM_FORWARD
-    ego_from_cam[:3, 3] = (config.camera_forward_m, 0.0, config.camera_height_m)
-    return Camera(
-        width_px=width_px,
-        height_px=height_px,
-        fx_px=focal_px,
-        fy_px=focal_px,
-        cx_px=width_px / 2,
-        cy_px=height_px / 2,
-        ego_from_cam=ego_from_cam,
-    )
+    return mounted_camera(config, size=(height_px, width_px), focal_px=focal_px)

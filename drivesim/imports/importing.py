@@ -12,9 +12,16 @@ from drivesim.files import atomic_folder
 from drivesim.imports.drive_log import DriveLog
 from drivesim.imports.kinds import RecordingKind, reader_of
 from drivesim.imports.lag import Evidence, LagEstimate, estimate, evidence_of
-from drivesim.imports.motion import MEASURED, STEERED, corrected, sources_of, yaw_signals
+from drivesim.imports.motion import (
+    MEASURED,
+    STEERED,
+    corrected,
+    picture_interval_s,
+    sources_of,
+    yaw_signals,
+)
 from drivesim.imports.options import ImportConfig
-from drivesim.imports.scenes import ImportedScenes, check_any, scenes_of
+from drivesim.imports.scenes import ImportedScenes, check_any, checked_sources, scenes_of
 from drivesim.imports.sheet import SheetRow, import_sheet
 from drivesim.imports.summary import ImportSummary, RecordingSummary
 from drivesim.imports.survey import Survey, survey_of
@@ -106,8 +113,7 @@ def _look(
                 on_progress(name, done, count)
 
         try:
-            log.check()
-            sources_of(log)
+            checked_sources(log)
             clean = corrected(log, as_recorded)
             survey = survey_of(clean, config, on_progress=report)
         except InputError as error:
@@ -116,7 +122,7 @@ def _look(
             result.refused.append(str(error))
             continue
         evidence = {
-            source: evidence_of(log.frame_times_s, survey.seen_radps, signal)
+            source: evidence_of(survey.seen, signal, interval_s=picture_interval_s(log))
             for source, signal in yaw_signals(clean, config).items()
         }
         result.looked.append(_Looked(log=log, survey=survey, evidence=evidence))
@@ -166,7 +172,7 @@ def _summary(looked: _Looked, imported: ImportedScenes, config: ImportConfig) ->
         sizes={f"{width}x{height}": count for (width, height), count in survey.sizes.most_common()},
         sources=imported.sources,
         has_calibration=log.camera is not None,
-        estimates={name: estimate([evidence]).words for name, evidence in looked.evidence.items()},
+        estimates={name: estimate([evidence]) for name, evidence in looked.evidence.items()},
         left_out=imported.left_out,
         first_unreadable=survey.first_problem,
         problems=imported.problems,

@@ -1,7 +1,7 @@
 """By how many pictures recorded turns come too early or too late, and whether their sign is opposite.
 
-The turns seen in the pictures are compared with the recorded ones, shifted by every lag. Pictures of a street mislead the
-eye for seconds on end, so the error of one picture says something of the next: both series are freed of what an
+The turns seen in the pictures are compared with the recorded ones, shifted by every lag. Pictures of a street mislead
+the eye for seconds on end, so the error of one picture says something of the next: both series are freed of what an
 error that decays would explain before they are compared. Letters: `L` lags, `N` intervals between pictures.
 """
 
@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 from drivesim.imports.drive_log import Signal
 from drivesim.imports.motion import interval_means
+from drivesim.imports.survey import SeenTurns
 from drivesim.scene.geometry import FloatArray
+
+Bools = NDArray[np.bool_]
 
 LAGS = np.arange(-6, 11)
 """Pictures by which recorded turns may come too early."""
@@ -26,6 +29,10 @@ MIN_EXPLAINED_SHARE = 0.15  # of the variance of seen turns, by recorded ones of
 MIN_EVIDENCE = 15.0  # log likelihood ratio against turns that have nothing to do with each other
 MIN_SIGN_EVIDENCE = 6.0  # against the other sign at any lag
 RIVAL_EVIDENCE = 2.0  # lags that are less likely by this much are still possible
+MAX_GAIN = 2.0
+_DEGREES = 4.0  # of freedom of Student's t
+_LEAST_ERROR_RADPS = 0.002
+_NUM_REWEIGHTINGS = 12
 _NUM_ROUNDS = 3
 _MAX_MEMORY = 0.98
 
@@ -36,6 +43,7 @@ class Evidence:
 
     same: FloatArray  # (L,) 0 where the sign is opposite
     opposite: FloatArray  # (L,)
+    gain: FloatArray  # (L,) of what is seen to what was recorded
     num_intervals: int
     recorded_radps: float  # standard deviation of the recorded yaw rate
 
@@ -48,6 +56,7 @@ class LagEstimate:
     is_opposite: bool | None
     possible_lags: tuple[int, int]
     explained_share: float  # of the variance of what is seen
+    gain: float = 1.0  # of seen turns to recorded ones; 1 where lens, units and steering ratio are right
     why_not: str = ""
 
     @property
@@ -60,63 +69,105 @@ class LagEstimate:
         when = f"{pictures} too {'early' if self.lag_frames > 0 else 'late'}" if count else "in time"
         low, high = self.possible_lags
         doubt = f" ({low} to {high} are possible)" if low != high else ""
-        return f"{when}{doubt}, sign {'opposite' if self.is_opposite else 'right'}"
+        return f"{when}{doubt}, sign {'opposite' if self.is_opposite else 'right'}, {self.size_words}"
+
+    def allows(self, lag_frames: int) -> bool:
+        """Tell whether a lag is one of those that may be right."""
+        return self.possible_lags[0] <= lag_frames <= self.possible_lags[1]
+
+    @property
+    def has_right_size(self) -> bool:
+        """Tell whether recorded turns are about as large as they are seen, as far as an assumed lens can say."""
+        return self.lag_frames is None or 1 / MAX_GAIN <= self.gain <= MAX_GAIN
+
+    @property
+    def size_words(self) -> str:
+        """Return in words how large recorded turns are."""
+        return f"seen turns are {self.gain:.2g} times the recorded ones"
 
 
-def evidence_of(times_s: FloatArray, seen_radps: FloatArray, recorded: Signal) -> Evidence:
+def evidence_of(seen: SeenTurns, recorded: Signal, *, interval_s: float) -> Evidence:
     """Compare turns that are seen between pictures with recorded ones.
 
     Args:
-        times_s: (N + 1,) of the pictures; intervals may vary.
-        seen_radps: (N,) seen between them, in any scale, left positive; NaN where nothing was seen.
+        seen: turns in any scale, left positive.
         recorded: yaw rates, left positive if all is right.
+        interval_s: the time from one picture to the next, in which lags are counted.
     """
-    interval_s = float(np.median(np.diff(times_s))) if len(times_s) > 1 else 0.0
     first_s, last_s = recorded.times_s[0], recorded.times_s[-1]
     is_valid = (
-        np.isfinite(seen_radps)
-        & (times_s[:-1] >= first_s + LAGS[-1] * interval_s - 1e-9)
-        & (times_s[1:] <= last_s + LAGS[0] * interval_s + 1e-9)
+        np.isfinite(seen.radps)
+        & (seen.start_s >= first_s + LAGS[-1] * interval_s - 1e-9)
+        & (seen.end_s <= last_s + LAGS[0] * interval_s + 1e-9)
     )
-    is_pair = is_valid[1:] & is_valid[:-1]
+    is_pair = is_valid[1:] & is_valid[:-1] & (np.abs(seen.start_s[1:] - seen.end_s[:-1]) < 1e-6)
     num = int(is_pair.sum())
     nothing = np.zeros(len(LAGS))
     if num < MIN_INTERVALS:
-        return Evidence(same=nothing, opposite=nothing, num_intervals=0, recorded_radps=0.0)
-    told = np.stack(
-        [interval_means(recorded.times_s + lag * interval_s, recorded.values, times_s) for lag in LAGS]
-    )
+        return Evidence(same=nothing, opposite=nothing, gain=nothing, num_intervals=0, recorded_radps=0.0)
+    told = np.stack([_told(recorded, seen, lag * interval_s) for lag in LAGS])
     spread = float(told[-LAGS[0]][is_valid].std())
     if spread < 1e-9:
-        return Evidence(same=nothing, opposite=nothing, num_intervals=num, recorded_radps=spread)
-    gain, likelihood = _likelihoods(np.where(is_valid, seen_radps, 0.0), told, is_valid, is_pair)
+        return Evidence(
+            same=nothing, opposite=nothing, gain=nothing, num_intervals=num, recorded_radps=spread
+        )
+    gain, likelihood = _likelihoods(np.where(is_valid, seen.radps, 0.0), told, is_valid, is_pair)
     return Evidence(
         same=np.where(gain > 0, likelihood, 0.0),
         opposite=np.where(gain < 0, likelihood, 0.0),
+        gain=gain,
         num_intervals=num,
         recorded_radps=spread,
     )
 
 
+def _told(recorded: Signal, seen: SeenTurns, delay_s: float) -> FloatArray:
+    """Return the recorded means over the intervals in which turns were looked for."""
+    instants_s = np.union1d(seen.start_s, seen.end_s)
+    means = interval_means(recorded.times_s + delay_s, recorded.values, instants_s)
+    turned = np.concatenate([[0.0], np.cumsum(means * np.diff(instants_s))])
+    first, last = np.searchsorted(instants_s, seen.start_s), np.searchsorted(instants_s, seen.end_s)
+    return np.asarray((turned[last] - turned[first]) / (seen.end_s - seen.start_s))
+
+
 def _likelihoods(
-    seen: FloatArray, told: FloatArray, is_valid: NDArray[np.bool_], is_pair: NDArray[np.bool_]
+    seen: FloatArray, told: FloatArray, is_valid: Bools, is_pair: Bools
 ) -> tuple[FloatArray, FloatArray]:
     """Return the (L,) gains and log likelihood ratios; the memory of the errors is that at the best lag."""
     memory = 0.5
     for _ in range(_NUM_ROUNDS):
         seen_new = _centred((seen[1:] - memory * seen[:-1])[is_pair])
         told_new = _centred((told[:, 1:] - memory * told[:, :-1])[:, is_pair])
-        gain = (told_new @ seen_new) / ((told_new**2).sum(axis=1) + 1e-15)
-        left = ((seen_new[None] - gain[:, None] * told_new) ** 2).sum(axis=1)
-        error = seen - gain[np.argmin(left)] * told[np.argmin(left)]
-        error = error - error[is_valid].mean()
+        gain, likelihood = _fit(seen_new, told_new)
+        best = int(np.argmax(likelihood))
+        error = seen - gain[best] * told[best]
+        error = np.clip(error - np.median(error[is_valid]), *_usual_range(error[is_valid]))
         after, before = error[1:][is_pair], error[:-1][is_pair]
         size = float(np.sqrt((after @ after) * (before @ before)))
         memory = float(np.clip(after @ before / size, 0.0, _MAX_MEMORY)) if size > 1e-12 else 0.0
-    total = float(seen_new @ seen_new)
-    if total < 1e-12:
-        return gain, np.zeros(len(gain))
-    return gain, -0.5 * len(seen_new) * np.log(np.maximum(left, 1e-9 * total) / total)
+    nothing_told = np.zeros((1, len(seen_new)))
+    return gain, np.maximum(likelihood - _fit(seen_new, nothing_told)[1], 0.0)
+
+
+def _usual_range(error: FloatArray) -> tuple[float, float]:
+    spread = 3.0 * float(np.median(np.abs(error - np.median(error)))) / 0.67 + 1e-12
+    return -spread, spread
+
+
+def _fit(seen: FloatArray, told: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Fit (N,) seen turns as multiples of (L, N) recorded ones, with errors as Student's t has them.
+
+    Returns:
+        The (L,) multiples and log likelihoods: a corner followed wrongly now and then costs little.
+    """
+    weight = np.ones_like(told)
+    for _ in range(_NUM_REWEIGHTINGS):
+        gain = (weight * told * seen).sum(axis=1) / ((weight * told**2).sum(axis=1) + 1e-15)
+        square = (seen - gain[:, None] * told) ** 2
+        variance = np.maximum((weight * square).mean(axis=1), _LEAST_ERROR_RADPS**2)[:, None]
+        weight = (_DEGREES + 1) / (_DEGREES + square / variance)
+    tails = (0.5 * (_DEGREES + 1) * np.log1p(square / variance / _DEGREES)).sum(axis=1)
+    return gain, -0.5 * len(seen) * np.log(variance[:, 0]) - tails
 
 
 def _centred(values: FloatArray) -> FloatArray:
@@ -149,9 +200,14 @@ def estimate(evidence: Sequence[Evidence]) -> LagEstimate:
         return LagEstimate(
             lag_frames=None, is_opposite=None, possible_lags=nobody, explained_share=share, why_not=why
         )
+    place = int(np.argmax(best))
+    sign = -1.0 if best is opposite else 1.0
+    agreeing = [each for each in evidence if sign * each.gain[place] > 0]
+    weights = [each.num_intervals for each in agreeing]
     return LagEstimate(
-        lag_frames=int(LAGS[np.argmax(best)]),
+        lag_frames=int(LAGS[place]),
         is_opposite=best is opposite,
         possible_lags=lags,
         explained_share=share,
+        gain=sign * float(np.average([each.gain[place] for each in agreeing], weights=weights)),
     )

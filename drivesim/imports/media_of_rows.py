@@ -107,12 +107,12 @@ def match_pictures(
         times_s = times_in_names([picture.name for picture in pictures], timed.times_s)
         if times_s is None:
             raise InputError(
-                f"{table.path} has {len(table.rows)} rows, but there are {len(pictures)} pictures without times in their "
-                "names; add a column 'file' with the name of each row's picture"
+                f"{table.path} has {len(table.rows)} rows, but there are {len(pictures)} pictures without times in "
+                "their names; add a column 'file' with the name of each row's picture"
             )
         return Matched(
             frames=PictureFiles(pictures),
-            frame_times_s=times_s - config.time_offset_s,
+            frame_times_s=times_s,
             rows=timed.rows,
             row_times_s=timed.times_s,
             problems=["pictures are matched by the times in their names"],
@@ -126,7 +126,7 @@ def match_pictures(
         frames=PictureFiles([pictures[row] for row in timed.rows]),
         frame_times_s=timed.times_s,
         rows=timed.rows,
-        row_times_s=timed.times_s + config.time_offset_s,
+        row_times_s=timed.times_s,
         problems=["pictures are matched row by row, in the order of their names"],
     )
 
@@ -134,8 +134,8 @@ def match_pictures(
 def _counted(table: CsvTable, config: ImportConfig) -> TimedRows:
     if config.recorded_rate_hz is None:
         raise InputError(
-            f"{table.path} has no column of times; name it with --time-column, or say with --recorded-rate how many rows were "
-            "recorded per second"
+            f"{table.path} has no column of times; name it with --time-column, or say with --recorded-rate how many "
+            "rows were recorded per second"
         )
     rows = np.arange(len(table.rows))
     return TimedRows(times_s=rows / config.recorded_rate_hz, rows=rows)
@@ -218,8 +218,8 @@ def match_video(
     shown_s = np.array(frame_times(video))
     if timed is None and frames is None and len(table.rows) != len(shown_s):
         raise InputError(
-            f"{table.path} has {len(table.rows)} rows without times, but {video.path.name} has {len(shown_s)} frames; name the "
-            "column of times with --time-column"
+            f"{table.path} has {len(table.rows)} rows without times, but {video.path.name} has {len(shown_s)} frames; "
+            "name the column of times with --time-column"
         )
     if frames is not None and timed is None:
         return _numbered_frames(table, video, shown_s, frames)
@@ -249,7 +249,7 @@ def _numbered_frames(table: CsvTable, video: MediaFile, shown_s: FloatArray, col
 def _frames_by_time(
     table: CsvTable, video: MediaFile, shown_s: FloatArray, timed: TimedRows, config: ImportConfig
 ) -> Matched:
-    times_s, row_times_s, problems = shown_s, timed.times_s + config.time_offset_s, []
+    times_s, row_times_s, problems = shown_s, timed.times_s, []
     length_s, told_s = float(np.ptp(shown_s)), float(np.ptp(timed.times_s))
     is_row_by_row = len(timed.rows) == len(shown_s) and len(shown_s) > 1
     if is_row_by_row and abs(length_s - told_s) > _OTHER_CLOCK * max(length_s, told_s):

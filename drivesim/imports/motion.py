@@ -185,13 +185,10 @@ def sources_of(log: DriveLog) -> Sources:
         )
     if log.yaw_rate_radps is None and log.steering_rad is None and not has_track:
         raise InputError(f"{log.name} holds no steering, yaw rate or positions; add one of them")
-    if log.yaw_rate_radps is not None:
-        yaw_rate = MEASURED
-    else:
-        yaw_rate = DRIVEN if has_track else STEERED
+    unmeasured = DRIVEN if has_track else STEERED
     return Sources(
         speed="speed" if log.speed_mps is not None else DRIVEN,
-        yaw_rate=yaw_rate,
+        yaw_rate=unmeasured if log.yaw_rate_radps is None else MEASURED,
         poses=DRIVEN if has_track else "integrated",
         steering=STEERED if log.steering_rad is not None else "computed from the motion",
     )

@@ -77,6 +77,7 @@ class ImportConfig:
     speed_column: str | None = None
     yaw_rate_column: str | None = None
     file_column: str | None = None
+    camera_key: str | None = None  # feature of a LeRobot data set that holds the pictures
     field_of_view_rad: float | None = None  # horizontal, of the pictures as recorded
     camera_height_m: float = 1.5
     camera_forward_m: float = 1.7
@@ -99,8 +100,8 @@ class ImportConfig:
                 raise InputError(f"{name} must be positive, got {value}")
         if self.field_of_view_rad is not None and not self.field_of_view_rad < 3.0:
             raise InputError(
-                f"field_of_view_rad must be below 3 rad (172 degrees), got {self.field_of_view_rad}; wider lenses are no "
-                "pinhole cameras"
+                f"field_of_view_rad must be below 3 rad (172 degrees), got {self.field_of_view_rad}; wider lenses are "
+                "no pinhole cameras"
             )
         if not abs(self.camera_pitch_rad) < 0.8:
             raise InputError(f"camera_pitch_rad must be within 0.8 rad of level, got {self.camera_pitch_rad}")

@@ -1,4 +1,4 @@
-"""A log -> scenes at a steady rate: split where it is broken, fitted to one picture size, with the motion into each frame."""
+"""A log -> scenes at a steady rate: cut where it is broken, fitted to one size, with the motion into each frame."""
 
 from __future__ import annotations
 
@@ -51,8 +51,7 @@ def scenes_of(log: DriveLog, config: ImportConfig, *, survey: Survey | None = No
     Raises:
         InputError: the log contradicts itself, tells no speed or no turns, or is in a unit that no car has.
     """
-    log.check()
-    sources = sources_of(log)
+    sources = checked_sources(log)
     survey = survey or survey_of(log, config)
     log = corrected(log, config)
     problems = list(log.problems)
@@ -74,6 +73,20 @@ def scenes_of(log: DriveLog, config: ImportConfig, *, survey: Survey | None = No
     for scene in scenes:
         scene.problems[:0] = problems
     return ImportedScenes(scenes=scenes, left_out=stretches.left_out, sources=sources, problems=problems)
+
+
+def checked_sources(log: DriveLog) -> Sources:
+    """Say where the motion of a log comes from.
+
+    Raises:
+        InputError: the log contradicts itself, holds less than two pictures, or tells no speed or no turns.
+    """
+    log.check()
+    if len(log.frames) < 2:
+        raise InputError(
+            f"{log.name} holds {len(log.frames)} picture; a scene needs 2 or more, so record longer"
+        )
+    return sources_of(log)
 
 
 def _name(log: DriveLog, number: int, stretches: Stretches) -> str:

@@ -53,11 +53,8 @@ def _chosen(rows: Sequence[SheetRow]) -> list[tuple[SheetRow, Scene, int]]:
 
 
 def _picture(row: SheetRow, scene: Scene, index: int) -> Image:
-    seen = np.nan
     assert isinstance(scene.frames, FittedFrames)
-    shown = scene.frames.indices[index]
-    if shown > 0:
-        seen = float(row.survey.seen_radps[shown - 1])
+    seen = row.survey.seen.at(float(row.log.frame_times_s[scene.frames.indices[index]]))
     recorded = float(scene.yaw_rate_radps[index])
     scale = max(float(np.abs(scene.yaw_rate_radps).max()), _LEAST_SCALE_RADPS)
     image = with_label(np.array(scene.frames[index]), _label(scene, index))
@@ -87,15 +84,14 @@ def _chart(row: SheetRow, width_px: int) -> Image:
     """Draw recorded and seen yaw rates of the recording's first minute, left turns upwards."""
     chart = np.full((_CHART_PX, width_px, 3), _BACKGROUND, dtype=np.uint8)
     times_s = row.log.frame_times_s
-    shown = times_s <= times_s[0] + _CHART_S
-    middles = 0.5 * (times_s[1:] + times_s[:-1])[shown[1:]]
-    seen = row.survey.seen_radps[shown[1:]]
-    at_s = np.linspace(times_s[0], times_s[shown][-1], width_px)
+    seen = row.survey.seen
+    at_s = np.linspace(times_s[0], min(times_s[-1], times_s[0] + _CHART_S), width_px)
     recorded = _recorded(row, at_s)
-    is_seen = np.isfinite(seen)
+    is_seen = np.isfinite(seen.radps)
     curves = [(recorded, RECORDED_RGB)]
     if is_seen.sum() > 1:
-        curves.insert(0, (np.interp(at_s, middles[is_seen], seen[is_seen]), SEEN_RGB))
+        middles_s = 0.5 * (seen.start_s + seen.end_s)
+        curves.insert(0, (np.interp(at_s, middles_s[is_seen], seen.radps[is_seen]), SEEN_RGB))
     scale = max(float(np.nanmax(np.abs(recorded), initial=0.0)), _LEAST_SCALE_RADPS) * 1.15
     chart[_CHART_PX // 2] = _AXIS
     for values, rgb in curves:

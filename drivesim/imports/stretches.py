@@ -36,7 +36,6 @@ class LeftOut:
     short_parts_s: float = 0.0
     num_gaps: int = 0
     num_jumps: int = 0
-    first_problem: str = ""
 
     @property
     def lines(self) -> list[str]:

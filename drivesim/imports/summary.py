@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
@@ -27,7 +27,7 @@ class RecordingSummary:
     sizes: dict[str, int]  # pictures by size
     sources: Sources
     has_calibration: bool
-    estimates: dict[str, str]  # in words, by where a yaw rate comes from
+    estimates: dict[str, LagEstimate]  # of it alone, by where a yaw rate comes from
     left_out: LeftOut
     first_unreadable: str
     problems: list[str]
@@ -56,7 +56,7 @@ class ImportSummary:
         """Return the flags that would set lag and signs right as the pictures tell; empty where all is right."""
         flags = []
         told = self.estimates.get(self.yaw_rate_source)
-        if told is not None and told.lag_frames not in (None, self.used.lag_frames):
+        if told is not None and told.lag_frames is not None and not told.allows(self.used.lag_frames):
             flags.append(f"--lag {told.lag_frames}")
         for source, flag, is_flipped in (
             (STEERED, "flip-steering", self.used.flip_steering),
@@ -66,6 +66,32 @@ class ImportSummary:
             if found is not None and found.is_opposite not in (None, is_flipped):
                 flags.append(f"--{'no-' if is_flipped else ''}{flag}")
         return " ".join(flags)
+
+    @property
+    def doubts(self) -> list[str]:
+        """Return what else speaks against the recorded turns, in sentences."""
+        sizes = [
+            f"{found.size_words} by {name}; check units, --steering-ratio, --wheelbase and --field-of-view"
+            for name, found in self.estimates.items()
+            if not found.has_right_size
+        ]
+        return sizes + self._disagreements()
+
+    def _disagreements(self) -> list[str]:
+        """Name the recordings that, on their own, speak against what all of them say together."""
+        together = self.estimates.get(self.yaw_rate_source)
+        if together is None or together.lag_frames is None:
+            return []
+        sentences = []
+        for each in self.recordings:
+            alone = each.estimates.get(self.yaw_rate_source)
+            if alone is None or alone.lag_frames is None:
+                continue
+            low, high = alone.possible_lags
+            is_near = low - 1 <= together.lag_frames <= high + 1
+            if not is_near or alone.is_opposite != together.is_opposite:
+                sentences.append(f"{each.name} differs from the others ({alone.words}); import it on its own")
+        return sentences
 
     def rows(self) -> list[tuple[str, str]]:
         """Return the lines of the table that is printed."""
@@ -97,7 +123,8 @@ class ImportSummary:
         lines = [
             f"{each.name}: {line}"
             for each in self.recordings
-            for line in [*each.left_out.lines, *each.problems]
+            for line in [*each.left_out.lines, each.first_unreadable, *each.problems]
+            if line
         ]
         lines = [*self.refused, *lines]
         return [("left out, noted", line) for line in lines] or [("left out, noted", "nothing")]
@@ -106,7 +133,7 @@ class ImportSummary:
         """Return everything as values that JSON knows."""
         record = _plain(asdict(self))
         assert isinstance(record, dict)
-        record["advice"] = self.advice
+        record["advice"], record["doubts"] = self.advice, self.doubts
         for name, found in self.estimates.items():
             record["estimates"][name]["words"] = found.words
         return record
@@ -130,8 +157,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
-
-
-def config_fields() -> list[str]:
-    """Return the names of all settings, so that none is forgotten on the command line."""
-    return [each.name for each in fields(ImportConfig)]

@@ -21,7 +21,25 @@ from drivesim.scene.types import Camera, Image
 MAX_COMPARED = 3000
 """Pictures in which turns are looked for; of longer logs those where the recorded turns vary most."""
 _BLOCK = 250
+_LEAST_STEP_S = (
+    0.075  # between pictures compared: what moves by less than a tenth of a pixel is not followed well
+)
 _SAME_SHAPE = 0.01
+
+
+@dataclass(kw_only=True, slots=True)
+class SeenTurns:
+    """Mean yaw rates seen in M intervals between pictures, in order of time."""
+
+    start_s: FloatArray  # (M,)
+    end_s: FloatArray  # (M,)
+    radps: FloatArray  # (M,) left positive; NaN where too little could be followed
+
+    def at(self, time_s: float) -> float:
+        """Return the yaw rate in the interval that holds a time, its end included; NaN without one."""
+        place = int(np.searchsorted(self.end_s, time_s - 1e-6))
+        is_inside = place < len(self.end_s) and self.start_s[place] <= time_s
+        return float(self.radps[place]) if is_inside else float("nan")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -31,9 +49,7 @@ class Survey:
     is_readable: NDArray[np.bool_]  # (N,)
     first_problem: str  # of a picture that cannot be read
     sizes: Counter[tuple[int, int]]  # width and height: how many
-    seen_radps: (
-        FloatArray  # (N - 1,) turns between neighbours, left positive; NaN where none was looked for or seen
-    )
+    seen: SeenTurns
 
     @property
     def common_size(self) -> tuple[int, int]:
@@ -55,11 +71,10 @@ def survey_of(
         InputError: none of them can be read.
     """
     count = len(log.frames)
-    is_watched = _watched(log, config)
-    is_readable, seen = np.zeros(count, dtype=bool), np.full(max(count - 1, 0), np.nan)
+    watch = _Watch(log, config)
+    is_readable = np.zeros(count, dtype=bool)
     sizes: Counter[tuple[int, int]] = Counter()
     first_problem = ""
-    before: tuple[int, Image] | None = None
     for index in range(count):
         try:
             image = log.frames[index]
@@ -70,20 +85,44 @@ def survey_of(
             if on_progress is not None:
                 on_progress(index + 1)
         is_readable[index] = True
-        size = (image.shape[1], image.shape[0])
-        sizes[size] += 1
-        if not is_watched[index]:
-            continue
-        grey = small_grey(image)
-        if before is not None and before[0] == index - 1:
-            step_s = float(log.frame_times_s[index] - log.frame_times_s[index - 1])
-            seen[index - 1] = turn_between(before[1], grey, Lens.of(camera_of(log, size, config))) / step_s
-        before = (index, grey)
+        sizes[image.shape[1], image.shape[0]] += 1
+        watch.show(index, image)
     if not is_readable.any():
         raise InputError(
             f"{log.name}: none of {count} pictures can be read; {first_problem or 'there are none'}"
         )
-    return Survey(is_readable=is_readable, first_problem=first_problem, sizes=sizes, seen_radps=seen)
+    return Survey(is_readable=is_readable, first_problem=first_problem, sizes=sizes, seen=watch.seen())
+
+
+class _Watch:
+    """Looks for turns between pictures that lie far enough apart in time."""
+
+    def __init__(self, log: DriveLog, config: ImportConfig) -> None:
+        self._log, self._config = log, config
+        self._is_watched = _watched(log, config)
+        self._before: tuple[float, Image] | None = None
+        self._rows: list[tuple[float, float, float]] = []
+
+    def show(self, index: int, image: Image) -> None:
+        """Compare a picture with the one before that was compared, unless they are too close or too far apart."""
+        if not self._is_watched[index]:
+            self._before = None
+            return
+        time_s = float(self._log.frame_times_s[index])
+        step_s = np.inf if self._before is None else time_s - self._before[0]
+        if step_s < _LEAST_STEP_S:
+            return
+        grey = small_grey(image)
+        if self._before is not None and step_s <= self._config.max_gap_s:
+            lens = Lens.of(camera_of(self._log, (image.shape[1], image.shape[0]), self._config))
+            turn = turn_between(self._before[1], grey, lens)
+            self._rows.append((self._before[0], time_s, turn / step_s))
+        self._before = (time_s, grey)
+
+    def seen(self) -> SeenTurns:
+        """Return what was seen so far."""
+        start_s, end_s, radps = np.array(self._rows, dtype=np.float64).reshape(-1, 3).T
+        return SeenTurns(start_s=start_s, end_s=end_s, radps=radps)
 
 
 def _watched(log: DriveLog, config: ImportConfig) -> NDArray[np.bool_]:

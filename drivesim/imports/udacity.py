@@ -1,7 +1,7 @@
 """Recordings of Udacity's simulator: ``driving_log.csv`` and ``IMG/`` -> logs, by the centre camera.
 
-Steering is a share of 25 degrees, right positive; speeds are miles per hour. Times stand in the names of the pictures, the
-paths before them are those of the recording machine.
+Steering is a share of 25 degrees, right positive; speeds are miles per hour. Times stand in the names of the pictures,
+the paths before them are those of the recording machine.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from drivesim.errors import InputError
-from drivesim.imports.columns import increasing, speeds_of, steering_rad
+from drivesim.imports.columns import increasing
 from drivesim.imports.csv_table import CsvTable, read_table
 from drivesim.imports.drive_log import DriveLog, Signal
 from drivesim.imports.media_of_rows import MAX_MISSING_SHARE, pictures_in
 from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit
 from drivesim.imports.picture_files import PictureFiles
+from drivesim.imports.units import road_wheel_rad, speed_mps
 from drivesim.scene.geometry import FloatArray
 
 LOG = "driving_log.csv"
@@ -49,8 +50,8 @@ def _read(path: Path, config: ImportConfig) -> DriveLog:
     table = read_table(path)
     if len(table.rows[0]) != _NUM_COLUMNS:
         raise InputError(
-            f"{table.place(0)} has {len(table.rows[0])} cells, but Udacity's simulator writes {_NUM_COLUMNS}: center, left, right, "
-            "steering, throttle, brake, speed; import other tables with the kind csv"
+            f"{table.place(0)} has {len(table.rows[0])} cells, but Udacity's simulator writes {_NUM_COLUMNS}: center, "
+            "left, right, steering, throttle, brake, speed; import other tables with the kind csv"
         )
     problems = []
     if table.num_left_out:
@@ -61,7 +62,8 @@ def _read(path: Path, config: ImportConfig) -> DriveLog:
     timed = increasing(table, np.array([time_of_name_s(name) for name in names]), problems)
     if len(timed.rows) == 0:
         raise InputError(
-            f"{table.place(0)}: {names[0]!r} holds no time as center_2016_12_01_13_30_48_287.jpg does, nor does any below"
+            f"{table.place(0)}: {names[0]!r} holds no time as center_2016_12_01_13_30_48_287.jpg does, nor does any "
+            "below"
         )
     there = {
         picture.name: picture for picture in pictures_in(path.parent / "IMG") or pictures_in(path.parent)
@@ -103,14 +105,13 @@ def _with_readings(
     config: ImportConfig,
 ) -> DriveLog:
     raw = table.numbers(_column(table, "steering", _STEERING))
-    unit = config.steering_unit or SteeringUnit.SHARE
-    angles = steering_rad(raw, unit, config, largest_rad=MAX_STEERING_RAD, what=str(table.path))
-    is_right_positive = True if config.is_right_positive is None else config.is_right_positive
-    speed_config = replace(config, speed_unit=config.speed_unit or SpeedUnit.MPH)
-    speeds, _ = speeds_of(table, _column(table, "speed", _SPEED), speed_config)
+    angles = road_wheel_rad(
+        raw, config, unit=SteeringUnit.SHARE, is_right_positive=True, max_steering_rad=MAX_STEERING_RAD
+    )
+    speeds = speed_mps(table.numbers(_column(table, "speed", _SPEED)), config, unit=SpeedUnit.MPH)
     problems = list(log.problems)
     readings = {}
-    for what, values in (("steering", -angles if is_right_positive else angles), ("speed", speeds)):
+    for what, values in (("steering", angles), ("speed", speeds)):
         chosen = values[rows]
         is_good = np.isfinite(chosen)
         if not is_good.all():

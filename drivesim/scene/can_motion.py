@@ -2,7 +2,8 @@
 
 Messages come in three kinds: ``pose`` (50 Hz, SI units), ``steeranglefeedback`` (100 Hz, radians of the
 steering wheel) and ``vehicle_monitor`` (2 Hz; km/h, degrees of the wheel, degrees per second). Any may be
-missing, start late or pause. Sources disagree on the sign of the wheel, so the driven curve decides it.
+missing, start late or pause. Speed, yaw rate, steering ratio and the sign of the wheel are checked against the driven
+curve of every scene.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from drivesim.dynamics import VehicleConfig, inverse
+from drivesim.scene.faults import Fault
 from drivesim.scene.geometry import FloatArray
 
 STEERING_RATIO = 16.0
@@ -21,6 +23,13 @@ STEERING_RATIO = 16.0
 
 MAX_GAP_S = {"pose": 0.3, "steeranglefeedback": 0.3, "vehicle_monitor": 1.3}
 MAX_SPEED_DISAGREEMENT_MPS = 1.5
+MAX_YAW_RATE_DISAGREEMENT_RADPS = 0.05  # and half of what the car turns
+RATIO_LIMITS = (0.6 * STEERING_RATIO, 1.6 * STEERING_RATIO)
+TURNING_RAD = 0.03  # road wheels; less tells nothing of the ratio
+MOVING_MPS = 2.0
+MIN_TURNING_FRAMES = 8
+MIN_CORRELATION = 0.9
+POSES = "ego_pose"
 _KMH = 3.6
 
 Messages = Sequence[Mapping[str, Any]]
@@ -48,7 +57,17 @@ class Motion:
     yaw_rate_radps: FloatArray  # (T,)
     steering_rad: FloatArray  # (T,) road wheels
     source: str  # "can" or "ego_pose", of speed and yaw rate
+    signal_sources: dict[str, str] = field(default_factory=dict)  # kind of message or "ego_pose", by signal
+    steering_ratio: float | None = None  # wheel angle per driven angle; None where the car hardly turns
     problems: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Reading:
+    """One signal as a kind of message tells it."""
+
+    values: FloatArray  # (T,)
+    message: str
 
 
 def motion_from_poses(xy_m: FloatArray, yaw_rad: FloatArray, rate_hz: float) -> Motion:
@@ -59,12 +78,18 @@ def motion_from_poses(xy_m: FloatArray, yaw_rad: FloatArray, rate_hz: float) -> 
         speed_mps=_repeat_first(speed),
         yaw_rate_radps=_repeat_first(yaw_rate),
         steering_rad=_repeat_first(steering),
-        source="ego_pose",
+        source=POSES,
+        signal_sources={"speed": POSES, "yaw rate": POSES, "steering": POSES},
     )
 
 
 def motion_of_scene(
-    messages: Mapping[str, Messages], instants_us: FloatArray, poses: Motion, *, has_can: bool
+    messages: Mapping[str, Messages],
+    instants_us: FloatArray,
+    poses: Motion,
+    *,
+    has_can: bool,
+    are_poses_wrong: bool = False,
 ) -> Motion:
     """Choose between CAN bus and poses, signal by signal, and tell in ``problems`` what was done without.
 
@@ -73,48 +98,101 @@ def motion_of_scene(
         instants_us: (T,) times of the frames, microseconds.
         poses: the motion that the poses tell.
         has_can: False if the data set has no CAN bus at all; then its absence is no problem of the scene.
+        are_poses_wrong: the poses are known to be wrong, so nothing is checked against them.
     """
-    readings = {name: _mean_into_frames(messages, read, instants_us) for name, read in _signals().items()}
-    speed, yaw_rate, steering = readings["speed"], readings["yaw rate"], readings["steering"]
-    problems = []
-    if (
-        speed is not None
-        and (gap := float(np.median(np.abs(speed - poses.speed_mps)))) > MAX_SPEED_DISAGREEMENT_MPS
-    ):
-        problems.append(
-            f"CAN bus speed is off the ego poses by {gap:.1f} m/s; motion is taken from the poses"
-        )
+    speed, yaw_rate, steering = (
+        _reading(messages, readers, instants_us) for readers in (_SPEED, _YAW_RATE, _STEERING)
+    )
+    problems: list[str] = []
+    if not are_poses_wrong and (doubt := _disagreement(speed, yaw_rate, poses)):
+        problems.append(Fault(f"{doubt}; motion is taken from the poses"))
         speed = steering = None
     elif has_can and (speed is None or yaw_rate is None):
         problems.append("CAN bus has no unbroken speed and yaw rate; motion is taken from the ego poses")
-    if speed is None or yaw_rate is None:
-        speed, yaw_rate, source = poses.speed_mps, poses.yaw_rate_radps, "ego_pose"
-    else:
-        source = "can"
-    if steering is None:
-        steering = poses.steering_rad
-        if has_can:
-            problems.append("CAN bus has no unbroken steering; it is computed from the ego poses")
-    elif _is_opposite(steering, poses.steering_rad):
-        steering = -steering
-        problems.append("CAN bus steering has the opposite sign of the driven curve; it was flipped")
+    if steering is None and has_can:
+        problems.append("CAN bus has no unbroken steering; it is computed from the ego poses")
+    ratio = None
+    if steering is not None and not are_poses_wrong:
+        ratio = steering_ratio(steering.values * STEERING_RATIO, poses)
+        steering = _checked_steering(steering, poses, ratio, problems)
+    is_can = speed is not None and yaw_rate is not None
     return Motion(
-        speed_mps=speed, yaw_rate_radps=yaw_rate, steering_rad=steering, source=source, problems=problems
+        speed_mps=speed.values if is_can and speed else poses.speed_mps,
+        yaw_rate_radps=yaw_rate.values if is_can and yaw_rate else poses.yaw_rate_radps,
+        steering_rad=steering.values if steering else poses.steering_rad,
+        source="can" if is_can else POSES,
+        signal_sources={
+            "speed": speed.message if is_can and speed else POSES,
+            "yaw rate": yaw_rate.message if is_can and yaw_rate else POSES,
+            "steering": steering.message if steering else POSES,
+        },
+        steering_ratio=ratio,
+        problems=problems,
     )
 
 
-def _signals() -> dict[str, dict[str, Reader]]:
-    return {"speed": _SPEED, "yaw rate": _YAW_RATE, "steering": _STEERING}
+def steering_ratio(wheel_rad: FloatArray, poses: Motion) -> float | None:
+    """Return wheel angle (T,) per road-wheel angle of the driven curve, by regression over the frames that turn.
+
+    Negative where the wheel turns against the curve; None where the car hardly turns, or wheel and curve have little
+    to do with each other.
+    """
+    driven = poses.steering_rad
+    is_turning = (np.abs(driven) > TURNING_RAD) & (poses.speed_mps > MOVING_MPS)
+    if int(is_turning.sum()) < MIN_TURNING_FRAMES:
+        return None
+    wheel, driven = wheel_rad[is_turning], driven[is_turning]
+    size = float(np.linalg.norm(wheel) * np.linalg.norm(driven))
+    if size == 0 or abs(float(wheel @ driven)) / size < MIN_CORRELATION:
+        return None
+    return float(wheel @ driven) / float(driven @ driven)
 
 
-def _mean_into_frames(
+def _disagreement(speed: _Reading | None, yaw_rate: _Reading | None, poses: Motion) -> str:
+    """Say how the CAN bus differs from the poses; "" if it does not."""
+    if speed is not None:
+        gap_mps = float(np.median(np.abs(speed.values - poses.speed_mps)))
+        if gap_mps > MAX_SPEED_DISAGREEMENT_MPS:
+            return f"CAN bus speed is off the ego poses by {gap_mps:.1f} m/s"
+    if yaw_rate is not None:
+        gap_radps = _root_mean_square(yaw_rate.values - poses.yaw_rate_radps)
+        if gap_radps > MAX_YAW_RATE_DISAGREEMENT_RADPS + 0.5 * _root_mean_square(poses.yaw_rate_radps):
+            return f"CAN bus yaw rate is off the ego poses by {gap_radps:.2f} rad/s"
+    return ""
+
+
+def _checked_steering(
+    steering: _Reading, poses: Motion, ratio: float | None, problems: list[str]
+) -> _Reading | None:
+    """Return the steering with the sign of the driven curve; None if its ratio is not that of a car."""
+    if ratio is not None and not RATIO_LIMITS[0] <= abs(ratio) <= RATIO_LIMITS[1]:
+        problems.append(
+            Fault(
+                f"the steering wheel turns {abs(ratio):.2g} times the driven angle where {STEERING_RATIO:g} is usual; "
+                "steering is computed from the ego poses"
+            )
+        )
+        return None
+    if _is_opposite(steering.values, poses.steering_rad):
+        problems.append(Fault("CAN bus steering has the opposite sign of the driven curve; it was flipped"))
+        return _Reading(values=-steering.values, message=steering.message)
+    return steering
+
+
+def _root_mean_square(values: FloatArray) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def _reading(
     messages: Mapping[str, Messages], readers: Mapping[str, Reader], instants_us: FloatArray
-) -> FloatArray | None:
-    """Return the (T,) means over the intervals between frames of the first kind of message without a gap."""
+) -> _Reading | None:
+    """Return the means over the intervals between frames of the first kind of message without a gap."""
     for name, read in readers.items():
         series = _series(messages.get(name, ()), read)
         if series is not None and _is_covering(series[0], instants_us, MAX_GAP_S[name] * 1e6):
-            return _interval_means(series[0], series[1], instants_us)
+            values = _interval_means(series[0], series[1], instants_us)
+            if np.isfinite(values).all():
+                return _Reading(values=values, message=name)
     return None
 
 
@@ -123,7 +201,9 @@ def _series(messages: Messages, read: Reader) -> tuple[FloatArray, FloatArray] |
     try:
         times = np.array([message["utime"] for message in messages], dtype=np.float64)
         values = np.array([read(message) for message in messages], dtype=np.float64)
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
+        return None
+    if times.ndim != 1 or values.shape != times.shape:
         return None
     is_finite = np.isfinite(times) & np.isfinite(values)
     times, first = np.unique(times[is_finite], return_index=True)

@@ -6,16 +6,19 @@ B: clips in a batch, T: frames, H W C: picture, A: twist (speed in m/s, yaw rate
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from drivesim.errors import InputError
-from drivesim.scene.types import Camera, Scene
+from drivesim.scene.geometry import FloatArray
+from drivesim.scene.types import Camera, Image, Scene
 
 _LOG = logging.getLogger(__name__)
 
@@ -70,16 +73,81 @@ class ClipBatch:
         )
 
 
+class ClipReader:
+    """Reads windows of scenes; the newest pictures are kept, so that windows that overlap decode them once."""
+
+    def __init__(self, scenes: Sequence[Scene], *, num_frames: int, num_kept_frames: int = 0) -> None:
+        """Read nothing yet; ``num_kept_frames`` is the number of pictures to keep at most."""
+        self.scenes, self.num_frames, self.num_kept_frames = list(scenes), num_frames, num_kept_frames
+        self._kept: OrderedDict[tuple[int, int], Image] = OrderedDict()
+
+    def read(self, scene_index: int, start: int) -> Clip | SkippedClip:
+        """Read one window; a picture that cannot be read makes it a SkippedClip, and is logged."""
+        scene = self.scenes[scene_index]
+        camera = scene.camera
+        frames = np.empty((self.num_frames, camera.height_px, camera.width_px, 3), dtype=np.uint8)
+        skipped = self.read_into(frames, scene_index, start)
+        if skipped is not None:
+            return skipped
+        return Clip(
+            frames_THWC=torch.from_numpy(frames),
+            twist_TA=torch.from_numpy(self.twist(scene_index, start)),
+            pose_T3=torch.from_numpy(self.pose(scene_index, start)),
+            camera=camera,
+            scene_name=scene.name,
+            start=start,
+        )
+
+    def read_into(self, frames_THWC: Image, scene_index: int, start: int) -> SkippedClip | None:
+        """Read the pictures of a window into an array; what is returned says why that cannot be, and is logged."""
+        scene = self.scenes[scene_index]
+        try:
+            for index in range(self.num_frames):
+                frames_THWC[index] = self._frame(scene_index, start + index)
+        except InputError as error:
+            _LOG.warning("clip of %s at frame %d skipped: %s", scene.name, start, error)
+            return SkippedClip(scene_name=scene.name, start=start, reason=str(error))
+        return None
+
+    def twist(self, scene_index: int, start: int) -> NDArray[np.float32]:
+        """Return speed and yaw rate into each frame of a window, (T, 2)."""
+        scene, part = self.scenes[scene_index], slice(start, start + self.num_frames)
+        return np.stack([scene.speed_mps[part], scene.yaw_rate_radps[part]], axis=-1).astype(np.float32)
+
+    def pose(self, scene_index: int, start: int) -> FloatArray:
+        """Return x, y and yaw at each frame of a window, (T, 3)."""
+        scene, part = self.scenes[scene_index], slice(start, start + self.num_frames)
+        return np.concatenate([scene.xy_m[part], scene.yaw_rad[part, None]], axis=-1)
+
+    def _frame(self, scene_index: int, frame: int) -> Image:
+        key = (scene_index, frame)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        scene = self.scenes[scene_index]
+        if frame >= len(scene):
+            raise InputError(f"scene {scene.name!r} has {len(scene)} frames only; its tables promised more")
+        picture = scene.frames[frame]
+        if self.num_kept_frames > 0:
+            self._kept[key] = picture
+            if len(self._kept) > self.num_kept_frames:
+                self._kept.popitem(last=False)
+        return picture
+
+
 class SceneClips(Dataset[Clip | SkippedClip]):
     """All windows of ``num_frames`` frames of some scenes, every ``stride`` frames one."""
 
-    def __init__(self, scenes: Sequence[Scene], *, num_frames: int, stride: int = 1) -> None:
+    def __init__(
+        self, scenes: Sequence[Scene], *, num_frames: int, stride: int = 1, num_kept_frames: int = 0
+    ) -> None:
         """Lay the windows out; no picture is read yet.
 
         Args:
             scenes: recordings at one frame rate and one picture size.
             num_frames: frames per window.
             stride: frames from the start of a window to the start of the next.
+            num_kept_frames: pictures that are kept for other windows that have them too.
 
         Raises:
             InputError: rates or sizes differ, or no scene is as long as a window.
@@ -89,15 +157,14 @@ class SceneClips(Dataset[Clip | SkippedClip]):
         kinds = {(scene.rate_hz, scene.camera.width_px, scene.camera.height_px) for scene in scenes}
         if len(kinds) > 1:
             raise InputError(f"scenes differ in rate or size {sorted(kinds)}; load all at one rate and size")
-        self.scenes = list(scenes)
-        self.num_frames = num_frames
+        self.reader = ClipReader(scenes, num_frames=num_frames, num_kept_frames=num_kept_frames)
         self.windows = [
             (index, start)
-            for index, scene in enumerate(self.scenes)
+            for index, scene in enumerate(scenes)
             for start in range(0, len(scene) - num_frames + 1, stride)
         ]
         if not self.windows:
-            longest = max((len(scene) for scene in self.scenes), default=0)
+            longest = max((len(scene) for scene in scenes), default=0)
             raise InputError(
                 f"no scene has the {num_frames} frames of a clip (the longest has {longest}); "
                 "choose longer scenes or shorter clips"
@@ -109,24 +176,7 @@ class SceneClips(Dataset[Clip | SkippedClip]):
 
     def __getitem__(self, index: int) -> Clip | SkippedClip:
         """Read one window; a picture that cannot be read makes it a SkippedClip, and is logged."""
-        scene_index, start = self.windows[index]
-        scene = self.scenes[scene_index]
-        part = slice(start, start + self.num_frames)
-        try:
-            frames = np.stack([scene.frames[frame] for frame in range(part.start, part.stop)])
-        except InputError as error:
-            _LOG.warning("clip of %s at frame %d skipped: %s", scene.name, start, error)
-            return SkippedClip(scene_name=scene.name, start=start, reason=str(error))
-        twist = np.stack([scene.speed_mps[part], scene.yaw_rate_radps[part]], axis=-1)
-        pose = np.concatenate([scene.xy_m[part], scene.yaw_rad[part, None]], axis=-1)
-        return Clip(
-            frames_THWC=torch.from_numpy(frames),
-            twist_TA=torch.from_numpy(twist.astype(np.float32)),
-            pose_T3=torch.from_numpy(pose),
-            camera=scene.camera,
-            scene_name=scene.name,
-            start=start,
-        )
+        return self.reader.read(*self.windows[index])
 
 
 def collate(items: Sequence[Clip | SkippedClip]) -> ClipBatch:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 
 from drivesim.errors import InputError
+from drivesim.scene.table_rows import file_of, read_table, row_name
 
 TABLES = (
     "attribute", "calibrated_sensor", "category", "ego_pose", "instance", "log", "map", "sample",
     "sample_annotation", "sample_data", "scene", "sensor", "visibility",
 )  # fmt: skip
+NEEDED_TABLES = ("calibrated_sensor", "ego_pose", "sample", "sample_data", "scene", "sensor")
+"""Without ``log`` and ``map`` a scene has no place; the other tables hold annotations, which v1.0-test lacks too."""
 _ADVICE = "download one from nuscenes.org or make one with `drivesim data synth --out DIR`"
 
 
 def check_dataroot(dataroot: Path, version: str) -> None:
     """Raise InputError unless ``dataroot`` holds the tables of ``version``, their map masks and samples/."""
     if not dataroot.is_dir():
-        state = "is not a folder" if dataroot.exists() else "does not exist"
+        state = "is not a folder" if os.path.lexists(dataroot) else "does not exist"
         raise InputError(f"dataroot {dataroot} {state}; name the folder that holds samples/ and {version}/")
     _check_version(dataroot, version)
-    missing = [name for name in TABLES if not (dataroot / version / f"{name}.json").is_file()]
+    missing = [name for name in NEEDED_TABLES if not (dataroot / version / f"{name}.json").is_file()]
     if missing:
         names = ", ".join(f"{name}.json" for name in missing)
         raise InputError(
@@ -33,20 +36,8 @@ def check_dataroot(dataroot: Path, version: str) -> None:
     _check_maps(dataroot, version)
 
 
-def check_tables(dataroot: Path, version: str) -> None:
-    """Raise InputError that names the first table of ``version`` which is not a list of records."""
-    for name in TABLES:
-        path = dataroot / version / f"{name}.json"
-        try:
-            is_table = isinstance(json.loads(path.read_bytes()), list)
-        except ValueError:
-            is_table = False
-        if not is_table:
-            raise InputError(f"table {path} is truncated or not JSON; unpack the metadata archive again")
-
-
 def _check_version(dataroot: Path, version: str) -> None:
-    if (dataroot / version).is_dir():
+    if version not in ("", ".", "..") and Path(version).name == version and (dataroot / version).is_dir():
         return
     versions = sorted(path.parent.name for path in dataroot.glob("*/scene.json"))
     if versions:
@@ -57,14 +48,14 @@ def _check_version(dataroot: Path, version: str) -> None:
 
 
 def _check_maps(dataroot: Path, version: str) -> None:
-    """The devkit refuses to open a data set whose map files are not all there."""
+    """A table of maps whose files were not unpacked is a download that is not complete."""
     path = dataroot / version / "map.json"
-    try:
-        names = [record["filename"] for record in json.loads(path.read_bytes())]
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(
-            f"table {path} is truncated or not a map table; unpack the metadata archive again"
-        ) from error
+    if not path.is_file():
+        return
+    names = [
+        file_of(record, "filename", row_name(path, number))
+        for number, record in enumerate(read_table(path, texts=("filename",)), start=1)
+    ]
     missing = [name for name in names if not (dataroot / name).is_file()]
     if missing:
         raise InputError(

@@ -15,14 +15,20 @@ from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import Image
 from drivesim.video import read_image, resize
 
+LONGEST_STAND_IN_S = 0.5  # a picture is shown no farther than this from its time
+
 
 @dataclass(slots=True)
 class FrameFiles(Sequence[Image]):
-    """Image files that become (height_px, width_px, 3) pictures when indexed; InputError names a bad one."""
+    """Image files that become (height_px, width_px, 3) pictures when indexed; InputError names a bad one.
+
+    Frames of a gap have no picture: reading one is an error too, so that a clip across a gap is left out.
+    """
 
     paths: list[Path]
     width_px: int
     height_px: int
+    is_in_gap: list[bool] | None = None  # as long as ``paths``; the path is then only the nearest picture
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -41,8 +47,15 @@ class FrameFiles(Sequence[Image]):
     def __getitem__(self, index: int | slice) -> Image | FrameFiles:
         """Read one picture, or return the sequence of a part of the files without reading them."""
         if isinstance(index, slice):
-            return FrameFiles(self.paths[index], self.width_px, self.height_px)
-        return resize(read_image(self.paths[index]), self.width_px, self.height_px)
+            is_in_gap = None if self.is_in_gap is None else self.is_in_gap[index]
+            return FrameFiles(self.paths[index], self.width_px, self.height_px, is_in_gap)
+        if self.is_in_gap is not None and self.is_in_gap[index]:
+            raise InputError(
+                f"frame {index} lies in a gap of its recording: the nearest picture, {self.paths[index]}, was taken "
+                f"more than {LONGEST_STAND_IN_S:g} s away"
+            )
+        size = (self.width_px, self.height_px)
+        return resize(read_image(self.paths[index], enough_px=size), *size)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -52,6 +65,7 @@ class SteadyFrames:
     instants_us: FloatArray  # (T,)
     indices: NDArray[np.int64]  # (T,) of the nearest picture
     num_repeated: int  # instants farther than half a step from any picture
+    is_in_gap: NDArray[np.bool_]  # (T,) the nearest picture is too far away to be shown
 
     def check_length(self, scene_name: str, min_frames: int) -> None:
         """Raise InputError if there are fewer instants than ``min_frames`` (at least 2)."""
@@ -84,4 +98,5 @@ def steady_frames(recorded_us: NDArray[np.int64], rate_hz: float) -> SteadyFrame
         instants_us=offsets_us + float(recorded_us[0]),
         indices=indices,
         num_repeated=int((distance_us > 0.5e6 / rate_hz + 1e3).sum()),
+        is_in_gap=distance_us > max(LONGEST_STAND_IN_S, 0.5 / rate_hz) * 1e6 + 1e3,
     )

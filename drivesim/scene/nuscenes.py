@@ -1,27 +1,37 @@
-"""The one door to the nuScenes devkit: any nuScenes data root -> Scene. No other module knows its tables.
+"""Any nuScenes data root -> Scene. No other module knows its tables.
 
-The devkit takes more than a second to import, so it is imported when the first data set is opened.
+The large tables are never loaded: an index, see ``table_index``, tells where the rows of a scene are.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drivesim.errors import InputError
+from drivesim.errors import InputError, nearest
 from drivesim.scene.calibration import calibrated_camera
-from drivesim.scene.can_motion import Messages, Motion, motion_from_poses, motion_of_scene
-from drivesim.scene.dataroot import check_dataroot, check_tables
+from drivesim.scene.can_files import CanFiles, read_can_files
+from drivesim.scene.can_motion import Motion, motion_from_poses, motion_of_scene
+from drivesim.scene.dataroot import check_dataroot
+from drivesim.scene.devkit import split_scenes
+from drivesim.scene.faults import Fault
 from drivesim.scene.frame_files import FrameFiles, SteadyFrames, steady_frames
-from drivesim.scene.geometry import FloatArray, wrap_angle, yaw_from_quaternion
+from drivesim.scene.geometry import FloatArray
+from drivesim.scene.index_cache import open_index
+from drivesim.scene.map_masks import MAP_RESOLUTION_M, MapMasks
+from drivesim.scene.nuscenes_lists import MISALIGNED_ROUTE, OUTSIDE_MAP, WRONG_POSE, number_of
+from drivesim.scene.scene_pictures import (
+    Pictures,
+    distinct_times,
+    read_pictures,
+    time_problems,
+)
+from drivesim.scene.small_tables import SceneRow, SmallTables, read_small_tables
 from drivesim.scene.surroundings import (
     Surroundings,
     as_polyline,
@@ -29,20 +39,13 @@ from drivesim.scene.surroundings import (
     route_from_path,
     route_is_near,
 )
-from drivesim.scene.types import Scene
-
-if TYPE_CHECKING:
-    from nuscenes.can_bus.can_bus_api import NuScenesCanBus
-    from nuscenes.nuscenes import NuScenes
+from drivesim.scene.table_index import PictureIndex
+from drivesim.scene.types import Camera, Scene
 
 EMBEDDED_ROOT = Path(__file__).resolve().parents[1] / "data" / "drivesim-mini"
 EMBEDDED_VERSION = "v1.0-mini"
-CAN_MESSAGES = ("pose", "steeranglefeedback", "vehicle_monitor")
-MAP_RESOLUTION_M = 0.2
+FRONT_CAMERA = "CAM_FRONT"
 MAX_MISSING_SHARE = 0.1
-_CHANNEL = "CAM_FRONT"
-
-Record = dict[str, Any]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -56,28 +59,33 @@ class SceneSummary:
     caption: str
 
 
-def open_dataset(dataroot: str | Path, version: str = EMBEDDED_VERSION) -> NuScenesDataset:
+def open_dataset(
+    dataroot: str | Path, version: str = EMBEDDED_VERSION, *, cache: str | Path | None = None
+) -> NuScenesDataset:
     """Open a nuScenes data set.
 
     Args:
-        dataroot: folder that holds ``samples/``, ``maps/`` and the table folder.
+        dataroot: folder that holds ``samples/``, ``maps/`` and the table folder; nothing is written to it.
         version: name of the table folder, for instance ``v1.0-mini`` or ``v1.0-trainval``.
+        cache: folder for the index of the tables. None is ``DRIVESIM_CACHE`` or the user's cache folder, and small
+            tables then need none.
 
     Raises:
         InputError: the folder is missing, partial, has not this version, or is not nuScenes.
     """
     root = Path(dataroot).expanduser()
+    kept = None if cache is None else Path(cache).expanduser()
     check_dataroot(root, version)
-    from nuscenes.nuscenes import NuScenes
-
-    try:
-        tables = NuScenes(version=version, dataroot=str(root), verbose=False, map_resolution=MAP_RESOLUTION_M)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        check_tables(root, version)
-        raise InputError(
-            f"the tables in {root / version} do not fit together ({error}); unpack the metadata archive again"
-        ) from error
-    return NuScenesDataset(tables)
+    opened = open_index(root / version, kept)
+    dataset = NuScenesDataset(
+        root, version, read_small_tables(root / version), opened.index, MapMasks(root, kept)
+    )
+    dataset.is_index_from_cache = opened.is_from_cache
+    if opened.note:
+        dataset.notes.append(
+            f"the index of the tables could not be kept ({opened.note}); it will be made again"
+        )
+    return dataset
 
 
 @lru_cache(maxsize=1)
@@ -89,29 +97,69 @@ def embedded_dataset() -> NuScenesDataset:
 class NuScenesDataset:
     """An opened data set; scenes are read when asked for."""
 
-    def __init__(self, tables: NuScenes) -> None:
-        """Wrap the devkit's tables; :func:`open_dataset` makes them."""
-        self.dataroot = Path(tables.dataroot)
-        self.version = str(tables.version)
-        self._tables = tables
-        self._scenes: dict[str, Record] = {record["name"]: record for record in tables.scene}
-        self._can = self._open_can()
+    def __init__(
+        self, dataroot: Path, version: str, tables: SmallTables, index: PictureIndex, masks: MapMasks
+    ) -> None:
+        """Put the parts together; :func:`open_dataset` makes them."""
+        self.dataroot = dataroot
+        self.version = version
+        self.is_index_from_cache = False
+        self.notes = list(tables.notes)  # what the data set as a whole has to do without
+        self._tables, self._index, self._masks = tables, index, masks
+        self._has_can = (dataroot / "can_bus").is_dir()
 
-    def scene_names(self) -> list[str]:
-        """Return the names of all scenes, in the order of the data set."""
-        return list(self._scenes)
+    # ------------------------------------------------------------------------------------- what there is
 
-    def summary(self, name: str, *, rate_hz: float = 6.0) -> SceneSummary:
+    def scene_names(self, split: str | None = None) -> list[str]:
+        """Return the names of all scenes, or of an official split, in the order of the data set.
+
+        Raises:
+            InputError: there is no such split, or the data set has no scene of it.
+        """
+        names = list(self._tables.scenes)
+        if split is None:
+            return names
+        splits = split_scenes()
+        if split not in splits:
+            raise InputError(f"nuScenes has no split {split!r}; {nearest(split, splits)}")
+        chosen = set(splits[split])
+        names = [name for name in names if name in chosen]
+        if not names:
+            have = ", ".join(self.split_names()) or "no scene of an official split"
+            raise InputError(
+                f"{self.dataroot} ({self.version}) has no scene of split {split!r}; it has {have}"
+            )
+        return names
+
+    def split_names(self) -> list[str]:
+        """Return the official splits that the data set has scenes of."""
+        return [name for name, scenes in split_scenes().items() if self._tables.scenes.keys() & set(scenes)]
+
+    def camera_names(self, name: str | None = None) -> list[str]:
+        """Return the cameras of a scene, or of the data set."""
+        return self._index.channels if name is None else self._index.channels_of(self._scene(name).place)
+
+    def summary(self, name: str, *, rate_hz: float = 6.0, camera: str = FRONT_CAMERA) -> SceneSummary:
         """Describe a scene without reading pictures."""
         scene = self._scene(name)
-        times_us = _times_us(self._pictures(scene))
+        times_us = distinct_times(self._rows(scene, camera), name)
         return SceneSummary(
             name=name,
             length_s=float(times_us[-1] - times_us[0]) * 1e-6,
             num_frames=len(steady_frames(times_us, rate_hz).indices),
-            place=self._row("log", scene["log_token"])["location"],
-            caption=scene["description"],
+            place=self._tables.log_of(scene).location,
+            caption=scene.description,
         )
+
+    def pictures(self, name: str, camera: str = FRONT_CAMERA) -> Pictures:
+        """Return the files, times and poses of a camera in a scene, whether the files are there or not.
+
+        Raises:
+            InputError: there is no such scene or camera, or its rows cannot be used.
+        """
+        return read_pictures(self.dataroot / self.version, self._rows(self._scene(name), camera), name)
+
+    # ---------------------------------------------------------------------------------------- one scene
 
     def load(
         self,
@@ -121,8 +169,9 @@ class NuScenesDataset:
         width_px: int = 224,
         height_px: int = 128,
         min_frames: int = 2,
+        camera: str = FRONT_CAMERA,
     ) -> Scene:
-        """Read a scene: front camera at a steady rate, poses interpolated to it, motion from the CAN bus.
+        """Read a scene: a camera at a steady rate, poses interpolated to it, motion from the CAN bus.
 
         Args:
             name: for instance ``scene-0061``.
@@ -130,49 +179,46 @@ class NuScenesDataset:
             width_px: width of the pictures as delivered.
             height_px: height of the pictures as delivered.
             min_frames: fewest frames the caller can use, for instance its context and one more.
+            camera: one of ``camera_names(name)``.
 
         Raises:
-            InputError: there is no such scene, its pictures were not downloaded, or it is too short. A file
-                that cannot be read raises it when it is indexed.
+            InputError: there is no such scene or camera, its pictures were not downloaded, or it is too short. A
+                frame whose file is missing or cannot be read, or that lies in a gap, raises it when it is indexed.
         """
         if not (rate_hz > 0 and width_px > 0 and height_px > 0):
             raise InputError(
                 f"rate and size must be positive, got {rate_hz} Hz and {width_px}x{height_px} px"
             )
-        record = self._scene(name)
-        pictures, problems = self._readable_pictures(record)
-        steady = steady_frames(_times_us(pictures), rate_hz)
+        row = self._scene(name)
+        pictures = self.pictures(name, camera)
+        missing = self._missing(name, camera, pictures)
+        steady = steady_frames(pictures.times_us, rate_hz)
         steady.check_length(name, min_frames)
-        if steady.num_repeated:
-            count = f"{steady.num_repeated} of {len(steady.indices)}"
-            problems.append(f"{count} instants lack a picture of their own")
-        paths = [self.dataroot / pictures[index]["filename"] for index in steady.indices]
-        scene = self._assemble(record, pictures, steady, rate_hz)
-        scene.frames = FrameFiles(paths, width_px, height_px)
+        scene = self._assemble(row, pictures, steady, rate_hz)
+        paths = [self.dataroot / pictures.filenames[index] for index in steady.indices]
+        is_in_gap = steady.is_in_gap.tolist() if steady.is_in_gap.any() else None
+        scene.frames = FrameFiles(paths, width_px, height_px, is_in_gap)
         scene.camera = scene.camera.resized(width_px=width_px, height_px=height_px)
-        scene.problems[:0] = problems
+        scene.problems[:0] = [*missing, *pictures.problems, *time_problems(pictures, steady)]
         scene.validate()
         return scene
 
-    def _assemble(
-        self, record: Record, pictures: list[Record], steady: SteadyFrames, rate_hz: float
-    ) -> Scene:
+    def _assemble(self, row: SceneRow, pictures: Pictures, steady: SteadyFrames, rate_hz: float) -> Scene:
         """Return the scene without its frames, with the camera as recorded."""
-        name = record["name"]
-        xy_m, yaw_rad = self._poses(pictures, steady.instants_us)
-        motion = self._motion(name, steady.instants_us, motion_from_poses(xy_m, yaw_rad, rate_hz))
-        log = self._row("log", record["log_token"])
-        place = self._surroundings(name, log, xy_m, yaw_rad)
-        sensor = self._row("calibrated_sensor", pictures[0]["calibrated_sensor_token"])
+        xy_m, yaw_rad = pictures.poses_at(steady.instants_us)
+        can = read_can_files(self.dataroot, row.name) if self._has_can else CanFiles()
+        motion = self._motion(row.name, can, steady, motion_from_poses(xy_m, yaw_rad, rate_hz))
+        place = self._surroundings(row, can, xy_m, yaw_rad)
+        log = self._tables.log_of(row)
         return Scene(
-            name=name,
-            place=log["location"],
-            caption=record["description"],
-            log_name=log["logfile"],
+            name=row.name,
+            place=log.location,
+            caption=row.description,
+            log_name=log.logfile,
             rate_hz=rate_hz,
             timestamps_s=np.arange(len(xy_m)) / rate_hz,
             frames=[],
-            camera=calibrated_camera(sensor, width_px=pictures[0]["width"], height_px=pictures[0]["height"]),
+            camera=self._camera(pictures),
             xy_m=xy_m,
             yaw_rad=yaw_rad,
             speed_mps=motion.speed_mps,
@@ -181,117 +227,73 @@ class NuScenesDataset:
             motion_source=motion.source,
             route_xy_m=place.route_xy_m,
             drivable=place.drivable,
-            problems=[*motion.problems, *place.problems],
+            problems=[*can.problems, *motion.problems, *place.problems],
+            signal_sources=motion.signal_sources,
+            steering_ratio=motion.steering_ratio,
         )
 
-    def _row(self, table: str, token: str) -> Record:
-        """Return the record of a table; the devkit itself knows no better than a KeyError."""
-        try:
-            record: Record = self._tables.get(table, token)
-        except KeyError as error:
-            raise InputError(
-                f"{self.dataroot / self.version / table}.json has no row {token!r}, which other tables "
-                "name; unpack the metadata archive again"
-            ) from error
-        return record
-
-    def _scene(self, name: str) -> Record:
-        if name in self._scenes:
-            return self._scenes[name]
+    def _scene(self, name: str) -> SceneRow:
+        if name in self._tables.scenes:
+            return self._tables.scenes[name]
         names = self.scene_names()
         near = get_close_matches(name, names, n=3, cutoff=0.5) or names[:3]
         raise InputError(
             f"no scene {name!r} in {self.dataroot} ({self.version}); did you mean {', '.join(near)}?"
         )
 
-    def _pictures(self, scene: Record) -> list[Record]:
-        """Return the front camera's ``sample_data`` records, key frames and sweeps, in order of time."""
-        token = self._row("sample", scene["first_sample_token"])["data"].get(_CHANNEL)
-        if token is None:
-            raise InputError(f"scene {scene['name']!r} has no {_CHANNEL}; drivesim needs a front camera")
-        record = self._row("sample_data", token)
-        while record["prev"] and self._is_of(scene, record["prev"]):
-            record = self._row("sample_data", record["prev"])
-        records = [record]
-        while record["next"] and self._is_of(scene, record["next"]):
-            record = self._row("sample_data", record["next"])
-            records.append(record)
-        records.sort(key=lambda item: int(item["timestamp"]))
-        is_new = np.diff(_times_us(records), prepend=-1) > 0
-        return [item for item, keep in zip(records, is_new, strict=True) if keep]
+    def _rows(self, scene: SceneRow, camera: str) -> NDArray[np.void]:
+        rows = self._index.pictures(scene.place, camera)
+        if len(rows):
+            return rows
+        cameras = self._index.channels_of(scene.place)
+        advice = f"name one of its cameras: {', '.join(cameras)}" if cameras else "it has no camera at all"
+        raise InputError(f"scene {scene.name!r} has no {camera}; {advice}")
 
-    def _is_of(self, scene: Record, sample_data_token: str) -> bool:
-        sample_token = self._row("sample_data", sample_data_token)["sample_token"]
-        return bool(self._row("sample", sample_token)["scene_token"] == scene["token"])
-
-    def _readable_pictures(self, scene: Record) -> tuple[list[Record], list[str]]:
-        """Return the pictures whose files are there, and what is to be said about the others."""
-        records = self._pictures(scene)
-        missing = [
-            record["filename"] for record in records if not (self.dataroot / record["filename"]).is_file()
-        ]
+    def _missing(self, name: str, camera: str, pictures: Pictures) -> list[str]:
+        """Return what is to be said about files that are not there; their frames cannot be read."""
+        missing = [file for file in pictures.filenames if not (self.dataroot / file).is_file()]
         if not missing:
-            return records, []
-        found = f"{len(missing)} of {len(records)} {_CHANNEL} pictures of {scene['name']!r} are missing"
-        if len(missing) > MAX_MISSING_SHARE * len(records):
+            return []
+        found = f"{len(missing)} of {len(pictures)} {camera} pictures of {name!r} are missing"
+        if len(missing) > MAX_MISSING_SHARE * len(pictures):
             raise InputError(
                 f"{found} (first: {self.dataroot / missing[0]}); download the archive that holds them"
             )
-        absent = set(missing)
-        return [record for record in records if record["filename"] not in absent], [found]
+        return [Fault(found)]
 
-    def _poses(self, pictures: list[Record], instants_us: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return (T, 2) positions and (T,) yaws between the recorded poses."""
-        poses = [self._row("ego_pose", record["ego_pose_token"]) for record in pictures]
-        start_us = pictures[0]["timestamp"]
-        times_us = (_times_us(pictures) - start_us).astype(np.float64)
-        recorded = np.array([pose["translation"][:2] for pose in poses], dtype=np.float64)
-        yaws = np.unwrap([yaw_from_quaternion(pose["rotation"]) for pose in poses])
-        offsets_us = instants_us - start_us
-        xy_m = np.stack([np.interp(offsets_us, times_us, recorded[:, axis]) for axis in (0, 1)], axis=-1)
-        return xy_m, wrap_angle(np.interp(offsets_us, times_us, yaws))
+    def _camera(self, pictures: Pictures) -> Camera:
+        calibrated = self._tables.calibrated_sensor(pictures.sensor_tokens[0])
+        width_px, height_px = pictures.sizes_px[0]
+        return calibrated_camera(calibrated, width_px=width_px, height_px=height_px)
 
-    def _open_can(self) -> NuScenesCanBus | None:
-        if not (self.dataroot / "can_bus").is_dir():
-            return None
-        from nuscenes.can_bus.can_bus_api import NuScenesCanBus
+    def _motion(self, name: str, can: CanFiles, steady: SteadyFrames, poses: Motion) -> Motion:
+        is_wrong = number_of(name) in WRONG_POSE
+        motion = motion_of_scene(
+            can.messages, steady.instants_us, poses, has_can=self._has_can, are_poses_wrong=is_wrong
+        )
+        if is_wrong:
+            motion.problems.append(
+                "nuScenes lists the ego poses of this scene as wrong; positions are not to be trusted"
+            )
+        return motion
 
-        return NuScenesCanBus(dataroot=str(self.dataroot))
-
-    def _can_messages(self, name: str, message: str) -> Messages:
-        """Return the messages of one kind; none if the scene has none or its file cannot be read."""
-        is_named = self._can is not None and re.fullmatch(r"scene-\d{4}", name)
-        if self._can is None or not is_named or int(name[-4:]) in self._can.can_blacklist:
-            return []
-        try:
-            messages = self._can.get_messages(name, message, print_warnings=False)
-        except (OSError, json.JSONDecodeError, AssertionError):
-            return []
-        return messages if isinstance(messages, list) else []
-
-    def _motion(self, name: str, instants_us: FloatArray, poses: Motion) -> Motion:
-        messages = {message: self._can_messages(name, message) for message in CAN_MESSAGES}
-        return motion_of_scene(messages, instants_us, poses, has_can=self._can is not None)
-
-    def _surroundings(self, name: str, log: Record, xy_m: FloatArray, yaw_rad: FloatArray) -> Surroundings:
-        problems = []
-        route_xy_m = self._route(name)
+    def _surroundings(
+        self, row: SceneRow, can: CanFiles, xy_m: FloatArray, yaw_rad: FloatArray
+    ) -> Surroundings:
+        problems: list[str] = []
+        route_xy_m = None if number_of(row.name) in MISALIGNED_ROUTE else as_polyline(can.route)
         if route_xy_m is None or not route_is_near(route_xy_m, xy_m):
             problems.append("no navigation route is known near the car; the driven path is the route")
             route_xy_m = route_from_path(xy_m, yaw_rad)
-        mask = self._row("map", log["map_token"])["mask"].mask()
-        drivable = drivable_around(mask, MAP_RESOLUTION_M, np.concatenate([xy_m, route_xy_m]))
-        if drivable is None:
-            problems.append("the map shows nothing drivable here; off-road cannot be told")
+        drivable = None
+        if number_of(row.name) in (WRONG_POSE | OUTSIDE_MAP):
+            problems.append("nuScenes lists this scene as off its map; off-road cannot be told")
+        elif (filename := self._tables.map_of(row)) is None:
+            problems.append("the data set has no map of this place; off-road cannot be told")
+        elif isinstance(mask := self._masks.mask(filename), str):
+            problems.append(Fault(f"{mask}; off-road cannot be told"))
+        else:
+            drivable = drivable_around(mask, MAP_RESOLUTION_M, np.concatenate([xy_m, route_xy_m]))
+            if drivable is None:
+                problems.append("the map shows nothing drivable here; off-road cannot be told")
         return Surroundings(route_xy_m=route_xy_m, drivable=drivable, problems=problems)
-
-    def _route(self, name: str) -> FloatArray | None:
-        """Return the planned route unless the devkit lists it as misaligned with the poses."""
-        points = self._can_messages(name, "route")
-        if self._can is None or not points or int(name[-4:]) in self._can.route_blacklist:
-            return None
-        return as_polyline(points)
-
-
-def _times_us(pictures: list[Record]) -> NDArray[np.int64]:
-    return np.array([record["timestamp"] for record in pictures], dtype=np.int64)

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from drivesim.errors import InputError
 from drivesim.files import atomic_folder
 from drivesim.scene.can_messages import can_messages
-from drivesim.scene.geometry import FloatArray, quaternion_from_rotation, quaternion_from_yaw
+from drivesim.scene.geometry import quaternion_from_rotation, quaternion_from_yaw
+from drivesim.scene.keyframes import keyframes_of, nearest
 from drivesim.scene.map_mask import map_mask
 from drivesim.scene.table_files import TableFiles, to_json, token_of
 from drivesim.scene.types import Scene
@@ -31,7 +31,6 @@ from drivesim.video import write_image
 FIRST_SCENE_NUMBER = 2001
 """nuScenes ends at scene-1110; none above is on the devkit's lists of scenes without CAN bus or route."""
 LAST_SCENE_NUMBER = 9999
-KEYFRAME_RATE_HZ = 2.0
 VEHICLE = "drivesim"
 VISIBILITIES = {"1": (0, 40), "2": (40, 60), "3": (60, 80), "4": (80, 100)}
 _EPOCH_US = 1_700_000_000_000_000
@@ -39,8 +38,6 @@ _SCENE_PERIOD_US = 3_600_000_000
 _CHANNEL = "CAM_FRONT"
 _SENSOR_TOKEN = token_of("sensor", _CHANNEL)
 _MAX_NAME_LENGTH = 80  # of a log in a file name; file systems allow 255 bytes
-
-Indices = NDArray[np.int64]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -177,7 +174,7 @@ class NuScenesWriter:
         token, log_token = token_of("scene", name, scene.log_name), token_of("log", name, scene.log_name)
         self._add_place(scene, log_token, start_us)
         frames = np.array(list(pictures))
-        keyframes = _keyframes(scene, frames)
+        keyframes = keyframes_of(scene.timestamps_s, frames)
         samples = self._add_samples(scene, keyframes, scene_token=token, start_us=start_us)
         for index in keyframes:
             pictures[index].become_sample(self._root)
@@ -239,7 +236,7 @@ class NuScenesWriter:
         first = samples[int(keyframes[0])]
         calibration = self._add_calibration(scene, first)
         frames = np.array(list(pictures))
-        nearest = keyframes[_nearest(keyframes, frames)]
+        samples_near = keyframes[nearest(keyframes, frames)]
         tokens = [token_of("sample_data", first, index) for index in pictures]
         for position, (index, token) in enumerate(zip(pictures, tokens, strict=True)):
             picture, timestamp = pictures[index], start_us + _offset_us(scene, index)
@@ -247,7 +244,7 @@ class NuScenesWriter:
             self.tables.add(
                 "sample_data",
                 token=token,
-                sample_token=samples[int(nearest[position])],
+                sample_token=samples[int(samples_near[position])],
                 ego_pose_token=token,
                 calibrated_sensor_token=calibration,
                 timestamp=timestamp,
@@ -301,18 +298,3 @@ def _file_stem(log_name: str) -> str:
 
 def _offset_us(scene: Scene, index: int) -> int:
     return round(float(scene.timestamps_s[index]) * 1e6)
-
-
-def _keyframes(scene: Scene, frames: Indices) -> list[int]:
-    """Return which of the frames are nearest to every half second."""
-    instants_s = np.arange(0, scene.timestamps_s[-1] + 1e-6, 1 / KEYFRAME_RATE_HZ)
-    nearest = frames[_nearest(scene.timestamps_s[frames], instants_s)]
-    return sorted(set(nearest.tolist()))
-
-
-def _nearest(values: FloatArray | Indices, wanted: FloatArray | Indices) -> Indices:
-    """Return for each wanted number the place of the nearest of some increasing values, the first of two."""
-    after = np.clip(np.searchsorted(values, wanted), 1, max(len(values) - 1, 1))
-    before, after = after - 1, np.minimum(after, len(values) - 1)
-    is_before = np.abs(wanted - values[before]) <= np.abs(values[after] - wanted)
-    return np.where(is_before, before, after)

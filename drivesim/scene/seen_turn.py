@@ -17,6 +17,7 @@ from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import Camera, Image
 
 _WIDTH_PX = 160
+_MEAN_LEVEL, _SPREAD, _LEAST_SPREAD = 128.0, 48.0, 4.0  # grey levels
 _MAX_CORNERS, _CORNER_QUALITY, _CORNER_GAP_PX = 200, 0.005, 4
 _WINDOW_PX, _PYRAMID_LEVELS = (13, 13), 3
 _MIN_CORNERS = 8
@@ -44,12 +45,15 @@ class Lens:
 
 
 def small_grey(image: Image) -> Image:
-    """Return an (H, W, 3) picture as it is compared: grey and small."""
+    """Return an (H, W, 3) picture as it is compared: grey, small, and of one exposure."""
     height_px = max(round(_WIDTH_PX * image.shape[0] / image.shape[1]), 8)
     is_smaller = image.shape[1] >= _WIDTH_PX
     method = cv2.INTER_AREA if is_smaller else cv2.INTER_LINEAR
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    return np.asarray(cv2.resize(grey, (_WIDTH_PX, height_px), interpolation=method), dtype=np.uint8)
+    small = cv2.resize(grey, (_WIDTH_PX, height_px), interpolation=method).astype(np.float32)
+    spread = max(float(small.std()), _LEAST_SPREAD)
+    even = _MEAN_LEVEL + (small - small.mean()) * (_SPREAD / spread)
+    return np.clip(even, 0, 255).astype(np.uint8)
 
 
 def turn_between(before: Image, after: Image, lens: Lens) -> float:

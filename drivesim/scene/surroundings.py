@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,19 @@ MAP_MARGIN_M = 100.0  # more than the world model is shown, see ``road_map.FARTH
 MAX_ROUTE_DISTANCE_M = 10.0
 STRAIGHT_AFTER_M = 60.0
 MIN_SPACING_M = 0.05
+
+
+class Mask(Protocol):
+    """A raster of a whole map, (rows, columns), of which parts can be taken."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return rows and columns."""
+        ...
+
+    def __getitem__(self, part: tuple[slice, slice], /) -> NDArray[Any]:
+        """Return a part."""
+        ...
 
 
 @dataclass(kw_only=True, slots=True)
@@ -37,7 +50,7 @@ def as_polyline(points: Sequence[Any]) -> FloatArray | None:
     """Return (R, 2) finite points, repeats dropped; None if fewer than two are left or they are no points."""
     try:
         xy_m = np.asarray(points, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if xy_m.ndim != 2 or xy_m.shape[1] < 2:
         return None
@@ -53,9 +66,7 @@ def route_from_path(xy_m: FloatArray, yaw_rad: FloatArray) -> FloatArray:
     return np.concatenate([kept, kept[-1] + ahead_m * heading])
 
 
-def drivable_around(
-    mask: NDArray[np.generic], resolution_m: float, points_xy_m: FloatArray
-) -> DrivableArea | None:
+def drivable_around(mask: Mask, resolution_m: float, points_xy_m: FloatArray) -> DrivableArea | None:
     """Cut the part of a map around (N, 2) points, ``MAP_MARGIN_M`` on every side; None if nothing there is drivable.
 
     Args:

@@ -152,10 +152,12 @@ class Scene:
     speed_mps: FloatArray  # (T,)
     yaw_rate_radps: FloatArray  # (T,)
     steering_rad: FloatArray  # (T,)
-    motion_source: str  # "can" or "ego_pose"
+    motion_source: str  # "can", "ego_pose" or "log"
     route_xy_m: FloatArray | None = None  # (R, 2) polyline to follow, at least as long as the recording
     drivable: DrivableArea | None = None
     problems: list[str] = field(default_factory=list)  # what the loader had to repair or do without
+    signal_sources: dict[str, str] = field(default_factory=dict)  # of speed, yaw rate, steering, where told
+    steering_ratio: float | None = None  # steering wheel per driven angle, where it could be measured
 
     def __len__(self) -> int:
         """Return the number of frames."""

@@ -42,7 +42,8 @@ class ClipStore:
     def add(self, scene: Scene, stride: int) -> None:
         """Write all windows of a scene whose pictures can be read."""
         is_outside, roads = _is_off_road(scene), mapped(scene.drivable)
-        windows = SceneClips([scene], num_frames=self._frames.shape[1], stride=stride)
+        length = self._frames.shape[1]
+        windows = SceneClips([scene], num_frames=length, stride=stride, num_kept_frames=length)
         for index in range(len(windows)):
             clip = windows[index]
             if not isinstance(clip, Clip):

@@ -38,6 +38,7 @@ from drivesim.training.sources import (
     open_general,
     open_hazard_samples,
     open_sources,
+    open_world_model_sources,
     token_source,
     tokenized,
 )
@@ -97,7 +98,7 @@ def train_world_model(
     """
     if config.fine_tuning.data:
         return fine_tuning.fine_tune(config, out, resume=resume, on_start=on_start)
-    settings, sources = config.world_model, open_sources(config)
+    settings, sources = config.world_model, open_world_model_sources(config)
     num_frames = min(settings.frames_per_clip, sources.frames_per_clip)
     if settings.frames_per_window > num_frames:
         raise InputError(

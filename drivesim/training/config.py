@@ -17,6 +17,7 @@ from drivesim.training.motion_field import MotionFieldTrainingConfig
 from drivesim.training.scene_source import SceneSourceConfig
 from drivesim.training.settings import TrainingConfig
 from drivesim.training.stream import StreamConfig
+from drivesim.training.token_shards import TokenSetConfig
 from drivesim.training.tokenizer import TokenizerTrainingConfig
 from drivesim.training.video_model import VideoTrainingConfig
 from drivesim.training.world_model import WorldModelTrainingConfig
@@ -32,6 +33,7 @@ class TrainConfig:
     stream: StreamConfig = field(default_factory=StreamConfig)  # with data.source=stream
     pool: PoolConfig = field(default_factory=PoolConfig)  # with data.source=stream
     scenes: SceneSourceConfig = field(default_factory=SceneSourceConfig)  # with data.source=scenes
+    tokens: TokenSetConfig = field(default_factory=TokenSetConfig)  # with data.source=tokens
     general: GeneralDataConfig = field(default_factory=GeneralDataConfig)  # with data.source=general
     captions: CaptionedSourceConfig = field(
         default_factory=CaptionedSourceConfig

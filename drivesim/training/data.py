@@ -33,6 +33,7 @@ class DataSource(Enum):
     RECORDED = "recorded"  # a set of the reference world, made at the first run and kept
     STREAM = "stream"  # the reference world, recorded while training runs and not stored
     SCENES = "scenes"  # a recorded nuScenes-schema data set
+    TOKENS = "tokens"  # tokens made by `drivesim tokenize`; for world models
     GENERAL = "general"  # captioned clips of the general world and of drives; for tokenizers
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,13 +22,23 @@ from drivesim.training.captioned_set import CaptionedSet
 from drivesim.training.captioned_tokens import CaptionedTokens, open_or_tokenize
 from drivesim.training.clip_pool import ClipPool
 from drivesim.training.config import TrainConfig
-from drivesim.training.data import ClipSource, DataConfig, DataSource, RecordedClips, open_or_record
+from drivesim.training.data import (
+    MOTION_ARRAYS,
+    ClipSource,
+    DataConfig,
+    DataSource,
+    RecordedClips,
+    open_or_record,
+)
 from drivesim.training.data import facts_of as recording_facts
 from drivesim.training.hazard_head import HazardTrainingConfig
 from drivesim.training.hazard_samples import HazardSamples
 from drivesim.training.hazard_set import open_or_make_samples
 from drivesim.training.scene_source import camera_groups, open_or_convert
-from drivesim.training.token_cache import TokenSource, hash_of, open_or_build
+from drivesim.training.token_cache import hash_of, open_or_build
+from drivesim.training.token_clips import TokenSource
+from drivesim.training.token_manifest import VALIDATION, read_manifest
+from drivesim.training.token_shards import ShardedTokens, check_vision
 from drivesim.training.token_stream import TokenStream
 from drivesim.world_model.pretrained import fast_dtype
 from drivesim.world_model.world_model import WorldModel
@@ -44,6 +54,39 @@ class Sources:
     frames_per_clip: int
 
 
+@dataclass(kw_only=True, slots=True)
+class TokenSources:
+    """A finished token set, and the recorded clips that its folder keeps for validation."""
+
+    tokens: ShardedTokens
+    validation: RecordedClips
+    camera: Camera  # of the validation clips
+    frames_per_clip: int
+
+
+def open_world_model_sources(config: TrainConfig) -> Sources | TokenSources:
+    """Open what a world model learns from: as :func:`open_sources`, or a token set.
+
+    Raises:
+        InputError: no such data, or a set that is not finished or damaged.
+    """
+    if config.data.source is not DataSource.TOKENS:
+        return open_sources(config)
+    if not config.tokens.path:
+        raise InputError("data.source=tokens needs tokens.path=FOLDER, made by `drivesim tokenize`")
+    path = Path(config.tokens.path)
+    tokens = ShardedTokens.open(path, is_verified=config.tokens.verify)
+    clips = RecordedClips.open(path / VALIDATION)
+    camera, rows = max(camera_groups(clips), key=lambda group: len(group[1]))  # the check is for one camera
+    arrays = {name: getattr(clips, name)[rows] for name in ("frames", *MOTION_ARRAYS)}
+    return TokenSources(
+        tokens=tokens,
+        validation=replace(clips, **arrays),
+        camera=camera,
+        frames_per_clip=tokens.frames_per_clip,
+    )
+
+
 def open_sources(config: TrainConfig) -> Sources:
     """Open what ``config.data.source`` names; what is not there yet is made first, with a progress bar.
 
@@ -54,6 +97,10 @@ def open_sources(config: TrainConfig) -> Sources:
         raise InputError(
             "data.source=general has clips without ego motion; take it for `drivesim train tokenizer`, or train "
             "a video-model on it"
+        )
+    if config.data.source is DataSource.TOKENS:
+        raise InputError(
+            "data.source=tokens has no pictures, only their tokens; it is for `drivesim train world-model`"
         )
     if config.data.source is DataSource.SCENES:
         return _scenes(config)
@@ -72,8 +119,11 @@ def open_sources(config: TrainConfig) -> Sources:
     )
 
 
-def token_source(sources: Sources, model: WorldModel, config: TrainConfig) -> TokenSource:
+def token_source(sources: Sources | TokenSources, model: WorldModel, config: TrainConfig) -> TokenSource:
     """Return the tokens of a run's clips; pasts are imagined with inference's precision, by a copy of ``model``."""
+    if isinstance(sources, TokenSources):
+        check_vision(sources.tokens, model, init=config.world_model.init)
+        return sources.tokens
     device = "cuda" if torch.cuda.is_available() and config.training.accelerator != "cpu" else "cpu"
     imaginer = deepcopy(model).requires_grad_(False).to(device=device, dtype=fast_dtype(device))
     if isinstance(sources.train, ClipPool):
@@ -153,6 +203,10 @@ def facts_of(config: TrainConfig) -> dict[str, object]:
         return general_facts_of(config)
     if config.data.source is DataSource.SCENES:
         return facts | {"version": config.scenes.version, "scenes": list(config.scenes.scenes) or "all"}
+    if config.data.source is DataSource.TOKENS:
+        manifest = read_manifest(Path(config.tokens.path))
+        made = config_to_json(manifest.settings) | {"num_clips": manifest.num_clips}
+        return facts | made | {"scenes": manifest.scene_names()}
     return facts | recording_facts(config.data)
 
 

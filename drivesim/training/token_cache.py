@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from drivesim.files import atomic_folder, reserve_space
 from drivesim.scene.types import Camera
 from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.data import MOTION_ARRAYS, RecordedClips
+from drivesim.training.token_clips import CACHE_ARRAYS, Array, DrivenFrames
 from drivesim.world_model.motion import Rays, camera_rays
 from drivesim.world_model.places import unpacked_view
 from drivesim.world_model.world_model import Outlook, WorldModel, advanced
@@ -35,15 +35,6 @@ from drivesim.world_model.world_state import WorldState
 RESET_PROBABILITY = 0.08
 COPIED_ARRAYS = ("twist", "road")
 NUM_TRUE_FRAMES = 2  # an imagined past begins after these
-CACHE_ARRAYS = ("token_ids", "context_ids", "expected", "motion", "twist", "road")
-
-
-class TokenSource(Protocol):
-    """Tokens to learn from: the same ones at every step, or others."""
-
-    def per_step(self, *, start_step: int, seed: int, rank: int, world_size: int) -> Iterator[TokenCache]:
-        """Yield for every step the tokens that its batch is drawn from; only valid until the next step."""
-        ...
 
 
 @dataclass(kw_only=True, slots=True)
@@ -87,6 +78,15 @@ class TokenCache:
     def __len__(self) -> int:
         """Return the number of clips."""
         return len(self.token_ids)
+
+    @property
+    def frames_per_clip(self) -> int:
+        """Return the frames of each clip."""
+        return int(self.token_ids.shape[1])
+
+    def window(self, clip: int, start: int, num_frames: int) -> dict[str, Array]:
+        """Return part of a clip: arrays (T, ...) by name."""
+        return {name: getattr(self, name)[clip, start : start + num_frames] for name in CACHE_ARRAYS}
 
     def per_step(self, *, start_step: int, seed: int, rank: int, world_size: int) -> Iterator[TokenCache]:
         """Yield these tokens for every step."""
@@ -178,7 +178,7 @@ def _create(
 
 @torch.no_grad()
 def tokenize_clips(
-    clips: RecordedClips,
+    clips: DrivenFrames,
     imaginer: WorldModel,
     rays: Rays,
     generator: torch.Generator,
@@ -251,18 +251,6 @@ def _next(
     drawn_BCHW = imaginer.draw(sampled.token_ids_BS, outlook)
     pictures_BCHW = torch.where(is_true_B.view(-1, 1, 1, 1), pictures_BCHW, drawn_BCHW)
     return true_ids_BS, advanced(state, outlook, memory, token_ids_BS, pictures_BCHW)
-
-
-def crop(cache: TokenCache, clip: int, start: int, num_frames: int) -> dict[str, Tensor]:
-    """Return a window of a clip as tensors (T, ...)."""
-    window = slice(start, start + num_frames)
-    arrays = {name: getattr(cache, name)[clip, window] for name in CACHE_ARRAYS}
-    return {name: torch.from_numpy(np.array(value)) for name, value in arrays.items()}
-
-
-def stack(crops: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return windows as one batch (B, T, ...)."""
-    return {name: rearrange([crop[name] for crop in crops], "b ... -> b ...") for name in crops[0]}
 
 
 def open_or_build(

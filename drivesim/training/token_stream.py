@@ -14,7 +14,8 @@ from torch import Tensor
 from drivesim.scene.types import Camera
 from drivesim.training.clip_pool import Arrays, PoolConfig, pooled, streamed_parts
 from drivesim.training.stream import StreamConfig
-from drivesim.training.token_cache import CACHE_ARRAYS, COPIED_ARRAYS, TokenCache, tokenize_clips
+from drivesim.training.token_cache import COPIED_ARRAYS, TokenCache, tokenize_clips
+from drivesim.training.token_clips import CACHE_ARRAYS
 from drivesim.world_model.motion import camera_rays
 from drivesim.world_model.world_model import WorldModel
 

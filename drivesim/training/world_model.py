@@ -20,7 +20,7 @@ from drivesim.training.data import RecordedClips
 from drivesim.training.open_loop import OpenLoopCheck
 from drivesim.training.row_draws import RowDraws, rows_of
 from drivesim.training.task import WEIGHT, Evaluation
-from drivesim.training.token_cache import TokenSource, crop, stack
+from drivesim.training.token_clips import TokenSource, stack
 from drivesim.world_model.conditioning import guide_features
 from drivesim.world_model.masking import MaskKind, draw_mask
 from drivesim.world_model.places import unpacked_view
@@ -137,9 +137,9 @@ class WorldModelTask:
         for step, cache in enumerate(held, start=start_step):
             draws = RowDraws(seed, rows_of(step, batch_size, rank=rank, world_size=world_size))
             clips = draws.whole(len(cache)).tolist()
-            starts = draws.whole(cache.token_ids.shape[1] - config.frames_per_window + 1).tolist()
+            starts = draws.whole(cache.frames_per_clip - config.frames_per_window + 1).tolist()
             windows = zip(clips, starts, strict=True)
-            batch = stack([crop(cache, i, t, config.frames_per_window) for i, t in windows])
+            batch = stack([cache.window(i, t, config.frames_per_window) for i, t in windows])
             shape = batch["token_ids"].shape
             batch["is_masked"] = draw_mask(config.mask, shape[0], shape[1], shape[2], draws.uniform)
             rate = draws.uniform((batch_size, 1, 1)) * config.context_noise

@@ -1,16 +1,17 @@
 """Work spread over processes of this machine, or over machines through Ray; results come back in order.
 
-A process that dies (killed, out of memory, hung up for good) costs its own job only.
+A process that dies (killed, out of memory, hung up for good) costs its own job only. Jobs are taken one after another
+as there is room for them, so that they may be made when they are asked for. This is the one door to Ray.
 """
 
 from __future__ import annotations
 
 import importlib
 import signal
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -25,14 +26,17 @@ OnResult = Callable[[int, ResultT], None]
 OnDeath = Callable[[JobT], ResultT]
 
 JOIN_S = 5.0
+RAY_JOBS_PER_CPU = 2  # that are waiting or at work at a time
 
 
 def fan_out(
     function: Function[JobT, ResultT],
-    jobs: Sequence[JobT],
+    jobs: Iterable[JobT],
     *,
     processes: int = 1,
+    setting: str = "--processes",
     ray_address: str | None = None,
+    ray_resources: Mapping[str, float] | None = None,
     on_result: OnResult[ResultT] | None = None,
     on_death: OnDeath[JobT, ResultT] | None = None,
 ) -> list[ResultT]:
@@ -40,10 +44,12 @@ def fan_out(
 
     Args:
         function: of a module, or a ``functools.partial`` of one, so that other processes can import it.
-        jobs: what it is called with.
+        jobs: what it is called with; an iterator is asked for the next one when somebody is free.
         processes: spawned processes to share the jobs; 0 works in this one.
+        setting: which setting says how many processes there are, for errors.
         ray_address: of a Ray cluster (``auto``, ``ray://HOST:10001``) whose machines share the jobs instead;
             ``local`` starts one on this machine.
+        ray_resources: what a job needs of a machine, such as ``{"num_gpus": 1}``.
         on_result: called here with the job's index and its result as soon as there is one, in any order.
         on_death: makes the result of a job whose process died; without it that is an error.
 
@@ -52,7 +58,7 @@ def fan_out(
         Exception: whatever ``function`` raised; the other jobs are given up.
     """
     if processes < 0:
-        raise InputError(f"--processes must be 0 or more, got {processes}")
+        raise InputError(f"{setting} must be 0 or more, got {processes}")
     results: dict[int, ResultT] = {}
 
     def take(index: int, result: ResultT) -> None:
@@ -61,13 +67,25 @@ def fan_out(
             on_result(index, result)
 
     if ray_address is not None:
-        _over_machines(function, jobs, ray_address, take, on_death)
+        _over_machines(
+            function, enumerate(jobs), _opened_ray(ray_address), ray_resources or {}, take, on_death
+        )
     elif processes == 0:
         for index, job in enumerate(jobs):
             take(index, function(job))
     else:
-        _over_processes(function, jobs, processes, take, on_death)
-    return [results[index] for index in range(len(jobs))]
+        _over_processes(function, enumerate(jobs), processes, take, on_death or _refused(setting))
+    return [results[index] for index in range(len(results))]
+
+
+def _refused(setting: str) -> OnDeath[Any, Any]:
+    def refuse(_job: object) -> Any:
+        raise InputError(
+            "a process that shared the work was killed, as happens when memory runs out; "
+            f"lower {setting} and start again"
+        )
+
+    return refuse
 
 
 # ------------------------------------------------------------------------------------------------ processes
@@ -98,25 +116,27 @@ class _Worker(Generic[JobT]):
 
 def _over_processes(
     function: Function[JobT, ResultT],
-    jobs: Sequence[JobT],
+    waiting: Iterator[tuple[int, JobT]],
     processes: int,
     take: OnResult[ResultT],
-    on_death: OnDeath[JobT, ResultT] | None,
+    on_death: OnDeath[JobT, ResultT],
 ) -> None:
-    waiting = deque(enumerate(jobs))
-    workers = [_started(function, *waiting.popleft()) for _ in range(min(processes, len(jobs)))]
+    workers: list[_Worker[JobT]] = []
     try:
+        for index, job in islice(waiting, processes):
+            workers.append(_started(function, index, job))
         while workers:
             for pipe in connection.wait([worker.pipe for worker in workers]):
                 worker = next(worker for worker in workers if worker.pipe is pipe)
                 is_alive = _take_answer(worker, take, on_death)
-                if waiting and is_alive:
-                    worker.give(*waiting.popleft())
+                following = next(waiting, None)
+                if following is not None and is_alive:
+                    worker.give(*following)
                     continue
                 workers.remove(worker)
                 worker.stop()
-                if waiting:
-                    workers.append(_started(function, *waiting.popleft()))
+                if following is not None:
+                    workers.append(_started(function, *following))
     finally:
         for worker in workers:
             worker.stop()
@@ -133,18 +153,11 @@ def _started(function: Function[JobT, ResultT], index: int, job: JobT) -> _Worke
     return worker
 
 
-def _take_answer(
-    worker: _Worker[JobT], take: OnResult[ResultT], on_death: OnDeath[JobT, ResultT] | None
-) -> bool:
+def _take_answer(worker: _Worker[JobT], take: OnResult[ResultT], on_death: OnDeath[JobT, ResultT]) -> bool:
     """Take what a process has to say; False if it died before it could."""
     try:
         is_result, answer = worker.pipe.recv()
     except (EOFError, ConnectionError):
-        if on_death is None:
-            raise InputError(
-                "a process that shared the work was killed, as happens when memory runs out; "
-                "lower --processes and start again"
-            ) from None
         take(worker.index, on_death(worker.job))
         return False
     if not is_result:
@@ -182,22 +195,27 @@ def _send(pipe: Connection, answer: tuple[bool, Any]) -> None:
 
 def _over_machines(
     function: Function[JobT, ResultT],
-    jobs: Sequence[JobT],
-    address: str,
+    waiting: Iterator[tuple[int, JobT]],
+    ray: Any,
+    resources: Mapping[str, float],
     take: OnResult[ResultT],
     on_death: OnDeath[JobT, ResultT] | None,
 ) -> None:
-    ray = _opened_ray(address)
-    task = ray.remote(max_retries=0)(_call)
-    indices = {task.remote(function, job): index for index, job in enumerate(jobs)}
+    task = ray.remote(max_retries=0, **resources)(_call)
+    most = max(1, RAY_JOBS_PER_CPU * int(ray.cluster_resources().get("CPU", 1)))
+    started: dict[Any, tuple[int, JobT]] = {}
     try:
-        while indices:
-            ready, _ = ray.wait(list(indices), num_returns=1)
+        while True:
+            for index, job in islice(waiting, most - len(started)):
+                started[task.remote(function, job)] = (index, job)
+            if not started:
+                return
+            ready, _ = ray.wait(list(started), num_returns=1)
             for reference in ready:
-                index = indices.pop(reference)
-                take(index, _fetched(ray, reference, jobs[index], on_death))
+                index, job = started.pop(reference)
+                take(index, _fetched(ray, reference, job, on_death))
     finally:
-        for reference in indices:
+        for reference in started:
             ray.cancel(reference, force=True)
 
 

@@ -1,0 +1,205 @@
+"""The pictures of one camera in one scene, read from their rows in the large tables."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drivesim.errors import InputError
+from drivesim.scene.faults import Fault
+from drivesim.scene.frame_files import LONGEST_STAND_IN_S, SteadyFrames
+from drivesim.scene.geometry import FloatArray, wrap_angle, yaw_from_quaternion
+from drivesim.scene.table_rows import (
+    ADVICE,
+    Record,
+    file_of,
+    numbers_of,
+    rotation_of,
+    row_name,
+    size_of,
+    text_of,
+    whole_of,
+)
+
+LONGEST_SCENE_S = 86_400.0
+LONGEST_GAP_S = 2 * LONGEST_STAND_IN_S  # between pictures; nuScenes has two key frames a second
+
+
+@dataclass(kw_only=True, slots=True)
+class Pictures:
+    """N pictures in order of time, no two at the same."""
+
+    times_us: NDArray[np.int64]  # (N,) increasing
+    filenames: list[str]  # relative to the data root
+    xy_m: FloatArray  # (N, 2) ego pose
+    yaw_rad: FloatArray  # (N,)
+    sizes_px: list[tuple[int, int]]  # width, height
+    sensor_tokens: list[str]  # calibrated sensors
+    num_doubled: int = 0  # pictures left out as another has their time
+    num_broken_links: int = 0  # neighbours whose ``prev`` or ``next`` do not name each other
+    problems: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.filenames)
+
+    @property
+    def gaps_s(self) -> FloatArray:
+        """Return the (N - 1,) seconds between pictures."""
+        return np.diff(self.times_us) * 1e-6
+
+    @property
+    def num_gaps(self) -> int:
+        """Return how many of them are longer than ``LONGEST_GAP_S``."""
+        return int((self.gaps_s > LONGEST_GAP_S).sum())
+
+    def poses_at(self, instants_us: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return (T, 2) positions and (T,) yaws between the recorded poses."""
+        times_us = (self.times_us - self.times_us[0]).astype(np.float64)
+        offsets_us = instants_us - float(self.times_us[0])
+        yaws = np.unwrap(self.yaw_rad)
+        xy_m = np.stack([np.interp(offsets_us, times_us, self.xy_m[:, axis]) for axis in (0, 1)], axis=-1)
+        return xy_m, wrap_angle(np.interp(offsets_us, times_us, yaws))
+
+
+def distinct_times(rows: NDArray[np.void], name: str) -> NDArray[np.int64]:
+    """Return the increasing times of a scene's rows.
+
+    Raises:
+        InputError: they span more than a day, so one of them is wrong.
+    """
+    times_us = np.unique(rows["time_us"])
+    if len(times_us) and (times_us[-1] - times_us[0]) * 1e-6 > LONGEST_SCENE_S:
+        first, last = (int(row["row"]) + 1 for row in (rows[0], rows[-1]))
+        raise InputError(
+            f"scene {name!r} lasts more than a day by the timestamps in rows {first} and {last} of sample_data.json; "
+            f"one of them is wrong; {ADVICE}"
+        )
+    return times_us
+
+
+def read_pictures(folder: Path, rows: NDArray[np.void], name: str) -> Pictures:
+    """Read the rows of a camera in a scene.
+
+    Args:
+        folder: with the tables.
+        rows: of the index, in order of time.
+        name: of the scene.
+
+    Raises:
+        InputError: a row cannot be used, or names a pose that is not there.
+    """
+    distinct_times(rows, name)
+    kept = rows[np.diff(rows["time_us"], prepend=np.iinfo(np.int64).min) != 0]
+    path, pose_path = folder / "sample_data.json", folder / "ego_pose.json"
+    records = _read(path, kept["offset"], kept["length"], kept["row"])
+    for row, record in zip(kept, records, strict=True):
+        where = row_name(path, int(row["row"]) + 1)
+        if whole_of(record, "timestamp", where) != row["time_us"]:
+            raise _changed(path)
+        if row["pose_offset"] < 0:
+            token = text_of(record, "ego_pose_token", where)
+            raise InputError(
+                f"{pose_path} has no row {token!r}, which row {int(row['row']) + 1} of sample_data.json names; {ADVICE}"
+            )
+    poses = _read(pose_path, kept["pose_offset"], kept["pose_length"], kept["pose_row"])
+    pictures = _checked(path, kept, records)
+    for index, (row, record, pose) in enumerate(zip(kept, records, poses, strict=True)):
+        where = row_name(pose_path, int(row["pose_row"]) + 1)
+        if text_of(pose, "token", where) != record["ego_pose_token"]:
+            raise _changed(pose_path)
+        pictures.xy_m[index] = numbers_of(pose, "translation", where, (3,))[:2]
+        pictures.yaw_rad[index] = yaw_from_quaternion(rotation_of(pose, "rotation", where))
+    pictures.num_doubled = len(rows) - len(kept)
+    pictures.problems = _problems(pictures)
+    return pictures
+
+
+def time_problems(pictures: Pictures, steady: SteadyFrames) -> list[str]:
+    """Say where pictures are too far apart for the frames asked for."""
+    problems: list[str] = []
+    gaps_s = pictures.gaps_s
+    if pictures.num_gaps:
+        at_s = float(pictures.times_us[int(gaps_s.argmax())] - pictures.times_us[0]) * 1e-6
+        problems.append(
+            Fault(
+                f"{pictures.num_gaps} gaps of more than {LONGEST_GAP_S:g} s without a picture, the longest of "
+                f"{gaps_s.max():.1f} s at {at_s:.1f} s; frames in them cannot be read"
+            )
+        )
+    if steady.num_repeated:
+        count = f"{steady.num_repeated} of {len(steady.indices)}"
+        problems.append(f"{count} instants lack a picture of their own")
+    return problems
+
+
+def _checked(path: Path, rows: NDArray[np.void], records: Sequence[Record]) -> Pictures:
+    """Return the pictures without their poses."""
+    names = [row_name(path, int(row["row"]) + 1) for row in rows]
+    both = list(zip(records, names, strict=True))
+    return Pictures(
+        times_us=rows["time_us"].astype(np.int64),
+        filenames=[file_of(record, "filename", where) for record, where in both],
+        xy_m=np.zeros((len(rows), 2)),
+        yaw_rad=np.zeros(len(rows)),
+        sizes_px=[
+            (size_of(record, "width", where), size_of(record, "height", where)) for record, where in both
+        ],
+        sensor_tokens=[text_of(record, "calibrated_sensor_token", where) for record, where in both],
+        num_broken_links=sum(
+            one.get("next") != other.get("token") or other.get("prev") != one.get("token")
+            for one, other in pairwise(records)
+        ),
+    )
+
+
+def _problems(pictures: Pictures) -> list[str]:
+    problems: list[str] = []
+    if pictures.num_doubled:
+        problems.append(
+            Fault(f"{pictures.num_doubled} pictures have the timestamp of another and are left out")
+        )
+    if pictures.num_broken_links:
+        count = pictures.num_broken_links
+        problems.append(
+            Fault(f"{count} links between pictures are missing or wrong; their timestamps tell the order")
+        )
+    return problems
+
+
+def _read(
+    path: Path, offsets: NDArray[np.int64], lengths: NDArray[np.int32], rows: NDArray[np.int32]
+) -> list[Record]:
+    """Return the records at some places of a table."""
+    records: list[Record] = []
+    try:
+        with path.open("rb") as file:
+            for offset, length in zip(offsets.tolist(), lengths.tolist(), strict=True):
+                file.seek(offset)
+                records.append(_record(path, file.read(length)))
+    except OSError as error:
+        raise InputError(f"table {path} cannot be read ({os.strerror(error.errno or 0)})") from error
+    assert len(records) == len(rows)
+    return records
+
+
+def _record(path: Path, data: bytes) -> Record:
+    try:
+        record: Any = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise _changed(path) from error
+    if not isinstance(record, dict):
+        raise _changed(path)
+    return record
+
+
+def _changed(path: Path) -> InputError:
+    return InputError(f"table {path} has changed since the data set was opened; open it again")
