@@ -57,6 +57,7 @@ FROZEN_FLAGS = {
         *("--clips-per-shard", "--imagined-share", "--seed", "--workers", "--ray", "--device", "--verify"),
         "--debug",
     },
+    "data film": {"--out", "--seconds", "--drive-seconds", "--seed", "--debug"},
     "data synth": {"--out", "--scenes", "--seed", "--debug"},
     "data import": IMPORT_FLAGS,
     "data export": {
