@@ -134,6 +134,15 @@ def test_pictures_without_readings_are_left_out():
     assert len(scenes_of(replace(log, speed_mps=hole), CONFIG).scenes) == 2
 
 
+def test_steering_that_ends_is_not_held_where_the_yaw_rate_goes_on():
+    times = steady(6.0)
+    yaw_rate = Signal(times_s=times, values=np.full(len(times), 0.1))
+    steering = Signal(times_s=times[:40], values=np.full(40, 0.05))
+    made = scenes_of(replace(make_log(times), yaw_rate_radps=yaw_rate, steering_rad=steering), CONFIG)
+    assert made.left_out.num_without_readings > 0
+    assert all(scene.timestamps_s[-1] <= times[40] for scene in made.scenes)
+
+
 def test_lag_and_flip_move_and_mirror_the_readings():
     times = steady(4.0)
     steering = np.where(times < 2.0, 0.0, 0.1)
