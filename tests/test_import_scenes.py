@@ -15,6 +15,9 @@ from drivesim.imports.motion import corrected, motion_at, yaw_signals
 from drivesim.imports.options import Fit, ImportConfig
 from drivesim.imports.scenes import scenes_of
 from drivesim.imports.survey import survey_of
+from drivesim.scene.faults import Fault
+from drivesim.scene.nuscenes import open_dataset
+from drivesim.scene.nuscenes_writer import write_nuscenes
 from drivesim.scene.types import front_camera
 
 CONFIG = ImportConfig(width_px=56, height_px=32, min_length_s=1.0)
@@ -214,6 +217,18 @@ def test_measured_yaw_rate_wins_over_steering():
     np.testing.assert_allclose(motion_at(log, times[::2], CONFIG).yaw_rate_radps, -0.3)
     flipped = scenes_of(log, replace(CONFIG, flip_yaw_rate=True)).scenes[0]
     np.testing.assert_allclose(flipped.yaw_rate_radps, 0.3)
+
+
+def test_steering_of_a_small_car_is_that_of_drivesims_on_the_same_curve(tmp_path):
+    config = replace(CONFIG, wheelbase_m=0.5)
+    log = make_log(steady(), speed=2.0, steering=0.05)
+    (scene,) = scenes_of(log, config).scenes
+    np.testing.assert_allclose(scene.yaw_rate_radps, 2.0 * np.tan(0.05) / 0.5, rtol=1e-9)
+    np.testing.assert_allclose(np.tan(scene.steering_rad), 2.8 * np.tan(0.05) / 0.5, rtol=1e-9)
+    write_nuscenes([scene], tmp_path / "set")
+    back = open_dataset(tmp_path / "set").load("scene-2001")
+    assert [problem for problem in back.problems if isinstance(problem, Fault)] == []
+    assert back.signal_sources["steering"] == "steeranglefeedback"
 
 
 def test_tyres_limit_the_bicycle():
