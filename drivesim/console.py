@@ -27,7 +27,7 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def say(text: str) -> None:
     """Print one line to standard output, as it is (square brackets are not markup)."""
-    _out.print(escape(text))
+    _out.print(_shown(text))
 
 
 def mute() -> None:
@@ -37,12 +37,12 @@ def mute() -> None:
 
 def warn(text: str) -> None:
     """Print a warning to standard error; the command goes on."""
-    _err.print(f"[yellow]warning:[/yellow] {escape(text)}")
+    _err.print(f"[yellow]warning:[/yellow] {_shown(text)}")
 
 
 def fail(message: str) -> None:
     """Print one sentence about what went wrong to standard error; the caller chooses the exit code."""
-    _err.print(f"[bold red]error:[/bold red] {escape(' '.join(message.split()))}")
+    _err.print(f"[bold red]error:[/bold red] {_shown(' '.join(message.split()))}")
 
 
 def print_exception() -> None:
@@ -62,19 +62,24 @@ def print_table(
         caption: Printed below the table when not empty.
     """
     table = Table(
-        title=escape(title), caption=escape(caption) or None, title_justify="left", caption_justify="left"
+        title=_shown(title), caption=_shown(caption) or None, title_justify="left", caption_justify="left"
     )
     is_number = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
     for heading, right in zip(columns, is_number, strict=True):
-        table.add_column(escape(heading), justify="right" if right else "left", overflow="fold")
+        table.add_column(_shown(heading), justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     _out.print(table)
 
 
+def _shown(text: str) -> str:
+    """Return what is printed of a text: no markup, and no bytes of file names that are no characters."""
+    return escape(text.encode(errors="replace").decode())
+
+
 def _cell(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, float):
-        return escape(str(value))
+        return _shown(str(value))
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
@@ -98,13 +103,13 @@ class ProgressBar:
                 TextColumn("{task.fields[note]}"),
                 console=_out,
             )
-            self._task = self._progress.add_task(escape(description), total=total, completed=done, note="")
+            self._task = self._progress.add_task(_shown(description), total=total, completed=done, note="")
 
     def update(self, done: int, note: str = "") -> None:
         """Say that ``done`` of the total are finished; ``note`` is a short text, such as the loss."""
         self._done, self._note = done, note or self._note
         if self._progress is not None:
-            self._progress.update(self._task, completed=done, note=escape(self._note))
+            self._progress.update(self._task, completed=done, note=_shown(self._note))
         elif time.monotonic() - self._printed_s >= PLAIN_INTERVAL_S:
             self._print_line()
 

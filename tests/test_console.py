@@ -9,6 +9,15 @@ def test_tables_print_brackets_and_numbers_as_they_are(capsys):
     assert all(text in out for text in ("scenes [all]", "a [b]", "1.235", "4", "[done]"))
 
 
+def test_bytes_of_file_names_that_are_no_characters_are_replaced(capsys):
+    console.say("th\udce9")
+    console.fail("th\udce9")
+    console.print_table("th\udce9", ["\udce9"], [["\udce9"]])
+    captured = capsys.readouterr()
+    assert captured.err == "error: th?\n"
+    assert captured.out.startswith("th?\nth?\n")
+
+
 def test_a_failure_is_one_line_on_standard_error(capsys):
     console.fail("no scene [x]\n  choose another")
     captured = capsys.readouterr()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -319,6 +320,16 @@ def test_no_frame_is_in_both_parts(dataset: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.train.frames, data.train.frames)
     with pytest.raises(InputError, match="made of other scenes"):
         open_data(replace(config, frames_per_clip=14), tmp_path / "clips")
+
+
+def test_clips_of_a_data_set_that_was_made_anew_are_refused(dataset: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(dataset, tmp_path / "set")
+    config = FineTuningConfig(data=str(root), frames_per_clip=12)
+    open_data(config, tmp_path / "clips")
+    poses = root / "v1.0-mini" / "ego_pose.json"
+    poses.write_text(poses.read_text() + " ")
+    with pytest.raises(InputError, match="made anew since"):
+        open_data(config, tmp_path / "clips")
 
 
 def test_what_was_done_to_the_pictures_is_said() -> None:

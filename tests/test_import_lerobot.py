@@ -230,6 +230,14 @@ def test_v3_is_laid_out_as_lerobot_reads_it(tmp_path: Path) -> None:
     assert (root / info["video_path"].format(video_key=key, chunk_index=0, file_index=0)).is_file()
 
 
+def test_an_episode_that_is_listed_twice_is_read_once(tmp_path: Path) -> None:
+    write_lerobot([SCENE], tmp_path / "a")
+    table = tmp_path / "a" / "meta" / "episodes" / "chunk-000" / "file-000.parquet"
+    pq.write_table(pa.concat_tables([pq.read_table(table)] * 2), table)
+    (log,) = read_lerobot(tmp_path / "a", CONFIG)
+    assert log.problems == ["1 episodes are listed again; the last entry counts"]
+
+
 def test_unreadable_pictures_end_an_episode(tmp_path: Path) -> None:
     scene = make_scene(20)
     scene.frames = Broken(list(scene.frames), {8, 10, 11})

@@ -15,6 +15,9 @@ from drivesim.imports.motion import corrected, motion_at, yaw_signals
 from drivesim.imports.options import Fit, ImportConfig
 from drivesim.imports.scenes import scenes_of
 from drivesim.imports.survey import survey_of
+from drivesim.scene.faults import Fault
+from drivesim.scene.nuscenes import open_dataset
+from drivesim.scene.nuscenes_writer import write_nuscenes
 from drivesim.scene.types import front_camera
 
 CONFIG = ImportConfig(width_px=56, height_px=32, min_length_s=1.0)
@@ -134,6 +137,15 @@ def test_pictures_without_readings_are_left_out():
     assert len(scenes_of(replace(log, speed_mps=hole), CONFIG).scenes) == 2
 
 
+def test_steering_that_ends_is_not_held_where_the_yaw_rate_goes_on():
+    times = steady(6.0)
+    yaw_rate = Signal(times_s=times, values=np.full(len(times), 0.1))
+    steering = Signal(times_s=times[:40], values=np.full(40, 0.05))
+    made = scenes_of(replace(make_log(times), yaw_rate_radps=yaw_rate, steering_rad=steering), CONFIG)
+    assert made.left_out.num_without_readings > 0
+    assert all(scene.timestamps_s[-1] <= times[40] for scene in made.scenes)
+
+
 def test_lag_and_flip_move_and_mirror_the_readings():
     times = steady(4.0)
     steering = np.where(times < 2.0, 0.0, 0.1)
@@ -205,6 +217,18 @@ def test_measured_yaw_rate_wins_over_steering():
     np.testing.assert_allclose(motion_at(log, times[::2], CONFIG).yaw_rate_radps, -0.3)
     flipped = scenes_of(log, replace(CONFIG, flip_yaw_rate=True)).scenes[0]
     np.testing.assert_allclose(flipped.yaw_rate_radps, 0.3)
+
+
+def test_steering_of_a_small_car_is_that_of_drivesims_on_the_same_curve(tmp_path):
+    config = replace(CONFIG, wheelbase_m=0.5)
+    log = make_log(steady(), speed=2.0, steering=0.05)
+    (scene,) = scenes_of(log, config).scenes
+    np.testing.assert_allclose(scene.yaw_rate_radps, 2.0 * np.tan(0.05) / 0.5, rtol=1e-9)
+    np.testing.assert_allclose(np.tan(scene.steering_rad), 2.8 * np.tan(0.05) / 0.5, rtol=1e-9)
+    write_nuscenes([scene], tmp_path / "set")
+    back = open_dataset(tmp_path / "set").load("scene-2001")
+    assert [problem for problem in back.problems if isinstance(problem, Fault)] == []
+    assert back.signal_sources["steering"] == "steeranglefeedback"
 
 
 def test_tyres_limit_the_bicycle():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import stat
+import sys
 from dataclasses import fields, replace
 
 import numpy as np
@@ -21,7 +23,7 @@ from drivesim.cli import main
 from drivesim.dynamics import planar_motion
 from drivesim.errors import InputError
 from drivesim.imports import importing
-from drivesim.imports.importing import import_recordings, write_import
+from drivesim.imports.importing import SUMMARY_FILE, import_recordings, write_import
 from drivesim.imports.kinds import RecordingKind, reader_of
 from drivesim.imports.options import ImportConfig
 from drivesim.scene.nuscenes import open_dataset
@@ -250,3 +252,13 @@ def test_copy_of_a_data_set_stays_readable(early, tmp_path):
         "scene-2001", rate_hz=6.0, width_px=56, height_px=32, min_frames=2
     )
     assert np.std(scene.frames[len(scene) - 1]) > 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
+def test_names_of_bytes_that_are_no_characters(early, tmp_path, capsys):
+    copy = tmp_path / os.fsdecode(b"th\xe9")
+    shutil.copytree(early, copy)
+    assert run("data", "import", "csv", copy, "--out", tmp_path / "set") == 0
+    assert json.loads((tmp_path / "set" / SUMMARY_FILE).read_text())["source"] == str(copy)
+    assert open_dataset(tmp_path / "set").load("scene-2001").log_name == "th?"
+    assert "th?" in capsys.readouterr().out

@@ -241,3 +241,9 @@ def test_masks_that_cannot_be_read_say_why(tmp_path: Path) -> None:
         assert name in str(masks.mask(name))
         assert isinstance(masks.mask(name), str)
     assert "cannot be read" in str(masks.mask("none.png"))
+
+
+@pytest.mark.parametrize("rest", [b"IEND", b"\0" * 8 + b"IEND"])
+def test_a_mask_too_short_for_a_header_is_truncated(tmp_path: Path, rest: bytes) -> None:
+    (tmp_path / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n" + rest)
+    assert "is truncated" in str(MapMasks(tmp_path, None).mask("m.png"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from recordings import edit_table
 
@@ -19,6 +21,9 @@ NAME = "scene-2001"
     [
         ("sample_data", {"filename": "../../etc/passwd"}, "sample_data.json row 3: filename '../../etc/passwd' is not"),
         ("sample_data", {"filename": "/etc/passwd"}, "row 3: filename '/etc/passwd' is not"),
+        ("sample_data", {"filename": "a" * 300}, "row 3: filename must be a file name of usual length, not"),
+        ("sample_data", {"filename": "a/" * 3000}, "row 3: filename must be a file name of usual length, not"),
+        ("ego_pose", {"translation": [1e299, 2, 0]}, "row 3: translation is more than 100000 km away"),
         ("sample_data", {"width": 0}, "row 3: width must be a number of pixels"),
         ("sample_data", {"timestamp": 0}, "by the timestamps in rows 3 and 25 of sample_data.json"),
         ("sample_data", {"timestamp": 10**400}, "row 3: timestamp must be a whole number"),
@@ -45,6 +50,21 @@ def test_bad_rows_are_named(dataroot: Path, table: str, changes: dict[str, Any],
         open_dataset(dataroot).load(NAME)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_damaged_can_readings_are_left_out(dataroot: Path) -> None:
+    path = dataroot / "can_bus" / f"{NAME}_pose.json"
+    messages = json.loads(path.read_text())
+    usual = open_dataset(dataroot).load(NAME).speed_mps
+    messages[7]["vel"][0] = 1e308
+    path.write_text(json.dumps(messages))
+    scene = open_dataset(dataroot).load(NAME)
+    assert scene.signal_sources["speed"] == "pose"
+    np.testing.assert_allclose(scene.speed_mps, usual, atol=0.1)
+    for message in messages:
+        message["vel"][0] = 1e308
+    path.write_text(json.dumps(messages))
+    assert open_dataset(dataroot).load(NAME).signal_sources["speed"] == "vehicle_monitor"
 
 
 def test_paths_with_spaces_letters_and_links(dataroot: Path, tmp_path: Path) -> None:

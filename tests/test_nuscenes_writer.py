@@ -128,3 +128,11 @@ def test_refusals_leave_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not empty"):
         write_nuscenes([plain_scene(4)], tmp_path / "full")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["full", "mine"]
+
+
+def test_names_of_many_bytes_fit_into_a_file_name(tmp_path: Path) -> None:
+    scene = plain_scene(8, log_name="车" * 85)
+    write_nuscenes([scene], tmp_path / "set")
+    back = open_dataset(tmp_path / "set").load("scene-2001")
+    assert back.log_name == scene.log_name
+    assert len(back.frames[0]) == 128

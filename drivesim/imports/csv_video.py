@@ -16,9 +16,10 @@ from drivesim.errors import InputError
 from drivesim.imports import columns
 from drivesim.imports.csv_table import CsvTable, read_table
 from drivesim.imports.drive_log import DriveLog, Signal
-from drivesim.imports.media_of_rows import Matched, match_pictures, match_video, recorded_media
+from drivesim.imports.media_of_rows import Matched, match_pictures, recorded_media
 from drivesim.imports.options import ImportConfig
 from drivesim.imports.units import speed_from_throttle
+from drivesim.imports.video_of_rows import match_video
 from drivesim.scene.geometry import FloatArray
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")

@@ -105,7 +105,7 @@ def _look(
     """Survey every log; one that cannot be used is left out if there are others."""
     result = _Result(looked=[])
     as_recorded = replace(config, lag_frames=0, flip_steering=False, flip_yaw_rate=False)
-    for log in logs:
+    for log in map(_in_unicode, logs):
         name, count = log.name, len(log.frames)
 
         def report(done: int, name: str = name, count: int = count) -> None:
@@ -131,6 +131,14 @@ def _look(
             f"nothing of {path} can be used: {'; '.join(result.refused) or 'it holds no recordings'}"
         )
     return result
+
+
+def _in_unicode(log: DriveLog) -> DriveLog:
+    """Return the log with its texts as they can be written: file names may hold bytes that are no characters."""
+    name, place, caption = (
+        text.encode(errors="replace").decode() for text in (log.name, log.place, log.caption)
+    )
+    return replace(log, name=name, place=place, caption=caption)
 
 
 def _pooled(evidence: Sequence[dict[str, Evidence]]) -> dict[str, LagEstimate]:
@@ -189,7 +197,7 @@ def write_import(imported: Imported, out: Path) -> None:
     with atomic_folder(out) as root:
         write_nuscenes(imported.scenes, root, on_left_out=imported.summary.refused.append)
         text = json.dumps(imported.summary.record(), indent=2, ensure_ascii=False, allow_nan=False)
-        (root / SUMMARY_FILE).write_text(text + "\n", encoding="utf-8")
+        (root / SUMMARY_FILE).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
         write_image(root / SHEET_FILE, import_sheet(imported.sheet))
 
 

@@ -54,9 +54,12 @@ def _logs(root: Path, name: str, config: ImportConfig) -> list[DriveLog]:
     info = read_info(root)
     video_key, entries = info.video_key(config.camera_key), find_entries(info, config)
     problems: list[str] = []
-    episodes = list(episodes_of(info, video_key, problems))
+    listed = list(episodes_of(info, video_key, problems))
+    episodes = {episode.index: episode for episode in listed}
+    if len(episodes) < len(listed):
+        problems.append(f"{len(listed) - len(episodes)} episodes are listed again; the last entry counts")
     by_file: dict[Path, list[Episode]] = {}
-    for episode in episodes:
+    for episode in episodes.values():
         by_file.setdefault(episode.data, []).append(episode)
     logs, left_out = [], list[str]()
     for data, members in by_file.items():

@@ -1,4 +1,4 @@
-"""The pictures or the video that a table belongs to, and when each picture was taken on the table's clock."""
+"""The pictures or the video that a table belongs to, and when each picture was taken; videos: ``video_of_rows``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.errors import InputError
-from drivesim.imports.columns import TimedRows, increasing
+from drivesim.imports.columns import TimedRows
 from drivesim.imports.csv_table import CsvTable
 from drivesim.imports.options import ImportConfig, TimeUnit
 from drivesim.imports.picture_files import PictureFiles
-from drivesim.imports.video_frames import VideoFrames
 from drivesim.scene.geometry import FloatArray
-from drivesim.scene.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaFile, frame_times
+from drivesim.scene.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaFile
 from drivesim.scene.types import Image
 
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
-_OTHER_CLOCK = 0.02  # of the length, by which video and table of as many rows must differ to be told apart
 MAX_MISSING_SHARE = 0.5
 
 
@@ -142,7 +140,7 @@ def _counted(table: CsvTable, config: ImportConfig) -> TimedRows:
 
 
 def _named_pictures(table: CsvTable, media: RecordedMedia, timed: TimedRows, files: int) -> Matched:
-    """Take each row's own picture; rows whose picture is missing keep their readings."""
+    """Take each row's own picture; rows whose picture is missing, or that of a row before, keep their readings."""
     by_name = {picture.name: picture for picture in media.pictures}
     names = table.texts(files)
     paths = [_picture(names[row], media.folder, by_name) for row in timed.rows]
@@ -157,9 +155,16 @@ def _named_pictures(table: CsvTable, media: RecordedMedia, timed: TimedRows, fil
                 f"{missing} of {len(paths)} pictures are missing (first: {where}); put them beside the table"
             )
         problems.append(f"{missing} pictures are missing (first: {where})")
+    shown: dict[Path, int] = {}
+    for position, path in enumerate(paths):
+        if path is not None:
+            shown.setdefault(path, position)
+    if len(shown) < is_there.sum():
+        count = int(is_there.sum()) - len(shown)
+        problems.append(f"{count} rows name a picture again; it is taken to be of the first row that does")
     return Matched(
-        frames=PictureFiles([path for path in paths if path is not None]),
-        frame_times_s=timed.times_s[is_there],
+        frames=PictureFiles(list(shown)),
+        frame_times_s=timed.times_s[list(shown.values())],
         rows=timed.rows,
         row_times_s=timed.times_s,
         problems=problems,
@@ -202,74 +207,3 @@ def times_in_names(names: list[str], near_s: FloatArray) -> FloatArray | None:
             if is_near.mean() > 0.9 and length > 0.5:
                 return times_s
     return None
-
-
-# -------------------------------------------------------------------------------------------------- video
-
-
-def match_video(
-    table: CsvTable, video: MediaFile, timed: TimedRows | None, frames: int | None, config: ImportConfig
-) -> Matched:
-    """Say when each frame of a video was taken.
-
-    Raises:
-        InputError: the video cannot be read, or rows and frames cannot be matched.
-    """
-    shown_s = np.array(frame_times(video))
-    if timed is None and frames is None and len(table.rows) != len(shown_s):
-        raise InputError(
-            f"{table.path} has {len(table.rows)} rows without times, but {video.path.name} has {len(shown_s)} frames; "
-            "name the column of times with --time-column"
-        )
-    if frames is not None and timed is None:
-        return _numbered_frames(table, video, shown_s, frames)
-    if timed is None:
-        timed = TimedRows(times_s=shown_s, rows=np.arange(len(shown_s)))
-    return _frames_by_time(table, video, shown_s, timed, config)
-
-
-def _numbered_frames(table: CsvTable, video: MediaFile, shown_s: FloatArray, column: int) -> Matched:
-    numbers = table.numbers(column)
-    is_frame = np.isfinite(numbers) & (numbers >= 0) & (numbers < len(shown_s))
-    at_s = np.where(is_frame, shown_s[np.where(is_frame, numbers, 0).astype(np.int64)], np.nan)
-    if not is_frame.any():
-        raise InputError(
-            f"{table.place(0)}: {table.rows[0][column]!r} is no frame of {video.path.name}, nor is any below"
-        )
-    timed = increasing(table, at_s)
-    return Matched(
-        frames=VideoFrames(video, shown_s),
-        frame_times_s=shown_s,
-        rows=timed.rows,
-        row_times_s=timed.times_s,
-        problems=timed.problems,
-    )
-
-
-def _frames_by_time(
-    table: CsvTable, video: MediaFile, shown_s: FloatArray, timed: TimedRows, config: ImportConfig
-) -> Matched:
-    times_s, row_times_s, problems = shown_s, timed.times_s, []
-    length_s, told_s = float(np.ptp(shown_s)), float(np.ptp(timed.times_s))
-    is_row_by_row = len(timed.rows) == len(shown_s) and len(shown_s) > 1
-    if is_row_by_row and abs(length_s - told_s) > _OTHER_CLOCK * max(length_s, told_s):
-        times_s = timed.times_s
-        problems.append(
-            f"the video runs {length_s:.1f} s, its {len(shown_s)} rows {told_s:.1f} s; the times of the rows are used"
-        )
-    elif config.time_offset_s == 0.0 and not _overlaps(shown_s, row_times_s):
-        row_times_s = row_times_s - timed.times_s[0] + shown_s[0]
-        problems.append(
-            "the table has a clock of its own; its first row is put at the first frame (--time-offset)"
-        )
-    return Matched(
-        frames=VideoFrames(video, shown_s),
-        frame_times_s=times_s,
-        rows=timed.rows,
-        row_times_s=row_times_s,
-        problems=problems,
-    )
-
-
-def _overlaps(shown_s: FloatArray, row_times_s: FloatArray) -> bool:
-    return bool(row_times_s[0] < shown_s[-1] and row_times_s[-1] > shown_s[0])

@@ -195,7 +195,10 @@ def sources_of(log: DriveLog) -> Sources:
 
 
 def motion_at(log: DriveLog, instants_s: FloatArray, config: ImportConfig) -> LogMotion:
-    """Return the motion at T >= 2 instants at a steady rate, all within the readings."""
+    """Return the motion at T >= 2 instants at a steady rate, all within the readings.
+
+    Steering is that of drivesim's car on the same curve, as all that reads scenes takes it for.
+    """
     signals, speed_signal = yaw_signals(log, config), _speed_signal(log)
     assert speed_signal is not None
     dt_s = float(instants_s[1] - instants_s[0])
@@ -206,10 +209,10 @@ def motion_at(log: DriveLog, instants_s: FloatArray, config: ImportConfig) -> Lo
     else:
         xy_m, yaw_rad = _integrated(speed, yaw_rate, dt_s)
     if log.steering_rad is not None:
-        steering = means_into(log.steering_rad, instants_s)
+        turned = means_into(log.steering_rad, instants_s)
+        steering = np.arctan(np.tan(turned) * VehicleConfig().wheelbase_m / config.wheelbase_m)
     else:
-        vehicle = VehicleConfig(wheelbase_m=config.wheelbase_m)
-        _, angles = inverse(xy_m, yaw_rad, dt_s, vehicle)
+        _, angles = inverse(xy_m, yaw_rad, dt_s, VehicleConfig())
         is_moving = np.abs(speed[1:]) > _LEAST_SPEED_MPS
         angles = np.where(is_moving, angles, 0.0)
         steering = np.concatenate([angles[:1], angles])

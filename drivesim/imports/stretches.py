@@ -66,7 +66,7 @@ def stretches_of(log: DriveLog, is_readable: Bools, config: ImportConfig) -> Str
     times_s = log.frame_times_s
     left_out = LeftOut(num_pictures=len(times_s), num_unreadable=int((~is_readable).sum()))
     is_told, jumps = np.ones(len(times_s), dtype=bool), []
-    for signal in (log.speed_mps, log.yaw_rate_radps or log.steering_rad):
+    for signal in (log.speed_mps, log.yaw_rate_radps, log.steering_rad):
         if signal is not None:
             is_told &= _has_readings(signal.times_s, times_s, log, config)
     if log.track is not None:

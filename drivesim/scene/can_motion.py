@@ -22,6 +22,7 @@ STEERING_RATIO = 16.0
 """Steering-wheel angle per road-wheel angle; the +-7.7 rad of the wheel are then +-0.48 rad on the road."""
 
 MAX_GAP_S = {"pose": 0.3, "steeranglefeedback": 0.3, "vehicle_monitor": 1.3}
+MAX_READING = 1e4  # m/s, rad/s or rad; more is damage, which is left out
 MAX_SPEED_DISAGREEMENT_MPS = 1.5
 MAX_YAW_RATE_DISAGREEMENT_RADPS = 0.05  # and half of what the car turns
 RATIO_LIMITS = (0.6 * STEERING_RATIO, 1.6 * STEERING_RATIO)
@@ -205,9 +206,9 @@ def _series(messages: Messages, read: Reader) -> tuple[FloatArray, FloatArray] |
         return None
     if times.ndim != 1 or values.shape != times.shape:
         return None
-    is_finite = np.isfinite(times) & np.isfinite(values)
-    times, first = np.unique(times[is_finite], return_index=True)
-    return times, values[is_finite][first]
+    is_good = np.isfinite(times) & (np.abs(values) < MAX_READING)  # False for NaN
+    times, first = np.unique(times[is_good], return_index=True)
+    return times, values[is_good][first]
 
 
 def _is_covering(times_us: FloatArray, instants_us: FloatArray, max_gap_us: float) -> bool:

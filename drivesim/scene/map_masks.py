@@ -20,6 +20,7 @@ MOST_PIXELS = 1 << 31
 _MASK_VERSION = 1
 _DAMAGE = (OSError, SyntaxError, ValueError, MemoryError)  # how Pillow says that a file is damaged
 _PNG_HEAD, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND"
+_LEAST_PNG_BYTES = 45  # signature, header and end
 
 
 @dataclass(kw_only=True, slots=True)
@@ -66,7 +67,8 @@ class MapMasks:
             data = path.read_bytes()
         except OSError as error:
             return f"map mask {path} cannot be read ({error.strerror})"
-        if not data.startswith(_PNG_HEAD) or _PNG_END not in data[-16:]:
+        is_whole = len(data) >= _LEAST_PNG_BYTES and _PNG_END in data[-16:]
+        if not data.startswith(_PNG_HEAD) or not is_whole:
             return f"map mask {path} is truncated or no PNG"
         width, height = struct.unpack(">II", data[16:24])
         if width * height > MOST_PIXELS:

@@ -37,7 +37,7 @@ _EPOCH_US = 1_700_000_000_000_000
 _SCENE_PERIOD_US = 3_600_000_000
 _CHANNEL = "CAM_FRONT"
 _SENSOR_TOKEN = token_of("sensor", _CHANNEL)
-_MAX_NAME_LENGTH = 80  # of a log in a file name; file systems allow 255 bytes
+_MAX_NAME_BYTES = 160  # of a log in a file name; file systems allow 255
 
 
 @dataclass(kw_only=True, slots=True)
@@ -293,7 +293,7 @@ class _Picture:
 
 def _file_stem(log_name: str) -> str:
     """Return a log's name as it may stand in a file name."""
-    return re.sub(r"[^\w.-]", "_", log_name)[:_MAX_NAME_LENGTH]
+    return re.sub(r"[^\w.-]", "_", log_name).encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
 
 
 def _offset_us(scene: Scene, index: int) -> int:

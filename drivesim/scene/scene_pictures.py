@@ -30,6 +30,7 @@ from drivesim.scene.table_rows import (
 )
 
 LONGEST_SCENE_S = 86_400.0
+FARTHEST_M = 1e8  # from the origin of the map; the Earth measures 4e7 m around
 LONGEST_GAP_S = 2 * LONGEST_STAND_IN_S  # between pictures; nuScenes has two key frames a second
 
 
@@ -117,6 +118,10 @@ def read_pictures(folder: Path, rows: NDArray[np.void], name: str) -> Pictures:
         if text_of(pose, "token", where) != record["ego_pose_token"]:
             raise _changed(pose_path)
         pictures.xy_m[index] = numbers_of(pose, "translation", where, (3,))[:2]
+        if np.abs(pictures.xy_m[index]).max() > FARTHEST_M:
+            raise InputError(
+                f"{where}: translation is more than {FARTHEST_M / 1e3:g} km away, which no place is; {ADVICE}"
+            )
         pictures.yaw_rad[index] = yaw_from_quaternion(rotation_of(pose, "rotation", where))
     pictures.num_doubled = len(rows) - len(kept)
     pictures.problems = _problems(pictures)

@@ -17,6 +17,7 @@ Record = dict[str, Any]
 
 ADVICE = "unpack the metadata archive again"
 _LARGEST_WHOLE = 10**18 - 1
+_LONGEST_NAME, _LONGEST_PATH = 255, 2000  # bytes; file systems allow no more
 
 
 def read_table(path: Path, *, texts: Sequence[str] = ("token",)) -> list[Record]:
@@ -104,9 +105,11 @@ def file_of(record: Record, name: str, where: str) -> str:
     if not value or "\0" in value or is_outside:
         raise InputError(f"{where}: {name} {_shown(value)} is not a file inside the data root; {ADVICE}")
     try:
-        value.encode()
+        lengths = [len(part.encode()) for part in path.parts]
     except UnicodeEncodeError as error:
         raise _unfit(record, name, where, "a file name") from error
+    if max(lengths, default=0) > _LONGEST_NAME or sum(lengths) > _LONGEST_PATH:
+        raise _unfit(record, name, where, "a file name of usual length")
     return value
 
 

@@ -22,6 +22,7 @@ from drivesim.training.fine_tuning_config import FineTuningConfig
 from drivesim.training.open_loop import MIN_SPEED_MPS
 from drivesim.training.scene_source import RATE_HZ, Windows, camera_groups, convert_segments
 from drivesim.training.time_split import Segment, TimeSplit, split_by_time
+from drivesim.training.token_plan import fingerprint
 
 HORIZON = 12  # frames that are imagined of a held-out window
 JUDGED_STEP = 6  # at which weights are compared
@@ -170,6 +171,7 @@ def _clips(
     facts = {
         "dataroot": str(dataset.dataroot),
         "version": dataset.version,
+        "tables": fingerprint(dataset.dataroot / dataset.version),
         "segments": [asdict(segment) for segment in segments],
         **asdict(windows),
     }
@@ -182,7 +184,8 @@ def _clips(
     known = json.loads((path / "set.json").read_text(encoding="utf-8"))
     if any(known.get(name) != value for name, value in facts.items()):
         raise InputError(
-            f"{path} was made of other scenes than the run asks for; remove it, or choose another --out"
+            f"{path} was made of other scenes than the run asks for, or of a data set that was made anew since; remove "
+            "it, or choose another --out"
         )
     clips = RecordedClips.open(path)
     fleet.target = camera_groups(clips)[0][0]

@@ -99,7 +99,7 @@ def settings_of(dataset: NuScenesDataset, model: WorldModel, config: TokenizeCon
         dtype=str(dtype).removeprefix("torch."),
         device=device,
         version=dataset.version,
-        tables=_fingerprint(dataset.dataroot / dataset.version),
+        tables=fingerprint(dataset.dataroot / dataset.version),
         rate_hz=RATE_HZ,
         width_px=size[0],
         height_px=size[1],
@@ -113,7 +113,7 @@ def settings_of(dataset: NuScenesDataset, model: WorldModel, config: TokenizeCon
     )
 
 
-def _fingerprint(tables: Path) -> str:
+def fingerprint(tables: Path) -> str:
     """Return a hash that tells data sets apart: the scene table, and the sizes of the others."""
     digest = hashlib.sha256((tables / "scene.json").read_bytes())
     for path in sorted(tables.glob("*.json")):
