@@ -267,6 +267,20 @@ def test_units_in_headings(copied, heading):
     assert not any("taken as" in line for line in log.problems)
 
 
+def test_the_steering_wheel_turns_farther_than_the_road_wheels(copied):
+    folder = copied("video")
+    rows = ["time_s,steering_wheel_angle_deg,speed_mps"]
+    for time, steering, speed in zip(PART.times_s, PART.steering_rad, PART.speed_mps, strict=True):
+        rows.append(f"{time:.4f},{np.degrees(steering) * 16:.6f},{speed:.6f}")
+    (folder / "drive.csv").write_text("\n".join(rows))
+    (log,) = read_csv_video(folder, CONFIG)
+    check_readings(log)
+    assert ["--steering-ratio" in line for line in log.problems] == [True]
+    (log,) = read_csv_video(folder, ImportConfig(steering_ratio=32.0))
+    np.testing.assert_allclose(log.steering_rad.values, PART.steering_rad / 2, atol=1e-6)
+    assert log.problems == []
+
+
 def test_yaw_rate_in_degrees(copied):
     folder = copied("video")
     edit(folder / "drive.csv", lambda lines: lines.__setitem__(0, "time_s,yaw_rate_deg_s,speed_mps"))

@@ -303,7 +303,15 @@ def test_calibrated_camera_is_scaled_to_the_pictures():
 
 @pytest.mark.parametrize(
     "changes",
-    [{"field_of_view_rad": 3.1}, {"camera_pitch_rad": 1.0}, {"rate_hz": 0.0}, {"recorded_rate_hz": -1.0}],
+    [
+        *(
+            {"field_of_view_rad": 3.1},
+            {"camera_pitch_rad": 1.0},
+            {"rate_hz": 0.0},
+            {"recorded_rate_hz": -1.0},
+        ),
+        *({"rate_hz": np.inf}, {"steering_ratio": np.inf}, {"time_offset_s": np.nan}, {"width_px": 10**6}),
+    ],
 )
 def test_impossible_settings_are_refused(changes):
     with pytest.raises(InputError, match=next(iter(changes))):

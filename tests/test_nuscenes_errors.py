@@ -67,6 +67,9 @@ def test_short_scene_and_bad_rate(dataset: NuScenesDataset) -> None:
         dataset.load("scene-2002", rate_hz=0.5)
     with pytest.raises(InputError, match="must be positive"):
         dataset.load(NAME, rate_hz=0)
+    for rate_hz in (float("inf"), float("nan"), 1e9):
+        with pytest.raises(InputError, match="at most 1000 Hz"):
+            dataset.load(NAME, rate_hz=rate_hz)
 
 
 def test_truncated_image_is_named_when_read(dataroot: Path) -> None:

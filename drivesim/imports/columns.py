@@ -14,6 +14,7 @@ from drivesim.imports import readings
 from drivesim.imports.csv_table import CsvTable, moment_s
 from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit, TimeUnit
 from drivesim.imports.units import road_wheel_rad, speed_mps
+from drivesim.scene.can_motion import STEERING_RATIO
 from drivesim.scene.geometry import FloatArray
 
 TIME = (
@@ -176,8 +177,12 @@ def steering_of(table: CsvTable, column: int, config: ImportConfig) -> tuple[Flo
         is_large = bool(np.nanmax(np.abs(raw), initial=0.0) > _CLEARLY_DEGREES)
         unit = SteeringUnit.DEG if is_large else SteeringUnit.RAD
         words = f"steering is taken as {unit.value} by its size (--steering-unit)"
+    ratio = STEERING_RATIO if {"steering", "wheel"} <= set(heading) else 1.0
+    if ratio != 1.0 and config.steering_ratio is None and unit is not SteeringUnit.SHARE:
+        told = f"the steering wheel is taken to turn {ratio:g} times as far as the road wheels (--steering-ratio)"
+        words = f"{words}; {told}" if words else told
     try:
-        angles = road_wheel_rad(raw, config, unit=unit)
+        angles = road_wheel_rad(raw, config, unit=unit, ratio=ratio)
     except InputError as error:
         raise InputError(f"{table.path}: {error}") from error
     reach = float(np.nanquantile(np.abs(angles), 0.999)) if np.isfinite(angles).any() else 0.0

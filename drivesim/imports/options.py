@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, fields
 from enum import Enum
 
 from drivesim.errors import InputError
+
+MAX_SIDE_PX = 8192
 
 
 class Fit(Enum):
@@ -84,7 +87,8 @@ class ImportConfig:
     camera_pitch_rad: float = 0.0  # down is positive
 
     def __post_init__(self) -> None:
-        """Refuse sizes, rates and lengths that are not positive."""
+        """Refuse what is not finite, and sizes, rates and lengths that are not positive."""
+        self._check_finite()
         for name in ("rate_hz", "width_px", "height_px", "max_gap_s", "wheelbase_m", "camera_height_m"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
@@ -107,3 +111,12 @@ class ImportConfig:
             raise InputError(f"camera_pitch_rad must be within 0.8 rad of level, got {self.camera_pitch_rad}")
         if not self.min_length_s >= 0:
             raise InputError(f"min_length_s must not be negative, got {self.min_length_s}")
+
+    def _check_finite(self) -> None:
+        for field in fields(self):
+            if isinstance(value := getattr(self, field.name), float) and not math.isfinite(value):
+                raise InputError(f"{field.name} must be a finite number, got {value}")
+        if max(self.width_px, self.height_px) > MAX_SIDE_PX:
+            raise InputError(
+                f"width_px and height_px are at most {MAX_SIDE_PX}, got {self.width_px}x{self.height_px}"
+            )

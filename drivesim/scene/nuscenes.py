@@ -25,12 +25,7 @@ from drivesim.scene.geometry import FloatArray
 from drivesim.scene.index_cache import open_index
 from drivesim.scene.map_masks import MAP_RESOLUTION_M, MapMasks
 from drivesim.scene.nuscenes_lists import MISALIGNED_ROUTE, OUTSIDE_MAP, WRONG_POSE, number_of
-from drivesim.scene.scene_pictures import (
-    Pictures,
-    distinct_times,
-    read_pictures,
-    time_problems,
-)
+from drivesim.scene.scene_pictures import Pictures, distinct_times, read_pictures, time_problems
 from drivesim.scene.small_tables import SceneRow, SmallTables, read_small_tables
 from drivesim.scene.surroundings import (
     Surroundings,
@@ -46,6 +41,7 @@ EMBEDDED_ROOT = Path(__file__).resolve().parents[1] / "data" / "drivesim-mini"
 EMBEDDED_VERSION = "v1.0-mini"
 FRONT_CAMERA = "CAM_FRONT"
 MAX_MISSING_SHARE = 0.1
+MAX_RATE_HZ = 1000.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -185,9 +181,10 @@ class NuScenesDataset:
             InputError: there is no such scene or camera, its pictures were not downloaded, or it is too short. A
                 frame whose file is missing or cannot be read, or that lies in a gap, raises it when it is indexed.
         """
-        if not (rate_hz > 0 and width_px > 0 and height_px > 0):
+        if not (0 < rate_hz <= MAX_RATE_HZ and width_px > 0 and height_px > 0):
             raise InputError(
-                f"rate and size must be positive, got {rate_hz} Hz and {width_px}x{height_px} px"
+                f"rate (at most {MAX_RATE_HZ:g} Hz) and size must be positive, got {rate_hz} Hz and "
+                f"{width_px}x{height_px} px"
             )
         row = self._scene(name)
         pictures = self.pictures(name, camera)
