@@ -110,7 +110,7 @@ def test_weights_know_their_training_and_a_run_keeps_its_settings(
 
     capsys.readouterr()
     assert run("train", "world-model", "--out", out, "--resume", "training.batch_size=1") == 2
-    assert "training.batch_size=2, not 1" in capsys.readouterr().err
+    assert "is 1; choose them so that it is 2" in capsys.readouterr().err
     assert (out / "config.yaml").read_text() == saved
 
 
