@@ -40,6 +40,7 @@ from drivesim.training.token_shards import damaged_shards
 from drivesim.world_model.pretrained import load_world_model
 
 _LOG = logging.getLogger(__name__)
+MOST_HELD_OUT = 0.25  # of all frames; more happens where few scenes differ in length
 
 
 def tokenize_scenes(
@@ -64,7 +65,7 @@ def tokenize_scenes(
         OSError: the folder cannot be written, or the disk is full.
     """
     file = resolve_weights(weights).absolute()
-    train, validation = split(known_scenes(dataset, names), config.validation_share)
+    train, validation = _split(dataset, known_scenes(dataset, names), config)
     settings = settings_of(dataset, load_world_model(file, dtype=torch.float32), config)
     planned = plan_of(dataset, train, settings)
     _refuse_foreign(out)
@@ -75,6 +76,26 @@ def tokenize_scenes(
         _keep_validation(dataset, validation, out / VALIDATION, settings)
         _make_missing(dataset, file, out, manifest, config)
     return manifest
+
+
+def _split(
+    dataset: NuScenesDataset, names: Sequence[str], config: TokenizeConfig
+) -> tuple[list[str], list[str]]:
+    """Return scenes to learn from and to validate with; of few scenes, a short one is held out."""
+    train, validation = split(names, config.validation_share)
+    lengths = {name: num_frames_of(dataset, name) for name in names}
+    held_out = sum(lengths[name] for name in validation)
+    if held_out > MOST_HELD_OUT * sum(lengths.values()):
+        whole = [name for name in names if lengths[name] >= config.frames_per_clip] or names
+        shortest = min(whole, key=lambda name: lengths[name])
+        if lengths[shortest] < held_out:
+            train, validation = [name for name in names if name != shortest], [shortest]
+    seconds = sum(lengths[name] for name in validation) / RATE_HZ
+    console.say(
+        f"held out to validate with: {seconds:.0f} of {sum(lengths.values()) / RATE_HZ:.0f} s "
+        f"({', '.join(validation[:3])}{', ...' if len(validation) > 3 else ''})"
+    )
+    return train, validation
 
 
 def _make_missing(

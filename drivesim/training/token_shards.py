@@ -27,9 +27,7 @@ class TokenSetConfig:
     """The tokens a run learns from, made by `drivesim tokenize`."""
 
     path: str = ""
-    verify: bool = (
-        False  # compare every shard with its checksum before the run; their sizes are always compared
-    )
+    verify: bool = True  # compare every shard with its checksum before the run; their sizes always are
 
 
 class ShardedTokens:
