@@ -115,10 +115,8 @@ def import_data(  # noqa: PLR0913 one parameter per flag
         write_import(imported, out)
     summary = imported.summary
     console.print_table(f"{kind.value}: {src}", TABLE_COLUMNS, summary.rows())
-    if summary.advice:
-        console.warn(f"pictures and recorded turns do not fit; import again with {summary.advice} (or --fix)")
-    for doubt in summary.doubts:
-        console.warn(doubt)
+    for warning in summary.warnings:
+        console.warn(warning)
     if out is not None and not dry_run:
         console.say(
             f"{len(imported.scenes)} scenes in {out}; list them with: drivesim scenes --dataroot {out}\n"

@@ -18,6 +18,7 @@ from drivesim.imports.csv_table import CsvTable, read_table
 from drivesim.imports.drive_log import DriveLog, Signal
 from drivesim.imports.media_of_rows import Matched, match_pictures, recorded_media
 from drivesim.imports.options import ImportConfig
+from drivesim.imports.remarks import Loss
 from drivesim.imports.units import speed_from_throttle
 from drivesim.imports.video_of_rows import match_video
 from drivesim.scene.geometry import FloatArray
@@ -100,8 +101,10 @@ def _read(path: Path, name: str, config: ImportConfig, *, is_alone: bool) -> Dri
     problems = []
     if table.num_left_out:
         problems.append(
-            f"{table.num_left_out} rows with too few or too many cells left out (first: {path}, row "
-            f"{table.first_left_out})"
+            Loss(
+                f"{table.num_left_out} rows with too few or too many cells left out (first: {path}, row "
+                f"{table.first_left_out})"
+            )
         )
     timed = None if found.time is None else columns.times_of(table, found.time, config)
     if media.video is not None:
@@ -185,6 +188,6 @@ def _signal(
         first = table.place(int(matched.rows[int(np.argmin(is_good))]))
         if not is_good.any():
             raise InputError(f"{first}: {what} is no number there, nor in any other row")
-        problems.append(f"{int((~is_good).sum())} rows without a {what} left out (first: {first})")
+        problems.append(Loss(f"{int((~is_good).sum())} rows without a {what} left out (first: {first})"))
     times_s = matched.row_times_s[is_good] + config.time_offset_s
     return Signal(times_s=times_s, values=chosen[is_good])

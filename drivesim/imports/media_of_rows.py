@@ -15,6 +15,7 @@ from drivesim.imports.columns import TimedRows
 from drivesim.imports.csv_table import CsvTable
 from drivesim.imports.options import ImportConfig, TimeUnit
 from drivesim.imports.picture_files import PictureFiles
+from drivesim.imports.remarks import Loss
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaFile
 from drivesim.scene.types import Image
@@ -154,7 +155,7 @@ def _named_pictures(table: CsvTable, media: RecordedMedia, timed: TimedRows, fil
             raise InputError(
                 f"{missing} of {len(paths)} pictures are missing (first: {where}); put them beside the table"
             )
-        problems.append(f"{missing} pictures are missing (first: {where})")
+        problems.append(Loss(f"{missing} pictures are missing (first: {where})"))
     shown: dict[Path, int] = {}
     for position, path in enumerate(paths):
         if path is not None:

@@ -14,6 +14,7 @@ from drivesim.dynamics import VehicleConfig, inverse, planar_motion
 from drivesim.errors import InputError
 from drivesim.imports.drive_log import DriveLog, Signal, Track
 from drivesim.imports.options import ImportConfig
+from drivesim.imports.remarks import Loss
 from drivesim.scene.geometry import FloatArray, wrap_angle
 
 MAX_SPEED_MPS, MAX_STEERING_RAD, MAX_YAW_RATE_RADPS = 100.0, 1.2, 4.0
@@ -115,7 +116,7 @@ def _without_slips(signal: Signal, limit: float, what: str, flag: str, problems:
     worst = float(signal.values[np.argmax(np.abs(signal.values))])
     if is_wrong.mean() > MAX_WRONG_SHARE:
         raise InputError(f"{what} reach {worst:.4g}, which no car does; check {flag}")
-    problems.append(f"{int(is_wrong.sum())} readings left out: {what} reach {worst:.4g}")
+    problems.append(Loss(f"{int(is_wrong.sum())} readings left out: {what} reach {worst:.4g}"))
     return Signal(times_s=signal.times_s[~is_wrong], values=signal.values[~is_wrong])
 
 

@@ -20,6 +20,7 @@ from drivesim.imports.motion import (
     speed_disagreement_mps,
 )
 from drivesim.imports.options import ImportConfig
+from drivesim.imports.remarks import Check
 from drivesim.imports.stretches import LeftOut, Stretches, stretches_of
 from drivesim.imports.survey import Survey, camera_of, is_camera_off, survey_of
 from drivesim.scene.frame_files import SteadyFrames, steady_frames
@@ -56,7 +57,7 @@ def scenes_of(log: DriveLog, config: ImportConfig, *, survey: Survey | None = No
     log = corrected(log, config)
     problems = list(log.problems)
     if (gap := speed_disagreement_mps(log)) > MAX_SPEED_DISAGREEMENT_MPS:
-        problems.append(f"speed is off the positions by {gap:.1f} m/s; it is taken from the positions")
+        problems.append(Check(f"speed is off the positions by {gap:.1f} m/s; it is taken from the positions"))
         log, sources = replace(log, speed_mps=None), replace(sources, speed="track")
     stretches = stretches_of(log, survey.is_readable, config)
     problems += _picture_problems(log, survey, config)
