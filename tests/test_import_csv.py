@@ -201,6 +201,38 @@ def test_pictures_row_by_row_and_by_times_in_names(copied):
         read_csv_video(folder, CONFIG)
 
 
+@pytest.mark.parametrize(("unit", "digits"), [(1.0, 6), (1e-3, 0), (1e-6, 0)])
+def test_times_in_names_come_before_equal_counts(copied, unit, digits):
+    folder = copied("pictures")
+    for index in range(24):
+        name = f"cam_{(1000.5 + PART.times_s[index]) / unit:.{digits}f}".rstrip("0" if digits else "")
+        (folder / f"images/{index}.jpg").rename(folder / f"images/{name}.jpg")
+    (folder / "log.csv").write_text(table_text(PART, start_s=1000.0))
+    (log,) = read_csv_video(folder, CONFIG)
+    np.testing.assert_allclose(log.frame_times_s, 1000.5 + PART.times_s, atol=1e-3)
+    assert np.abs(log.frames[5].astype(float) - PART.frames[5]).mean() < 6
+    assert log.problems == [
+        "pictures are matched by the times in their names, though there are as many as rows"
+    ]
+
+
+def test_counters_in_names_are_no_times(copied):
+    folder = copied("pictures")
+    rows = ["time_s,steering_rad,speed_mps", *(f"{0.98 * index:.3f},0.01,5" for index in range(24))]
+    (folder / "log.csv").write_text("\n".join(rows))
+    (log,) = read_csv_video(folder, CONFIG)
+    np.testing.assert_allclose(log.frame_times_s, 0.98 * np.arange(24))
+    assert log.problems == ["pictures are matched row by row, in the order of their names"]
+
+
+def test_a_table_beside_that_is_no_drive(copied):
+    folder = copied("video")
+    (folder / "calibration.csv").write_text("a,b\n1,2\n3,4\n")
+    with pytest.raises(InputError, match=r"holds 2 tables \(calibration.csv, drive.csv\).*as SRC.*csv '/"):
+        read_csv_video(folder, CONFIG)
+    check_readings(read_csv_video(folder / "drive.csv", CONFIG)[0])
+
+
 def test_rate_may_stand_for_times(copied):
     folder = copied("pictures")
     edit(

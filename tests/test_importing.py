@@ -22,7 +22,7 @@ from drive_files import (
 from drivesim.cli import main
 from drivesim.dynamics import planar_motion
 from drivesim.errors import InputError
-from drivesim.imports import importing
+from drivesim.imports import importing, sheet
 from drivesim.imports.importing import SUMMARY_FILE, import_recordings, write_import
 from drivesim.imports.kinds import RecordingKind, reader_of
 from drivesim.imports.options import ImportConfig
@@ -127,9 +127,32 @@ def test_command_writes_data_set_summary_and_sheet(early, tmp_path, capsys):
     assert record["recordings"][0]["num_scenes"] == 1
     sheet = read_image(out / "contact-sheet.png")
     assert sheet.shape[1] == 5 * 112 + 4 * 2
+    assert f"1 scene in {out}; list them with: drivesim scenes --dataroot '{out}'" in " ".join(
+        printed.out.split("\n")
+    )
     colours = {tuple(colour) for colour in sheet.reshape(-1, 3)}
     assert {(255, 150, 40), (70, 190, 255)} <= colours
     assert open_dataset(out).scene_names() == ["scene-2001"]
+
+
+def test_stopped_by_hand_says_one_line(early, tmp_path, capsys, monkeypatch):
+    def stop(imported, out):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importing, "write_import", stop)
+    assert (
+        run("data", "import", "csv", early, "--out", tmp_path / "set", "--width", 56, "--height", 32) == 130
+    )
+    printed = capsys.readouterr()
+    assert printed.err == "error: stopped; nothing was written\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("width", "name"), [(224, "scene-filmed-100"), (112, "sce..100")])
+def test_long_names_keep_both_ends(early, width, name):
+    config = replace(CONFIG, width_px=width, height_px=width * 4 // 7)
+    (scene,) = import_recordings(RecordingKind.CSV, early, config).scenes
+    assert sheet._label(replace(scene, name="scene-filmed-100"), 3).split()[0] == name
 
 
 def test_dry_run_writes_nothing(early, tmp_path, capsys, monkeypatch):

@@ -1,11 +1,12 @@
 """A folder of pictures or one video, and a table of time, steering and speed -> logs.
 
 The table may name the picture of each row, or be matched by time: with the times in the names of the pictures, with the
-timestamps of the video, or row by row where there are as many rows as pictures.
+timestamps of the video, or row by row where neither is there and rows are as many as pictures.
 """
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,7 +59,22 @@ def read_csv_video(path: Path, config: ImportConfig) -> list[DriveLog]:
         raise InputError(
             f"{path} holds no table (*.csv); put one with columns time, steering and speed there"
         )
-    return [_read(table, _name(table, tables), config, is_alone=_is_alone(table, tables)) for table in tables]
+    return [_read_one(table, tables, config) for table in tables]
+
+
+def _read_one(table: Path, tables: list[Path], config: ImportConfig) -> DriveLog:
+    """Read one of the tables; where it lies beside others, a refusal says how to name the one that is meant."""
+    is_alone = _is_alone(table, tables)
+    try:
+        return _read(table, _name(table, tables), config, is_alone=is_alone)
+    except InputError as error:
+        if is_alone:
+            raise
+        beside = [other.name for other in tables if other.parent == table.parent]
+        raise InputError(
+            f"{error}; {table.parent} holds {len(beside)} tables ({', '.join(beside)}): if only one of them is a drive, "
+            f"name that file as SRC, as in: drivesim data import csv {shlex.quote(str(table))}"
+        ) from error
 
 
 def _tables_in(folder: Path) -> list[Path]:
