@@ -115,7 +115,9 @@ def scenes(
     dataset = embedded_dataset() if dataroot is None else open_dataset(dataroot, version or EMBEDDED_VERSION)
     rows = scene_rows(dataset, dataset.scene_names(split))
     where = "embedded" if dataroot is None else str(dataroot)
-    console.print_table(f"{len(rows)} scenes ({where})", ["name", "length", "place", "caption"], rows)
+    console.print_table(
+        f"{console.counted(len(rows), 'scene')} ({where})", ["name", "length", "place", "caption"], rows
+    )
 
 
 @app.command()

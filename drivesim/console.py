@@ -30,6 +30,11 @@ def say(text: str) -> None:
     _out.print(_shown(text))
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun in the right number: ``1 scene``, ``2 scenes``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def mute() -> None:
     """Print nothing more to standard output; warnings and errors are still seen."""
     _out.quiet = True

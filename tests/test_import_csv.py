@@ -25,6 +25,7 @@ from drivesim.imports.csv_table import moment_s, number, plain_name, read_table
 from drivesim.imports.csv_video import read_csv_video
 from drivesim.imports.media_of_rows import natural_key, times_in_names
 from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit, TimeUnit
+from drivesim.imports.remarks import Check, Loss
 from drivesim.imports.udacity import read_udacity, time_of_name_s
 from drivesim.video import write_image, write_video
 
@@ -200,6 +201,38 @@ def test_pictures_row_by_row_and_by_times_in_names(copied):
         read_csv_video(folder, CONFIG)
 
 
+@pytest.mark.parametrize(("unit", "digits"), [(1.0, 6), (1e-3, 0), (1e-6, 0)])
+def test_times_in_names_come_before_equal_counts(copied, unit, digits):
+    folder = copied("pictures")
+    for index in range(24):
+        name = f"cam_{(1000.5 + PART.times_s[index]) / unit:.{digits}f}".rstrip("0" if digits else "")
+        (folder / f"images/{index}.jpg").rename(folder / f"images/{name}.jpg")
+    (folder / "log.csv").write_text(table_text(PART, start_s=1000.0))
+    (log,) = read_csv_video(folder, CONFIG)
+    np.testing.assert_allclose(log.frame_times_s, 1000.5 + PART.times_s, atol=1e-3)
+    assert np.abs(log.frames[5].astype(float) - PART.frames[5]).mean() < 6
+    assert log.problems == [
+        "pictures are matched by the times in their names, though there are as many as rows"
+    ]
+
+
+def test_counters_in_names_are_no_times(copied):
+    folder = copied("pictures")
+    rows = ["time_s,steering_rad,speed_mps", *(f"{0.98 * index:.3f},0.01,5" for index in range(24))]
+    (folder / "log.csv").write_text("\n".join(rows))
+    (log,) = read_csv_video(folder, CONFIG)
+    np.testing.assert_allclose(log.frame_times_s, 0.98 * np.arange(24))
+    assert log.problems == ["pictures are matched row by row, in the order of their names"]
+
+
+def test_a_table_beside_that_is_no_drive(copied):
+    folder = copied("video")
+    (folder / "calibration.csv").write_text("a,b\n1,2\n3,4\n")
+    with pytest.raises(InputError, match=r"holds 2 tables \(calibration.csv, drive.csv\).*as SRC.*csv '/"):
+        read_csv_video(folder, CONFIG)
+    check_readings(read_csv_video(folder / "drive.csv", CONFIG)[0])
+
+
 def test_rate_may_stand_for_times(copied):
     folder = copied("pictures")
     edit(
@@ -281,6 +314,34 @@ def test_the_steering_wheel_turns_farther_than_the_road_wheels(copied):
     assert log.problems == []
 
 
+def test_guessed_units_are_to_be_checked(copied):
+    folder = copied("video")
+    edit(folder / "drive.csv", lambda lines: lines.__setitem__(0, "time_s,steering,speed"))
+    (log,) = read_csv_video(folder, CONFIG)
+    check_readings(log)
+    speed, steering = [line for line in log.problems if isinstance(line, Check)]
+    mean = PART.speed_mps.mean()
+    assert f"(mean {mean:.1f} m/s = {3.6 * mean:.0f} km/h); say --speed-unit" in speed
+    assert "it is taken as rad (up to " in steering
+    given = ImportConfig(speed_unit=SpeedUnit.KMH, steering_unit=SteeringUnit.RAD)
+    assert read_csv_video(folder, given)[0].problems == []
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("0.01,90", r"over 90 \(324 km/h\); say their unit with --speed-unit km/h"),
+        ("4.5,9", "reaches 4.5, too much for rad; say its unit with --steering-unit deg"),
+    ],
+)
+def test_guessed_units_that_no_car_has_are_refused(copied, row, words):
+    folder = copied("video")
+    rows = ["time_s,steering,speed", *(f"{time},{row}" for time in PART.times_s)]
+    (folder / "drive.csv").write_text("\n".join(rows))
+    with pytest.raises(InputError, match=words):
+        read_csv_video(folder, CONFIG)
+
+
 def test_yaw_rate_in_degrees(copied):
     folder = copied("video")
     edit(folder / "drive.csv", lambda lines: lines.__setitem__(0, "time_s,yaw_rate_deg_s,speed_mps"))
@@ -331,7 +392,8 @@ def test_bad_rows_are_left_out_and_counted(copied, name):
     (log,) = read_csv_video(folder, CONFIG)
     log.check()
     assert len(log.steering_rad.values) in (23, 24)
-    assert any(re.search(words, line) for line in log.problems), log.problems
+    (told,) = [line for line in log.problems if re.search(words, line)]
+    assert isinstance(told, Loss)
 
 
 BROKEN_TABLES = {

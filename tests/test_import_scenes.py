@@ -13,6 +13,7 @@ from drivesim.imports.drive_log import DriveLog, Signal, Track
 from drivesim.imports.fitted_frames import assumed_camera, fitted, fitted_camera
 from drivesim.imports.motion import corrected, motion_at, yaw_signals
 from drivesim.imports.options import Fit, ImportConfig
+from drivesim.imports.remarks import Check
 from drivesim.imports.scenes import scenes_of
 from drivesim.imports.survey import survey_of
 from drivesim.scene.faults import Fault
@@ -68,6 +69,14 @@ def test_steady_drive_is_one_scene_on_a_circle():
     assert made.left_out.lines == []
     assert made.sources.poses == "integrated"
     assert (scene.camera.width_px, scene.camera.height_px) == (56, 32)
+
+
+@pytest.mark.parametrize(("speed", "count"), [(15.0, 0), (30.0, 49)])
+def test_turns_beyond_a_tyres_grip_are_counted(speed, count):
+    made = scenes_of(make_log(steady(), speed=speed, steering=0.03), CONFIG)
+    told = [line for line in made.problems if isinstance(line, Check)]
+    assert [line.split(" pictures")[0] for line in told] == ([f"in {count} of 49"] if count else [])
+    assert max(abs(made.scenes[0].yaw_rate_radps)) * speed <= 7.0 + 1e-9
 
 
 def test_scene_can_go_to_another_process():

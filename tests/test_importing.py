@@ -22,10 +22,11 @@ from drive_files import (
 from drivesim.cli import main
 from drivesim.dynamics import planar_motion
 from drivesim.errors import InputError
-from drivesim.imports import importing
+from drivesim.imports import importing, sheet
 from drivesim.imports.importing import SUMMARY_FILE, import_recordings, write_import
 from drivesim.imports.kinds import RecordingKind, reader_of
 from drivesim.imports.options import ImportConfig
+from drivesim.imports.remarks import of_all
 from drivesim.scene.nuscenes import open_dataset
 from drivesim.video import read_image
 
@@ -126,9 +127,32 @@ def test_command_writes_data_set_summary_and_sheet(early, tmp_path, capsys):
     assert record["recordings"][0]["num_scenes"] == 1
     sheet = read_image(out / "contact-sheet.png")
     assert sheet.shape[1] == 5 * 112 + 4 * 2
+    assert f"1 scene in {out}; list them with: drivesim scenes --dataroot '{out}'" in " ".join(
+        printed.out.split("\n")
+    )
     colours = {tuple(colour) for colour in sheet.reshape(-1, 3)}
     assert {(255, 150, 40), (70, 190, 255)} <= colours
     assert open_dataset(out).scene_names() == ["scene-2001"]
+
+
+def test_stopped_by_hand_says_one_line(early, tmp_path, capsys, monkeypatch):
+    def stop(imported, out):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importing, "write_import", stop)
+    assert (
+        run("data", "import", "csv", early, "--out", tmp_path / "set", "--width", 56, "--height", 32) == 130
+    )
+    printed = capsys.readouterr()
+    assert printed.err == "error: stopped; nothing was written\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("width", "name"), [(224, "scene-filmed-100"), (112, "sce..100")])
+def test_long_names_keep_both_ends(early, width, name):
+    config = replace(CONFIG, width_px=width, height_px=width * 4 // 7)
+    (scene,) = import_recordings(RecordingKind.CSV, early, config).scenes
+    assert sheet._label(replace(scene, name="scene-filmed-100"), 3).split()[0] == name
 
 
 def test_dry_run_writes_nothing(early, tmp_path, capsys, monkeypatch):
@@ -216,7 +240,30 @@ def test_wrong_steering_ratio_is_doubted(tmp_path, capsys):
         "\n".join([lines[0], *(f"{time},{float(steering) / 8},{speed}" for time, steering, speed in rows)])
     )
     assert run("data", "import", "csv", folder, "--dry-run") == 0
-    assert "--steering-ratio" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "the steering ratio is likely wrong" in " ".join(printed.err.split())
+    assert "1 thing, see the warnings below" in printed.out
+
+
+def test_what_was_left_out_noted_and_guessed_is_told_apart(tmp_path, capsys):
+    folder = write_video_drive(tmp_path / "src", driven().part(0, 48))
+    lines = (folder / "drive.csv").read_text().splitlines()
+    lines[0], lines[20] = "time,steering_rad,speed", lines[20] + ",5"
+    (folder / "drive.csv").write_text("\n".join(lines))
+    out = tmp_path / "set"
+    assert run("data", "import", "csv", folder, "--out", out, "--width", 56, "--height", 32) == 0
+    record = json.loads((out / SUMMARY_FILE).read_text())
+    assert ["too few or too many cells" in line for line in record["left_out"]] == [True]
+    assert ["by their size" in line for line in record["noted"]] == [True]
+    assert ["taken as m/s" in line for line in record["check"]] == [True]
+    printed = capsys.readouterr()
+    assert "warning: src: speeds have no unit in the file" in " ".join(printed.err.split())
+    assert "left out, noted" not in printed.out
+
+
+def test_recordings_share_a_line():
+    told = of_all([("a", "2.5 m lost"), ("b", "1 m lost"), ("c", "else")])
+    assert told == ["a: 2.5 m lost (and in 1 more)", "c: else"]
 
 
 def test_every_setting_has_a_flag(capsys):

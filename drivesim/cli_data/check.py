@@ -90,7 +90,7 @@ def _show(health: Health) -> None:
     ordered = sorted(health.scenes, key=lambda scene: not scene.faults)
     left = len(ordered) - MOST_SHOWN
     console.print_table(
-        f"{len(ordered)} scenes of {health.dataroot} ({health.version}, {health.camera})",
+        f"{console.counted(len(ordered), 'scene')} of {health.dataroot} ({health.version}, {health.camera})",
         COLUMNS,
         [_cells(scene) for scene in ordered[:MOST_SHOWN]],
         caption=f"and {left} more without fault" if left > 0 else "",
@@ -109,7 +109,7 @@ def _show(health: Health) -> None:
     for scene in health.scenes:
         for fault in scene.faults:
             console.warn(f"{scene.name}: {fault}")
-    console.say(f"{health.num_faults} faults" if health.num_faults else "nothing is wrong")
+    console.say(console.counted(health.num_faults, "fault") if health.num_faults else "nothing is wrong")
 
 
 def _cells(scene: SceneHealth) -> tuple[object, ...]:
@@ -137,4 +137,7 @@ def _common_notes(health: Health) -> list[str]:
     for scene in health.scenes:
         for note in scene.notes:
             counts[note] = counts.get(note, 0) + 1
-    return [f"{count} scenes: {note}" for note, count in sorted(counts.items(), key=lambda item: -item[1])]
+    return [
+        f"{console.counted(count, 'scene')}: {note}"
+        for note, count in sorted(counts.items(), key=lambda item: -item[1])
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -37,4 +38,7 @@ def synth(
 
     with console.progress_bar("recording scenes", scenes) as bar:
         synthesize(out, num_scenes=scenes, seed=seed, on_progress=bar.update)
-    console.say(f"{scenes} scenes in {out}; list them with: drivesim scenes --dataroot {out}")
+    console.say(
+        f"{console.counted(scenes, 'scene')} in {out}; list them with: "
+        f"drivesim scenes --dataroot {shlex.quote(str(out))}"
+    )

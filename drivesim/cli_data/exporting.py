@@ -62,7 +62,7 @@ def export_data(  # noqa: PLR0913 one parameter per flag
             raise InputError(left_out[0]) if is_nothing_left else error from error
     for line in left_out:
         console.warn(line)
-    console.say(f"{count} {'episodes' if kind is ExportKind.LEROBOT else 'scenes'} in {out}")
+    console.say(f"{console.counted(count, 'episode' if kind is ExportKind.LEROBOT else 'scene')} in {out}")
 
 
 def _write(kind: ExportKind, scenes: Iterable[Scene], out: Path, on_left_out: Callable[[str], None]) -> int:

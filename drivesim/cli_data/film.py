@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -25,4 +26,7 @@ def film(
     config = FilmConfig(total_s=seconds, drive_s=drive_seconds, first_seed=seed)
     with console.progress_bar("filming drives", round(seconds)) as bar:
         count = record(config, out, on_progress=bar.update)
-    console.say(f"{count} drives in {out}; import them with: drivesim data import csv {out} --out FOLDER")
+    console.say(
+        f"{console.counted(count, 'drive')} in {out}; import them with: "
+        f"drivesim data import csv {shlex.quote(str(out))} --out FOLDER"
+    )

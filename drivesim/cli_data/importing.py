@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from drivesim.imports.kinds import RecordingKind
 from drivesim.imports.options import Fit, ImportConfig, SpeedUnit, SteeringUnit, TimeUnit
 
 _SAY_EVERY = 1000  # pictures
+_EXIT_STOPPED = 130  # as shells have it after Ctrl-C
 
 
 def import_data(  # noqa: PLR0913 one parameter per flag
@@ -110,18 +112,21 @@ def import_data(  # noqa: PLR0913 one parameter per flag
     )
     if out is not None and not dry_run:
         check_free(out)
-    imported = import_recordings(kind, src, config, on_progress=_say_progress)
-    if out is not None and not dry_run:
-        write_import(imported, out)
+    try:
+        imported = import_recordings(kind, src, config, on_progress=_say_progress)
+        if out is not None and not dry_run:
+            write_import(imported, out)
+    except KeyboardInterrupt as error:
+        console.fail("stopped; nothing was written")
+        raise typer.Exit(_EXIT_STOPPED) from error
     summary = imported.summary
     console.print_table(f"{kind.value}: {src}", TABLE_COLUMNS, summary.rows())
-    if summary.advice:
-        console.warn(f"pictures and recorded turns do not fit; import again with {summary.advice} (or --fix)")
-    for doubt in summary.doubts:
-        console.warn(doubt)
+    for warning in summary.warnings:
+        console.warn(warning)
     if out is not None and not dry_run:
         console.say(
-            f"{len(imported.scenes)} scenes in {out}; list them with: drivesim scenes --dataroot {out}\n"
+            f"{console.counted(len(imported.scenes), 'scene')} in {out}; list them with: "
+            f"drivesim scenes --dataroot {shlex.quote(str(out))}\n"
             f"look at {out / SHEET_FILE}"
         )
 

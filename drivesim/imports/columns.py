@@ -1,4 +1,4 @@
-"""Which column of a table holds what, and in what unit: by heading, by flag, else by size, which is then said."""
+"""Which column of a table holds what, and in what unit: by heading, by flag, else guessed, which is then said."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from drivesim.errors import InputError
 from drivesim.imports import readings
 from drivesim.imports.csv_table import CsvTable, moment_s
 from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit, TimeUnit
+from drivesim.imports.remarks import Check, Loss
 from drivesim.imports.units import road_wheel_rad, speed_mps
 from drivesim.scene.can_motion import STEERING_RATIO
 from drivesim.scene.geometry import FloatArray
@@ -57,7 +58,8 @@ _EPOCHS = {TimeUnit.S: 1e9, TimeUnit.MS: 1e12, TimeUnit.US: 1e15, TimeUnit.NS: 1
 _LARGEST_EPOCH = 4.0  # times the smallest: the year 2096
 _SMALLEST_STEP = {TimeUnit.NS: 5e6, TimeUnit.US: 5e3, TimeUnit.MS: 5.0}  # of rows at up to 200 Hz
 MAX_ROAD_WHEEL_RAD = 0.8  # 46 degrees
-_CLEARLY_DEGREES = 1.6
+MAX_USUAL_SPEED_MPS = 60.0  # as a median: 216 km/h
+_CLEARLY_NO_RAD = 1.6
 
 
 @dataclass(kw_only=True, slots=True)
@@ -103,7 +105,7 @@ def increasing(table: CsvTable, seconds: FloatArray, problems: Sequence[str] = (
     if len(timed) < len(seconds):
         first = int(np.argmin(np.isfinite(seconds)))
         words.append(
-            f"{len(seconds) - len(timed)} rows without a time left out (first: {table.place(first)})"
+            Loss(f"{len(seconds) - len(timed)} rows without a time left out (first: {table.place(first)})")
         )
     kept = readings.increasing(seconds)
     dropped = np.setdiff1d(timed, kept)
@@ -116,11 +118,13 @@ def increasing(table: CsvTable, seconds: FloatArray, problems: Sequence[str] = (
         )
     if len(back):
         words.append(
-            f"{len(back)} rows left out whose time goes backwards (first: {table.place(int(back[0]))})"
+            Loss(f"{len(back)} rows left out whose time goes backwards (first: {table.place(int(back[0]))})")
         )
     if len(same):
         words.append(
-            f"{len(same)} rows left out whose time is that of another row (first: {table.place(int(same[0]))})"
+            Loss(
+                f"{len(same)} rows left out whose time is that of another row (first: {table.place(int(same[0]))})"
+            )
         )
     return TimedRows(times_s=seconds[kept], rows=kept, problems=words)
 
@@ -150,14 +154,37 @@ def _words(table: CsvTable, column: int) -> list[str]:
 
 
 def speeds_of(table: CsvTable, column: int, config: ImportConfig) -> tuple[FloatArray, str]:
-    """Return the speeds of all rows in m/s, NaN where there is none, and what was assumed."""
+    """Return the speeds of all rows in m/s, NaN where there is none, and what was assumed.
+
+    Raises:
+        InputError: they have no unit and are no car's in m/s.
+    """
     unit, words = config.speed_unit, ""
     if unit is None:
         heading = "_".join(_words(table, column))
         unit = next((known for pattern, known in _SPEED_UNITS if pattern.search(heading)), None)
     if unit is None:
-        unit, words = SpeedUnit.MPS, "speeds are taken as m/s (--speed-unit)"
+        unit = SpeedUnit.MPS
+        words = _guessed_speeds(table, column)
     return speed_mps(table.numbers(column), config, unit=unit), words
+
+
+def _guessed_speeds(table: CsvTable, column: int) -> str:
+    """Say what speeds without a unit are if they are in m/s; refuse those of no car on a road."""
+    speeds = np.abs(table.numbers(column))
+    speeds = speeds[np.isfinite(speeds)]
+    if not len(speeds):
+        return ""
+    if (median := float(np.median(speeds))) > MAX_USUAL_SPEED_MPS:
+        raise InputError(
+            f"{table.path}: speeds have no unit in the file, and as m/s half of them would be over {median:.0f} "
+            f"({3.6 * median:.0f} km/h); say their unit with --speed-unit km/h or --speed-unit mph"
+        )
+    mean = float(speeds.mean())
+    return Check(
+        f"speeds have no unit in the file; they are taken as m/s (mean {mean:.1f} m/s = {3.6 * mean:.0f} km/h); "
+        "say --speed-unit if that is wrong"
+    )
 
 
 def steering_of(table: CsvTable, column: int, config: ImportConfig) -> tuple[FloatArray, str]:
@@ -166,21 +193,21 @@ def steering_of(table: CsvTable, column: int, config: ImportConfig) -> tuple[Flo
     The second value says what was assumed.
 
     Raises:
-        InputError: the angles are larger than road wheels turn, or are shares of an angle that is not given.
+        InputError: the angles are larger than road wheels turn, be the unit told or guessed, or are shares of an angle
+            that is not given.
     """
     raw = table.numbers(column)
     unit, words = config.steering_unit, ""
     heading = _words(table, column)
     if unit is None:
         unit = next((u for u, names in _STEERING_UNITS.items() if set(heading) & names), None)
-    if unit is None:
-        is_large = bool(np.nanmax(np.abs(raw), initial=0.0) > _CLEARLY_DEGREES)
-        unit = SteeringUnit.DEG if is_large else SteeringUnit.RAD
-        words = f"steering is taken as {unit.value} by its size (--steering-unit)"
     ratio = STEERING_RATIO if {"steering", "wheel"} <= set(heading) else 1.0
+    if unit is None:
+        unit = SteeringUnit.RAD
+        words = _guessed_steering(table, raw, config.steering_ratio or ratio)
     if ratio != 1.0 and config.steering_ratio is None and unit is not SteeringUnit.SHARE:
         told = f"the steering wheel is taken to turn {ratio:g} times as far as the road wheels (--steering-ratio)"
-        words = f"{words}; {told}" if words else told
+        words = Check(f"{words}; {told}" if words else told)
     try:
         angles = road_wheel_rad(raw, config, unit=unit, ratio=ratio)
     except InputError as error:
@@ -195,6 +222,24 @@ def steering_of(table: CsvTable, column: int, config: ImportConfig) -> tuple[Flo
     return angles, words
 
 
+def _guessed_steering(table: CsvTable, raw: FloatArray, ratio: float) -> str:
+    """Say what angles without a unit are if they are in rad; refuse those that no road wheel reaches."""
+    angles = np.abs(raw)
+    if not np.isfinite(angles).any():
+        return ""
+    largest = float(np.nanquantile(angles, 0.999))
+    if largest / ratio > _CLEARLY_NO_RAD:
+        raise InputError(
+            f"{table.place(int(np.nanargmax(angles)))}: steering has no unit in the file and reaches {largest:.4g}, "
+            "too much for rad; say its unit with --steering-unit deg (with --steering-ratio, often 15 to 16, if it is "
+            "that of the steering wheel)"
+        )
+    return Check(
+        f"steering has no unit in the file; it is taken as rad (up to {largest:.2f} rad = "
+        f"{np.degrees(largest):.0f} degrees); say --steering-unit if that is wrong"
+    )
+
+
 _STEERING_UNITS = {
     SteeringUnit.DEG: {"deg", "degree", "degrees"},
     SteeringUnit.RAD: {"rad", "radian", "radians"},
@@ -207,6 +252,9 @@ def yaw_rates_of(table: CsvTable, column: int, config: ImportConfig) -> tuple[Fl
     is_degrees = bool(heading & {"deg", "degps", "degrees", "dps"})
     words = ""
     if not is_degrees and not heading & {"rad", "radps", "radians"}:
-        words = "yaw rates are taken as rad/s (name the column yaw_rate_deg_s for degrees)"
+        words = Check(
+            "yaw rates have no unit in the file; they are taken as rad/s; name the column yaw_rate_deg_s if they are "
+            "in degrees"
+        )
     rates = np.radians(table.numbers(column)) if is_degrees else table.numbers(column)
     return (-rates if config.is_right_positive else rates), words

@@ -23,6 +23,7 @@ from drivesim.imports.mounting import mounted_camera
 from drivesim.imports.numpy_files import read_array
 from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit
 from drivesim.imports.readings import increasing, signal, track
+from drivesim.imports.remarks import Check, Loss
 from drivesim.imports.units import road_wheel_rad, speed_mps
 from drivesim.scene.geometry import FloatArray, rotation_from_quaternion, wrap_angle
 
@@ -124,7 +125,9 @@ def _frames(
     kept = increasing(np.where(np.isfinite(times_s), times_s, np.nan))
     if len(kept) < len(times_s):
         problems.append(
-            f"{len(times_s) - len(kept)} frames have a time that is missing or does not increase; left out"
+            Loss(
+                f"{len(times_s) - len(kept)} frames have a time that is missing or does not increase; left out"
+            )
         )
     if not len(kept):
         raise InputError(f"video {video} holds no frame that has a time; fetch it again")
@@ -150,7 +153,7 @@ def _readings(
     device = next((device for device in STEERING_RATIOS if device in str(segment.resolve())), None)
     if device is None and config.steering_ratio is None:
         problems.append(
-            f"the car is not one of comma2k19's two; its steering ratio is taken as {_OTHER_RATIO:g}"
+            Check(f"the car is not one of comma2k19's two; its steering ratio is taken as {_OTHER_RATIO:g}")
         )
     ratio = STEERING_RATIOS.get(device or "", _OTHER_RATIO)
     values = road_wheel_rad(values, config, unit=SteeringUnit.DEG, ratio=ratio)
@@ -161,15 +164,17 @@ def _series(can: Path, names: tuple[str, ...], problems: list[str]) -> tuple[Flo
     """Return times and values of a reading; None if there are none, or not as many of one as of the other."""
     folder = next((can / name for name in names if (can / name).is_dir()), None)
     if folder is None:
-        problems.append(f"processed_log/CAN/{names[0]} is missing; it is done without")
+        problems.append(Loss(f"processed_log/CAN/{names[0]} is missing; it is done without"))
         return None
     try:
         times_s, values = read_array(folder / "t"), read_array(folder / "value")
     except InputError as error:
-        problems.append(f"{error}; it is done without")
+        problems.append(Loss(f"{error}; it is done without"))
         return None
     if len(times_s) != len(values):
-        problems.append(f"{folder} has {len(times_s)} times but {len(values)} values; it is done without")
+        problems.append(
+            Loss(f"{folder} has {len(times_s)} times but {len(values)} values; it is done without")
+        )
         return None
     return times_s, values
 
@@ -181,7 +186,7 @@ def _track(
     try:
         poses = _poses(folder, len(times_s))
     except InputError as error:
-        problems.append(f"{error}; the track is done without")
+        problems.append(Loss(f"{error}; the track is done without"))
         return _Mounting(), None
     mounting = _mounting(poses)
     yaw = wrap_angle(np.arctan2(poses.forward[:, 1], poses.forward[:, 0]) - mounting.yaw_rad)

@@ -1,11 +1,12 @@
 """A folder of pictures or one video, and a table of time, steering and speed -> logs.
 
 The table may name the picture of each row, or be matched by time: with the times in the names of the pictures, with the
-timestamps of the video, or row by row where there are as many rows as pictures.
+timestamps of the video, or row by row where neither is there and rows are as many as pictures.
 """
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from drivesim.imports.csv_table import CsvTable, read_table
 from drivesim.imports.drive_log import DriveLog, Signal
 from drivesim.imports.media_of_rows import Matched, match_pictures, recorded_media
 from drivesim.imports.options import ImportConfig
+from drivesim.imports.remarks import Loss
 from drivesim.imports.units import speed_from_throttle
 from drivesim.imports.video_of_rows import match_video
 from drivesim.scene.geometry import FloatArray
@@ -57,7 +59,22 @@ def read_csv_video(path: Path, config: ImportConfig) -> list[DriveLog]:
         raise InputError(
             f"{path} holds no table (*.csv); put one with columns time, steering and speed there"
         )
-    return [_read(table, _name(table, tables), config, is_alone=_is_alone(table, tables)) for table in tables]
+    return [_read_one(table, tables, config) for table in tables]
+
+
+def _read_one(table: Path, tables: list[Path], config: ImportConfig) -> DriveLog:
+    """Read one of the tables; where it lies beside others, a refusal says how to name the one that is meant."""
+    is_alone = _is_alone(table, tables)
+    try:
+        return _read(table, _name(table, tables), config, is_alone=is_alone)
+    except InputError as error:
+        if is_alone:
+            raise
+        beside = [other.name for other in tables if other.parent == table.parent]
+        raise InputError(
+            f"{error}; {table.parent} holds {len(beside)} tables ({', '.join(beside)}): if only one of them is a drive, "
+            f"name that file as SRC, as in: drivesim data import csv {shlex.quote(str(table))}"
+        ) from error
 
 
 def _tables_in(folder: Path) -> list[Path]:
@@ -100,8 +117,10 @@ def _read(path: Path, name: str, config: ImportConfig, *, is_alone: bool) -> Dri
     problems = []
     if table.num_left_out:
         problems.append(
-            f"{table.num_left_out} rows with too few or too many cells left out (first: {path}, row "
-            f"{table.first_left_out})"
+            Loss(
+                f"{table.num_left_out} rows with too few or too many cells left out (first: {path}, row "
+                f"{table.first_left_out})"
+            )
         )
     timed = None if found.time is None else columns.times_of(table, found.time, config)
     if media.video is not None:
@@ -185,6 +204,6 @@ def _signal(
         first = table.place(int(matched.rows[int(np.argmin(is_good))]))
         if not is_good.any():
             raise InputError(f"{first}: {what} is no number there, nor in any other row")
-        problems.append(f"{int((~is_good).sum())} rows without a {what} left out (first: {first})")
+        problems.append(Loss(f"{int((~is_good).sum())} rows without a {what} left out (first: {first})"))
     times_s = matched.row_times_s[is_good] + config.time_offset_s
     return Signal(times_s=times_s, values=chosen[is_good])

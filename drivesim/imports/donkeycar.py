@@ -36,6 +36,7 @@ from drivesim.imports.many_recordings import logs_of_all
 from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit
 from drivesim.imports.picture_files import PictureFiles
 from drivesim.imports.readings import increasing, signal
+from drivesim.imports.remarks import Check, Loss
 from drivesim.imports.units import road_wheel_rad, speed_from_throttle, speed_mps
 
 DEFAULT_RATE_HZ = 20.0
@@ -105,11 +106,11 @@ def _logs_of(tub: Path, name: str, config: ImportConfig) -> list[DriveLog]:
     if not rows:
         reasons = "; ".join(left_out.sentences()) or "it is empty"
         raise InputError(f"Donkeycar tub {tub} holds no usable record: {reasons}")
-    problems += left_out.sentences()
+    problems += map(Loss, left_out.sentences())
     if any(row.time_s is None for row in rows):
         rate_hz = config.recorded_rate_hz or DEFAULT_RATE_HZ
         problems.append(
-            f"{tub.name} keeps no times; {rate_hz:g} pictures per second are taken (--recorded-rate)"
+            Check(f"{tub.name} keeps no times; {rate_hz:g} pictures per second are taken (--recorded-rate)")
         )
         for row in rows:
             row.time_s = row.index / rate_hz
@@ -138,7 +139,7 @@ def _log(rows: list[_Row], name: str, config: ImportConfig, problems: list[str])
     problems = [*problems]
     if len(kept) < len(rows):
         problems.append(
-            f"{len(rows) - len(kept)} records of {name} have a time that does not increase; left out"
+            Loss(f"{len(rows) - len(kept)} records of {name} have a time that does not increase; left out")
         )
     rows, times_s = [rows[index] for index in kept], times_s[kept] - times_s[kept[0]]
     steering = road_wheel_rad(
@@ -149,7 +150,7 @@ def _log(rows: list[_Row], name: str, config: ImportConfig, problems: list[str])
         max_steering_rad=DEFAULT_MAX_STEERING_RAD,
     )
     if config.max_steering_rad is None and config.steering_unit in (None, SteeringUnit.SHARE):
-        problems.append("full steering is taken as 25 degrees of the road wheels (--max-steering)")
+        problems.append(Check("full steering is taken as 25 degrees of the road wheels (--max-steering)"))
     if all(row.speed is not None for row in rows):
         speed = speed_mps(np.array([row.speed for row in rows], float), config, unit=SpeedUnit.MPS)
     else:
@@ -205,7 +206,9 @@ def _rows_v2(tub: Path, left_out: _LeftOut, problems: list[str]) -> Iterator[_Ro
     position = 0
     for catalog in catalogs:
         if not catalog.is_file():
-            problems.append(f"{catalog} is missing, which the manifest names; its records were left out")
+            problems.append(
+                Loss(f"{catalog} is missing, which the manifest names; its records were left out")
+            )
             continue
         for line_number, line in read_lines(catalog):
             where = f"{catalog.name}, line {line_number}"

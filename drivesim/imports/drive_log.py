@@ -50,7 +50,7 @@ class DriveLog:
     camera: Camera | None = None  # of the pictures as they are; None where the source has no calibration
     place: str = ""
     caption: str = ""
-    problems: list[str] = field(default_factory=list)  # what the reader had to repair or leave out
+    problems: list[str] = field(default_factory=list)  # what the reader found; kinds: remarks.py
 
     def check(self) -> None:
         """Raise InputError where pictures, times and readings do not fit together or are not finite."""

@@ -24,6 +24,7 @@ from drivesim.imports.many_recordings import logs_of_all
 from drivesim.imports.options import ImportConfig, SpeedUnit
 from drivesim.imports.picture_files import PictureFiles
 from drivesim.imports.readings import increasing, signal, track
+from drivesim.imports.remarks import Loss
 from drivesim.imports.units import speed_mps
 from drivesim.scene.geometry import FloatArray, wrap_angle
 
@@ -68,7 +69,7 @@ def _log(drive: Path, name: str, config: ImportConfig) -> DriveLog:
     kept = increasing(pictures.times_ns.astype(np.float64))
     if len(kept) < len(pictures.paths):
         problems.append(
-            f"{len(pictures.paths) - len(kept)} pictures have a time that does not increase; left out"
+            Loss(f"{len(pictures.paths) - len(kept)} pictures have a time that does not increase; left out")
         )
     frames = PictureFiles([pictures.paths[index] for index in kept])
     times_s = (packets.times_ns - start_ns) * 1e-9
@@ -80,7 +81,9 @@ def _log(drive: Path, name: str, config: ImportConfig) -> DriveLog:
         )
     if is_missing.any():
         first = packets.paths[int(np.argmax(is_missing))]
-        problems.append(f"{int(is_missing.sum())} OXTS packets are truncated (first: {first}); left out")
+        problems.append(
+            Loss(f"{int(is_missing.sum())} OXTS packets are truncated (first: {first}); left out")
+        )
         times_s, values = times_s[~is_missing], values[~is_missing]
     speed = speed_mps(values[:, _FORWARD_SPEED], config, unit=SpeedUnit.MPS)
     log = DriveLog(
@@ -130,7 +133,7 @@ def _timed_files(folder: Path, suffixes: tuple[str, ...], problems: list[str]) -
         times_ns.append(time_ns)
     if num_left_out:
         problems.append(
-            f"{num_left_out} files of {data} are empty or have no time in timestamps.txt; left out"
+            Loss(f"{num_left_out} files of {data} are empty or have no time in timestamps.txt; left out")
         )
     if not paths:
         raise InputError(

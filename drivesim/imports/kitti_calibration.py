@@ -12,6 +12,7 @@ import numpy as np
 
 from drivesim.errors import InputError
 from drivesim.imports.foreign_files import number, read_text
+from drivesim.imports.remarks import Check
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import CAM_FROM_FORWARD, Camera
 
@@ -34,7 +35,9 @@ def kitti_camera(drive: Path, size: tuple[int, int], problems: list[str]) -> Cam
     camera = _calibration(drive, "calib_cam_to_cam.txt")
     projection = camera.get("P_rect_02", np.zeros(0))
     if projection.shape != (12,) or not 0 < projection[0] < 1e5 or not 0 < projection[5] < 1e5:
-        problems.append("there is no calib_cam_to_cam.txt with P_rect_02; the field of view is not known")
+        problems.append(
+            Check("there is no calib_cam_to_cam.txt with P_rect_02; the field of view is not known")
+        )
         return None
     recorded = camera.get("S_rect_02", np.zeros(0))
     if recorded.shape == (2,) and tuple(recorded.astype(int)) != size[::-1]:

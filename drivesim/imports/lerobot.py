@@ -24,6 +24,7 @@ from drivesim.imports.lerobot_tables import Columns, read_columns
 from drivesim.imports.many_recordings import logs_of_all
 from drivesim.imports.options import ImportConfig
 from drivesim.imports.readings import increasing, signal, track
+from drivesim.imports.remarks import Loss
 from drivesim.imports.units import road_wheel_rad, speed_from_throttle, speed_mps
 from drivesim.imports.video_frames import VideoFrames
 from drivesim.scene.geometry import FloatArray
@@ -78,7 +79,7 @@ def _logs(root: Path, name: str, config: ImportConfig) -> list[DriveLog]:
                 left_out.append(f"episode {episode.index} was left out: {error}")
     if not logs:
         raise InputError(f"{root} has no usable episode: {left_out[0] if left_out else 'there is none'}")
-    logs[0].problems[:0] = [*problems, *left_out]
+    logs[0].problems[:0] = [*problems, *map(Loss, left_out)]
     return logs
 
 
@@ -101,13 +102,17 @@ class _EpisodeReader:
         kept = increasing(self._times_s[rows])
         if len(kept) < len(rows):
             problems.append(
-                f"{len(rows) - len(kept)} rows have a time that is missing or does not increase; left out"
+                Loss(
+                    f"{len(rows) - len(kept)} rows have a time that is missing or does not increase; left out"
+                )
             )
         rows = rows[kept]
         times_s = self._times_s[rows]
         has_frame, shown_s = self._frames(episode, times_s)
         if not has_frame.all():
-            problems.append(f"{int((~has_frame).sum())} rows have no frame in {episode.video}; left out")
+            problems.append(
+                Loss(f"{int((~has_frame).sum())} rows have no frame in {episode.video}; left out")
+            )
         log = DriveLog(
             name=name,
             frames=VideoFrames(MediaFile(path=episode.video), shown_s),

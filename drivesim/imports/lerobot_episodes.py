@@ -13,6 +13,7 @@ from drivesim.errors import InputError
 from drivesim.imports.foreign_files import number, parse_json, read_lines, short, whole_number
 from drivesim.imports.lerobot_info import Info
 from drivesim.imports.lerobot_tables import read_columns
+from drivesim.imports.remarks import Loss
 from drivesim.scene.types import Camera
 
 CAMERA_COLUMN, PLACE_COLUMN = "drivesim/camera", "drivesim/place"
@@ -73,7 +74,7 @@ def _episodes_v2(info: Info, video_key: str, problems: list[str]) -> Iterator[Ep
             video=info.path(info.video_path, episode_index=index, episode_chunk=chunk, video_key=video_key),
         )
     if num_broken:
-        problems.append(f"{num_broken} lines of {path} name no episode; left out")
+        problems.append(Loss(f"{num_broken} lines of {path} name no episode; left out"))
 
 
 def _episodes_v3(info: Info, video_key: str, path: Path) -> Iterator[Episode]:
@@ -117,11 +118,13 @@ def camera_of(text: str, problems: list[str]) -> Camera | None:
         sizes = [number(facts[name]) for name in names]
         matrix = np.array(facts["ego_from_cam"], dtype=np.float64)
     except (ValueError, TypeError, KeyError, OverflowError) as error:
-        problems.append(f"the camera of the episode cannot be read ({short(error)}); it is done without")
+        problems.append(
+            Loss(f"the camera of the episode cannot be read ({short(error)}); it is done without")
+        )
         return None
     values = [value for value in sizes if value is not None and 0 < value < 1e6]
     if len(values) != len(names) or matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-        problems.append("the camera of the episode is none; it is done without")
+        problems.append(Loss("the camera of the episode is none; it is done without"))
         return None
     width, height, fx, fy, cx, cy = values
     return Camera(

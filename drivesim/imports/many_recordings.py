@@ -7,6 +7,7 @@ from pathlib import Path
 
 from drivesim.errors import InputError
 from drivesim.imports.drive_log import DriveLog
+from drivesim.imports.remarks import Loss
 
 
 def logs_of_all(folders: Iterable[Path], read: Callable[[Path], list[DriveLog]]) -> list[DriveLog]:
@@ -25,5 +26,5 @@ def logs_of_all(folders: Iterable[Path], read: Callable[[Path], list[DriveLog]])
     if refused and not logs:
         raise refused[0]
     if refused:
-        logs[0].problems[:0] = [f"a recording was left out: {error}" for error in refused]
+        logs[0].problems[:0] = [Loss(f"a recording was left out: {error}") for error in refused]
     return logs

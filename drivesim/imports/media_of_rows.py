@@ -15,12 +15,14 @@ from drivesim.imports.columns import TimedRows
 from drivesim.imports.csv_table import CsvTable
 from drivesim.imports.options import ImportConfig, TimeUnit
 from drivesim.imports.picture_files import PictureFiles
+from drivesim.imports.remarks import Loss
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, MediaFile
 from drivesim.scene.types import Image
 
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
 MAX_MISSING_SHARE = 0.5
+_COUNTER_SLACK = 0.01
 
 
 @dataclass(kw_only=True, slots=True)
@@ -101,21 +103,14 @@ def match_pictures(
     if files is not None:
         return _named_pictures(table, media, timed or _counted(table, config), files)
     pictures = media.pictures
-    if timed is not None and len(table.rows) != len(pictures):
-        times_s = times_in_names([picture.name for picture in pictures], timed.times_s)
-        if times_s is None:
+    if timed is not None and (by_time := _pictures_by_time(table, pictures, timed)) is not None:
+        return by_time
+    if len(table.rows) != len(pictures):
+        if timed is not None:
             raise InputError(
                 f"{table.path} has {len(table.rows)} rows, but there are {len(pictures)} pictures without times in "
                 "their names; add a column 'file' with the name of each row's picture"
             )
-        return Matched(
-            frames=PictureFiles(pictures),
-            frame_times_s=times_s,
-            rows=timed.rows,
-            row_times_s=timed.times_s,
-            problems=["pictures are matched by the times in their names"],
-        )
-    if len(table.rows) != len(pictures):
         raise InputError(
             f"{table.path} has {len(table.rows)} rows without times, but there are {len(pictures)} pictures"
         )
@@ -127,6 +122,33 @@ def match_pictures(
         row_times_s=timed.times_s,
         problems=["pictures are matched row by row, in the order of their names"],
     )
+
+
+def _pictures_by_time(table: CsvTable, pictures: list[Path], timed: TimedRows) -> Matched | None:
+    """Match pictures by the times in their names; None where names hold none of the table's clock."""
+    times_s = times_in_names([picture.name for picture in pictures], timed.times_s)
+    if times_s is None or (len(table.rows) == len(pictures) and _is_counter(times_s, timed.times_s)):
+        return None
+    order = np.argsort(times_s)  # 1.25 stands behind 1.5 by name
+    note = "pictures are matched by the times in their names"
+    if len(table.rows) == len(pictures):
+        note += ", though there are as many as rows"
+    return Matched(
+        frames=PictureFiles([pictures[place] for place in order]),
+        frame_times_s=times_s[order],
+        rows=timed.rows,
+        row_times_s=timed.times_s,
+        problems=[note],
+    )
+
+
+def _is_counter(times_s: FloatArray, row_times_s: FloatArray) -> bool:
+    """Tell whether names count by ones in the unit of time in which rows, as many, do not."""
+    if min(len(times_s), len(row_times_s)) < 2:
+        return True
+    step_s, row_step_s = (float(np.median(np.diff(each))) for each in (np.sort(times_s), row_times_s))
+    is_by_ones = any(np.isclose(step_s, unit.seconds, rtol=1e-6) for unit in TimeUnit)
+    return is_by_ones and abs(row_step_s / step_s - 1.0) > _COUNTER_SLACK
 
 
 def _counted(table: CsvTable, config: ImportConfig) -> TimedRows:
@@ -154,7 +176,7 @@ def _named_pictures(table: CsvTable, media: RecordedMedia, timed: TimedRows, fil
             raise InputError(
                 f"{missing} of {len(paths)} pictures are missing (first: {where}); put them beside the table"
             )
-        problems.append(f"{missing} pictures are missing (first: {where})")
+        problems.append(Loss(f"{missing} pictures are missing (first: {where})"))
     shown: dict[Path, int] = {}
     for position, path in enumerate(paths):
         if path is not None:
@@ -198,12 +220,16 @@ def times_in_names(names: list[str], near_s: FloatArray) -> FloatArray | None:
         return None
     for position in (-1, 0):
         raw = np.array([float(found[position][:300]) for found in numbers])
-        if not np.isfinite(raw).all() or not (np.diff(raw) > 0).all():
+        if any("." in found[position] for found in numbers):
+            is_in_order = len(np.unique(raw)) == len(raw)  # sorted as whole numbers, 1.25 stands behind 1.5
+        else:
+            is_in_order = bool((np.diff(raw) > 0).all())
+        if not np.isfinite(raw).all() or not is_in_order:
             continue
         for unit in TimeUnit:
             times_s = raw * unit.seconds
             is_near = (times_s >= near_s[0] - 1.0) & (times_s <= near_s[-1] + 1.0)
-            length = (times_s[-1] - times_s[0]) / max(near_s[-1] - near_s[0], 1e-9)
+            length = np.ptp(times_s) / max(near_s[-1] - near_s[0], 1e-9)
             if is_near.mean() > 0.9 and length > 0.5:
                 return times_s
     return None

@@ -14,6 +14,7 @@ from drivesim.dynamics import VehicleConfig, inverse, planar_motion
 from drivesim.errors import InputError
 from drivesim.imports.drive_log import DriveLog, Signal, Track
 from drivesim.imports.options import ImportConfig
+from drivesim.imports.remarks import Loss
 from drivesim.scene.geometry import FloatArray, wrap_angle
 
 MAX_SPEED_MPS, MAX_STEERING_RAD, MAX_YAW_RATE_RADPS = 100.0, 1.2, 4.0
@@ -115,7 +116,7 @@ def _without_slips(signal: Signal, limit: float, what: str, flag: str, problems:
     worst = float(signal.values[np.argmax(np.abs(signal.values))])
     if is_wrong.mean() > MAX_WRONG_SHARE:
         raise InputError(f"{what} reach {worst:.4g}, which no car does; check {flag}")
-    problems.append(f"{int(is_wrong.sum())} readings left out: {what} reach {worst:.4g}")
+    problems.append(Loss(f"{int(is_wrong.sum())} readings left out: {what} reach {worst:.4g}"))
     return Signal(times_s=signal.times_s[~is_wrong], values=signal.values[~is_wrong])
 
 
@@ -157,7 +158,18 @@ def _track_rates(track: Track) -> tuple[Signal, Signal]:
 
 
 def _bicycle_yaw_rate(steering: Signal, speed: Signal | None, config: ImportConfig) -> Signal:
-    """Return the yaw rate of a kinematic bicycle; of one at 10 m/s where nobody knows the speed."""
+    """Return the yaw rate of a kinematic bicycle, as far as tyres grip."""
+    wanted, grip = _wanted_yaw_rate(steering, speed, config)
+    return Signal(times_s=wanted.times_s, values=np.clip(wanted.values, -grip, grip))
+
+
+def _wanted_yaw_rate(
+    steering: Signal, speed: Signal | None, config: ImportConfig
+) -> tuple[Signal, FloatArray]:
+    """Return the yaw rate of a kinematic bicycle that never slides, and the largest that tyres allow.
+
+    Where nobody knows the speed it is 10 m/s.
+    """
     times_s, speed_mps = steering.times_s, np.full(len(steering.times_s), 10.0)
     if speed is not None:
         times_s = np.union1d(steering.times_s, speed.times_s)
@@ -166,7 +178,18 @@ def _bicycle_yaw_rate(steering: Signal, speed: Signal | None, config: ImportConf
     angle = np.interp(times_s, steering.times_s, steering.values)
     wanted = speed_mps * np.tan(angle) / config.wheelbase_m
     grip = VehicleConfig().max_lateral_accel_mps2 / np.maximum(np.abs(speed_mps), 0.1)
-    return Signal(times_s=times_s, values=np.clip(wanted, -grip, grip))
+    return Signal(times_s=times_s, values=wanted), grip
+
+
+def beyond_grip(log: DriveLog, config: ImportConfig) -> tuple[int, int]:
+    """Return in how many pictures steering and speed ask for more than tyres hold, and of how many."""
+    if log.steering_rad is None or len(log.steering_rad.times_s) < 2:
+        return 0, 0
+    wanted, grip = _wanted_yaw_rate(log.steering_rad, _speed_signal(log), config)
+    excess = np.abs(wanted.values) - grip
+    is_told = (log.frame_times_s >= wanted.times_s[0]) & (log.frame_times_s <= wanted.times_s[-1])
+    at_pictures = np.interp(log.frame_times_s[is_told], wanted.times_s, excess)
+    return int((at_pictures > 0).sum()), len(at_pictures)
 
 
 # ------------------------------------------------------------------------------------------ at instants

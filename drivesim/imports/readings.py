@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.imports.drive_log import Signal, Track
+from drivesim.imports.remarks import Loss
 from drivesim.scene.geometry import FloatArray
 
 MAX_READING = 1e6  # beyond every unit of speed or angle
@@ -53,11 +54,13 @@ def signal(name: str, times_s: FloatArray, values: FloatArray, *, problems: list
         is_good = np.isfinite(times_s) & (np.abs(values) <= MAX_READING)
     count = len(values) - int(is_good.sum())
     if count:
-        problems.append(f"{count} of {len(values)} readings of {name} are missing or no numbers; left out")
+        problems.append(
+            Loss(f"{count} of {len(values)} readings of {name} are missing or no numbers; left out")
+        )
     times_s, values = times_s[is_good], values[is_good]
     kept = _told_increasing(name, times_s, problems)
     if len(kept) < 2:
-        problems.append(f"{name} has fewer than two readings; it is done without")
+        problems.append(Loss(f"{name} has fewer than two readings; it is done without"))
         return None
     return Signal(times_s=times_s[kept], values=values[kept])
 
@@ -76,11 +79,11 @@ def track(times_s: FloatArray, xy_m: FloatArray, yaw_rad: FloatArray, *, problem
     is_good = np.isfinite(times_s) & is_near & np.isfinite(yaw_rad)
     count = len(yaw_rad) - int(is_good.sum())
     if count:
-        problems.append(f"{count} of {len(yaw_rad)} poses are missing or cannot be true; left out")
+        problems.append(Loss(f"{count} of {len(yaw_rad)} poses are missing or cannot be true; left out"))
     times_s, xy_m, yaw_rad = times_s[is_good], xy_m[is_good], yaw_rad[is_good]
     kept = _told_increasing("the poses", times_s, problems)
     if len(kept) < 2:
-        problems.append("the track has fewer than two poses; it is done without")
+        problems.append(Loss("the track has fewer than two poses; it is done without"))
         return None
     return Track(times_s=times_s[kept], xy_m=xy_m[kept], yaw_rad=yaw_rad[kept])
 
@@ -89,5 +92,5 @@ def _told_increasing(name: str, times_s: FloatArray, problems: list[str]) -> NDA
     kept = increasing(times_s)
     if len(kept) < len(times_s):
         count = len(times_s) - len(kept)
-        problems.append(f"{count} readings of {name} have a time that does not increase; left out")
+        problems.append(Loss(f"{count} readings of {name} have a time that does not increase; left out"))
     return kept

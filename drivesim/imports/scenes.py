@@ -12,7 +12,9 @@ from drivesim.imports.drive_log import DriveLog
 from drivesim.imports.fitted_frames import FittedFrames, fitted_camera
 from drivesim.imports.motion import (
     MAX_SPEED_DISAGREEMENT_MPS,
+    STEERED,
     Sources,
+    beyond_grip,
     corrected,
     motion_at,
     picture_interval_s,
@@ -20,12 +22,14 @@ from drivesim.imports.motion import (
     speed_disagreement_mps,
 )
 from drivesim.imports.options import ImportConfig
+from drivesim.imports.remarks import Check
 from drivesim.imports.stretches import LeftOut, Stretches, stretches_of
 from drivesim.imports.survey import Survey, camera_of, is_camera_off, survey_of
 from drivesim.scene.frame_files import SteadyFrames, steady_frames
 from drivesim.scene.surroundings import route_from_path
 from drivesim.scene.types import Camera, Scene
 
+_MAX_SLIDING_SHARE = 0.01  # of the pictures; more are no slips but a wrong unit or ratio
 UNKNOWN_PLACE = "unknown"
 _MAX_OFF_SHARE = 0.1  # of the time between frames, from which on a picture is shown clearly off its instant
 
@@ -56,8 +60,10 @@ def scenes_of(log: DriveLog, config: ImportConfig, *, survey: Survey | None = No
     log = corrected(log, config)
     problems = list(log.problems)
     if (gap := speed_disagreement_mps(log)) > MAX_SPEED_DISAGREEMENT_MPS:
-        problems.append(f"speed is off the positions by {gap:.1f} m/s; it is taken from the positions")
+        problems.append(Check(f"speed is off the positions by {gap:.1f} m/s; it is taken from the positions"))
         log, sources = replace(log, speed_mps=None), replace(sources, speed="track")
+    if sources.yaw_rate == STEERED:
+        problems += _grip_problems(log, config)
     stretches = stretches_of(log, survey.is_readable, config)
     problems += _picture_problems(log, survey, config)
     camera = fitted_camera(
@@ -91,6 +97,18 @@ def checked_sources(log: DriveLog) -> Sources:
 
 def _name(log: DriveLog, number: int, stretches: Stretches) -> str:
     return log.name if len(stretches.parts) == 1 else f"{log.name}-{number}"
+
+
+def _grip_problems(log: DriveLog, config: ImportConfig) -> list[str]:
+    count, total = beyond_grip(log, config)
+    if count <= _MAX_SLIDING_SHARE * total:
+        return []
+    return [
+        Check(
+            f"in {count} of {total} pictures steering and speed together ask for more than a tyre's grip, and the turn "
+            "is cut to what tyres hold; check --speed-unit, --steering-unit and --steering-ratio"
+        )
+    ]
 
 
 def _picture_problems(log: DriveLog, survey: Survey, config: ImportConfig) -> list[str]:

@@ -18,6 +18,8 @@ RECORDED_RGB, SEEN_RGB = (255, 150, 40), (70, 190, 255)
 _COLUMNS, _MAX_PICTURES = 5, 20
 _BAR_PX, _CHART_PX, _GAP_PX = 5, 110, 4
 _CHART_S = 60.0
+_LETTER_PX, _LETTERS_GROW_FROM_PX = 6.6, 126  # of a label, on pictures up to that height
+_LEAST_NAME = 8  # letters
 _BACKGROUND, _AXIS = 24, 80
 _LEAST_SCALE_RADPS = 0.1
 
@@ -64,8 +66,16 @@ def _picture(row: SheetRow, scene: Scene, index: int) -> Image:
 
 
 def _label(scene: Scene, index: int) -> str:
-    name = scene.name.encode("ascii", "replace").decode()[-14:]
-    return f"{name} {scene.timestamps_s[index]:.1f}s {np.degrees(scene.steering_rad[index]):+.1f}deg"
+    """Return name, time and angle; a name too long for the picture loses its middle, as its ends tell most."""
+    name = scene.name.encode("ascii", "replace").decode()
+    told = f"{scene.timestamps_s[index]:.1f}s {np.degrees(scene.steering_rad[index]):+.1f}deg"
+    height, width = scene.frames[index].shape[:2]
+    letter_px = _LETTER_PX * max(1.0, height / _LETTERS_GROW_FROM_PX)
+    room = max(int((width - 8) / letter_px) - len(told) - 1, _LEAST_NAME)
+    if len(name) > room:
+        behind = (room - 2) // 2
+        name = f"{name[: room - 2 - behind]}..{name[len(name) - behind :]}"
+    return f"{name} {told}"
 
 
 def _draw_bar(image: Image, share: float, above_px: int, rgb: tuple[int, int, int]) -> None:

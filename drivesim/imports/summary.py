@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
+from drivesim import console
 from drivesim.imports.lag import LagEstimate
 from drivesim.imports.motion import MEASURED, STEERED, Sources
 from drivesim.imports.options import Fit, ImportConfig
+from drivesim.imports.remarks import Check, Loss, of_all
 from drivesim.imports.stretches import LeftOut
 
 _FITS = {Fit.CROP: "cropped to", Fit.PAD: "padded to", Fit.STRETCH: "stretched to"}
@@ -71,7 +73,8 @@ class ImportSummary:
     def doubts(self) -> list[str]:
         """Return what else speaks against the recorded turns, in sentences."""
         sizes = [
-            f"{found.size_words} by {name}; check units, --steering-ratio, --wheelbase and --field-of-view"
+            f"{found.size_words} by {name}: a unit, the speed or the steering ratio is likely wrong; check "
+            "--speed-unit, --steering-unit, --steering-ratio, --wheelbase and --field-of-view"
             for name, found in self.estimates.items()
             if not found.has_right_size
         ]
@@ -110,7 +113,13 @@ class ImportSummary:
             found = sorted({getattr(each.sources, what) for each in every})
             rows.append((f"{what.replace('_', ' ')} from", " or ".join(found)))
         rows += [(f"{name}, as seen", found.words) for name, found in self.estimates.items()]
-        return [*rows, ("corrected by", self._corrections()), *self._left_out()]
+        remarks = self.remarks()
+        rows.append(("corrected by", self._corrections()))
+        rows += [("left out", line) for line in remarks["left_out"] or ["nothing"]]
+        rows += [("noted", line) for line in remarks["noted"]]
+        if count := len(self.warnings):
+            rows.append(("check", f"{console.counted(count, 'thing')}, see the warnings below"))
+        return rows
 
     def _corrections(self) -> str:
         used = self.used
@@ -119,21 +128,33 @@ class ImportSummary:
         words += ["--flip-yaw-rate"] if used.flip_yaw_rate else []
         return " ".join(words) or "nothing"
 
-    def _left_out(self) -> list[tuple[str, str]]:
-        lines = [
-            f"{each.name}: {line}"
-            for each in self.recordings
-            for line in [*each.left_out.lines, each.first_unreadable, *each.problems]
-            if line
-        ]
-        lines = [*self.refused, *lines]
-        return [("left out, noted", line) for line in lines] or [("left out, noted", "nothing")]
+    @property
+    def warnings(self) -> list[str]:
+        """Return everything that makes the data wrong if nobody looks at it, in sentences."""
+        misfit = f"pictures and recorded turns do not fit; import again with {self.advice} (or --fix)"
+        return [*([misfit] if self.advice else []), *self.doubts, *self.remarks()["check"]]
+
+    def remarks(self) -> dict[str, list[str]]:
+        """Return the sentences on what was left out, what is good to know, and what was guessed."""
+        found: dict[str, list[tuple[str, str]]] = {"left_out": [], "noted": [], "check": []}
+        for each in self.recordings:
+            losses = [Loss(line) for line in (*each.left_out.lines, each.first_unreadable) if line]
+            for line in (*losses, *each.problems):
+                kind = (
+                    "left_out" if isinstance(line, Loss) else "check" if isinstance(line, Check) else "noted"
+                )
+                found[kind].append((each.name, line))
+        remarks = {kind: of_all(lines) for kind, lines in found.items()}
+        remarks["left_out"] = [*self.refused, *remarks["left_out"]]
+        return remarks
 
     def record(self) -> dict[str, Any]:
         """Return everything as values that JSON knows."""
         record = _plain(asdict(self))
         assert isinstance(record, dict)
         record["advice"], record["doubts"] = self.advice, self.doubts
+        remarks = self.remarks()
+        record |= {"left_out": remarks["left_out"], "noted": remarks["noted"], "check": self.warnings}
         for name, found in self.estimates.items():
             record["estimates"][name]["words"] = found.words
         return record

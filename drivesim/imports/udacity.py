@@ -20,6 +20,7 @@ from drivesim.imports.drive_log import DriveLog, Signal
 from drivesim.imports.media_of_rows import MAX_MISSING_SHARE, pictures_in
 from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit
 from drivesim.imports.picture_files import PictureFiles
+from drivesim.imports.remarks import Loss
 from drivesim.imports.units import road_wheel_rad, speed_mps
 from drivesim.scene.geometry import FloatArray
 
@@ -56,7 +57,9 @@ def _read(path: Path, config: ImportConfig) -> DriveLog:
     problems = []
     if table.num_left_out:
         problems.append(
-            f"{table.num_left_out} rows with too few or too many cells left out (first: row {table.first_left_out})"
+            Loss(
+                f"{table.num_left_out} rows with too few or too many cells left out (first: row {table.first_left_out})"
+            )
         )
     names = [PureWindowsPath(text).name for text in table.texts(_column(table, "center", _CENTER))]
     timed = increasing(table, np.array([time_of_name_s(name) for name in names]), problems)
@@ -78,7 +81,7 @@ def _read(path: Path, config: ImportConfig) -> DriveLog:
             raise InputError(
                 f"{missing} of {len(is_there)} pictures are missing (first: {where}); put the folder IMG beside {LOG}"
             )
-        problems.append(f"{missing} pictures are missing (first: {where})")
+        problems.append(Loss(f"{missing} pictures are missing (first: {where})"))
     log = DriveLog(
         name=path.resolve().parent.name or "udacity",
         frames=PictureFiles(
@@ -118,7 +121,7 @@ def _with_readings(
             first = table.place(int(rows[int(np.argmin(is_good))]))
             if not is_good.any():
                 raise InputError(f"{first}: {what} is no number there, nor in any other row")
-            problems.append(f"{int((~is_good).sum())} rows without a {what} left out (first: {first})")
+            problems.append(Loss(f"{int((~is_good).sum())} rows without a {what} left out (first: {first})"))
         readings[what] = Signal(times_s=times_s[is_good], values=chosen[is_good])
     return replace(log, steering_rad=readings["steering"], speed_mps=readings["speed"], problems=problems)
 

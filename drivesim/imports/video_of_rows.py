@@ -9,6 +9,7 @@ from drivesim.imports.columns import TimedRows, increasing
 from drivesim.imports.csv_table import CsvTable
 from drivesim.imports.media_of_rows import Matched
 from drivesim.imports.options import ImportConfig
+from drivesim.imports.remarks import Check
 from drivesim.imports.video_frames import VideoFrames
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.media import MediaFile, frame_times
@@ -65,7 +66,7 @@ def _frame_numbers(table: CsvTable, column: int, count: int) -> tuple[FloatArray
         numbers = numbers - 1
         words = ["frames are counted from 1 in the table"]
     elif first == 1:
-        words = ["frames are taken as counted from 0, and the table has none of that number"]
+        words = [Check("frames are taken as counted from 0, and the table has none of that number")]
     is_frame = (numbers >= 0) & (numbers < count) & (numbers == np.floor(numbers))
     return np.where(is_frame, numbers, np.nan), words
 
@@ -122,10 +123,10 @@ def _delay_of_rows(
     start_s = float(row_times_s[0] - shown_s[0])
     is_row_by_row = len(row_times_s) == len(shown_s) and abs(start_s) > interval_s
     if is_row_by_row or not _overlaps(shown_s, row_times_s):
-        return -start_s, _OWN_CLOCK.format("its first row is put at the first frame (--time-offset)")
+        return -start_s, Check(_OWN_CLOCK.format("its first row is put at the first frame (--time-offset)"))
     if abs(start_s) > config.max_gap_s:
         when = f"{abs(start_s):.1f} s {'after' if start_s > 0 else 'before'} the video"
-        return 0.0, f"the table begins {when}; both are taken to have one clock (--time-offset)"
+        return 0.0, Check(f"the table begins {when}; both are taken to have one clock (--time-offset)")
     return 0.0, ""
 
 
