@@ -114,7 +114,7 @@ def _read(path: Path, name: str, config: ImportConfig, *, is_alone: bool) -> Dri
     table = read_table(path)
     found = _columns_of(table, config)
     media = recorded_media(path, is_alone=is_alone)
-    problems = []
+    problems: list[str] = []
     if table.num_left_out:
         problems.append(
             Loss(
