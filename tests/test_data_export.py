@@ -129,7 +129,7 @@ def test_unreadable_pictures_are_told_and_left_out(
     code, printed, warned = run(
         capsys, "data", "export", "nuscenes", "--dataroot", dataroot, "--out", tmp_path / "n"
     )
-    assert (code, printed.strip().splitlines()[-1]) == (0, f"1 scenes in {tmp_path / 'n'}")
+    assert (code, printed.strip().splitlines()[-1]) == (0, f"1 scene in {tmp_path / 'n'}")
     assert warned.count("warning: frame ") == 2
     assert len(list((tmp_path / "n").rglob("*.jpg"))) == 23
 

@@ -72,7 +72,7 @@ def _read_one(table: Path, tables: list[Path], config: ImportConfig) -> DriveLog
             raise
         beside = [other.name for other in tables if other.parent == table.parent]
         raise InputError(
-            f"{error}; {table.parent} holds {len(beside)} tables ({', '.join(beside)}): if only one of them is a drive, "
+            f"{error}; {table.parent} holds {len(beside)} tables ({', '.join(beside)}): if only one is a drive, "
             f"name that file as SRC, as in: drivesim data import csv {shlex.quote(str(table))}"
         ) from error
 
@@ -114,7 +114,7 @@ def _read(path: Path, name: str, config: ImportConfig, *, is_alone: bool) -> Dri
     table = read_table(path)
     found = _columns_of(table, config)
     media = recorded_media(path, is_alone=is_alone)
-    problems = []
+    problems: list[str] = []
     if table.num_left_out:
         problems.append(
             Loss(

@@ -167,7 +167,7 @@ def _named_pictures(table: CsvTable, media: RecordedMedia, timed: TimedRows, fil
     names = table.texts(files)
     paths = [_picture(names[row], media.folder, by_name) for row in timed.rows]
     is_there = np.array([path is not None for path in paths])
-    problems = []
+    problems: list[str] = []
     if not is_there.all():
         first = int(np.argmin(is_there))
         where = f"{table.place(int(timed.rows[first]))}: {names[timed.rows[first]]!r}"

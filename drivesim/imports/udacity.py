@@ -54,7 +54,7 @@ def _read(path: Path, config: ImportConfig) -> DriveLog:
             f"{table.place(0)} has {len(table.rows[0])} cells, but Udacity's simulator writes {_NUM_COLUMNS}: center, "
             "left, right, steering, throttle, brake, speed; import other tables with the kind csv"
         )
-    problems = []
+    problems: list[str] = []
     if table.num_left_out:
         problems.append(
             Loss(
