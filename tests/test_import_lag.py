@@ -165,8 +165,11 @@ def test_seen_turns_are_those_of_the_drive():
     lens = Lens(focal=114 / 160, horizon=(40 - 48) / 160)
     grey = [small_grey(frame) for frame in drive_.frames]
     seen = [turn_between(before, after, lens) for before, after in pairwise(grey)]
-    np.testing.assert_allclose(seen, np.diff(drive_.yaw_rad), atol=0.2 / RATE_HZ)
-    assert np.corrcoef(seen, np.diff(drive_.yaw_rad))[0, 1] > 0.98
+    is_seen = np.isfinite(seen)
+    assert is_seen.mean() > 0.95
+    seen, true = np.array(seen)[is_seen], np.diff(drive_.yaw_rad)[is_seen]
+    np.testing.assert_allclose(seen, true, atol=0.2 / RATE_HZ)
+    assert np.corrcoef(seen, true)[0, 1] > 0.98
 
 
 def test_lens_knows_the_horizon():
@@ -181,4 +184,4 @@ def test_nothing_is_seen_in_empty_or_different_pictures():
     textured = RNG.integers(0, 255, (90, 160)).astype(np.uint8)
     assert math.isnan(turn_between(textured, textured[:80], lens))
     assert turn_between(textured, textured, lens) == pytest.approx(0.0, abs=1e-4)
-    assert small_grey(RNG.integers(0, 255, (5, 400, 3)).astype(np.uint8)).shape == (8, 160)
+    assert small_grey(RNG.integers(0, 255, (5, 400, 3)).astype(np.uint8)).shape == (8, 240)

@@ -16,13 +16,13 @@ import numpy as np
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import Camera, Image
 
-_WIDTH_PX = 160
+_WIDTH_PX = 240
 _MEAN_LEVEL, _SPREAD, _LEAST_SPREAD = 128.0, 48.0, 4.0  # grey levels
-_MAX_CORNERS, _CORNER_QUALITY, _CORNER_GAP_PX = 200, 0.005, 4
-_WINDOW_PX, _PYRAMID_LEVELS = (13, 13), 3
+_MAX_CORNERS, _CORNER_QUALITY, _CORNER_GAP_PX = 200, 0.005, 6
+_WINDOW_PX, _PYRAMID_LEVELS = (17, 17), 3
 _MIN_CORNERS = 8
 _MAX_RETURN_PX = 1.0  # a corner followed there and back ends where it began
-_NOISE = 0.5 / _WIDTH_PX  # of a corner's motion; farther off counts as not fitting, however far
+_NOISE = 0.75 / _WIDTH_PX  # of a corner's motion; farther off counts as not fitting, however far
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
