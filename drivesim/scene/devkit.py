@@ -46,10 +46,18 @@ def packed_map_mask(path: Path, resolution_m: float) -> tuple[NDArray[np.uint8],
         for start in range(0, rows, _STRIP_ROWS):
             chosen = y[start : start + _STRIP_ROWS]
             strip = np.asarray(picture.crop((0, chosen[0], picture.width, chosen[-1] + 1)))
-            cells = strip[chosen - chosen[0]][:, x]
-            cells = cells if cells.ndim == 2 else cells.any(axis=2)
+            cells = strip[_steady(chosen - chosen[0])][:, _steady(x)]
+            cells = np.ascontiguousarray(cells) if cells.ndim == 2 else cells.any(axis=2)
             bits[start : start + _STRIP_ROWS] = np.packbits(cells, axis=1)
     return bits, columns
+
+
+def _steady(places: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """Return evenly spaced places as a slice, which takes a view and no copy."""
+    steps = np.diff(places)
+    if len(steps) == 0 or (steps != steps[0]).any() or steps[0] < 1:
+        return places
+    return slice(int(places[0]), int(places[-1]) + 1, int(steps[0]))
 
 
 def _module(name: str) -> ModuleType:
