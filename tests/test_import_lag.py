@@ -11,9 +11,10 @@ from drive_files import RATE_HZ, driven, lagged
 
 from drivesim.imports.drive_log import DriveLog, Signal
 from drivesim.imports.lag import LAGS, LagEstimate, estimate, evidence_of
-from drivesim.imports.motion import interval_means, yaw_signals
+from drivesim.imports.motion import yaw_signals
 from drivesim.imports.options import ImportConfig
 from drivesim.imports.survey import SeenTurns, survey_of
+from drivesim.scene.can_motion import interval_means
 from drivesim.scene.seen_turn import Lens, small_grey, turn_between
 from drivesim.scene.types import front_camera
 

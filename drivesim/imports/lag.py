@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.imports.drive_log import Signal
-from drivesim.imports.motion import interval_means
 from drivesim.imports.survey import SeenTurns
+from drivesim.scene.can_motion import interval_means
 from drivesim.scene.geometry import FloatArray
 
 Bools = NDArray[np.bool_]

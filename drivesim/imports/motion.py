@@ -15,6 +15,7 @@ from drivesim.errors import InputError
 from drivesim.imports.drive_log import DriveLog, Signal, Track
 from drivesim.imports.options import ImportConfig
 from drivesim.imports.remarks import Loss
+from drivesim.scene.can_motion import means_into
 from drivesim.scene.geometry import FloatArray, wrap_angle
 
 MAX_SPEED_MPS, MAX_STEERING_RAD, MAX_YAW_RATE_RADPS = 100.0, 1.2, 4.0
@@ -45,23 +46,6 @@ class Sources:
     yaw_rate: str
     poses: str
     steering: str
-
-
-def interval_means(times: FloatArray, values: FloatArray, instants: FloatArray) -> FloatArray:
-    """Return the (T - 1,) means between (T,) increasing instants of the straight lines between readings.
-
-    The first and the last reading are held beyond.
-    """
-    knots = np.union1d(times, instants)
-    heights = np.interp(knots, times, values)
-    area = np.concatenate([[0.0], np.cumsum(0.5 * (heights[1:] + heights[:-1]) * np.diff(knots))])
-    return np.asarray(np.diff(area[np.searchsorted(knots, instants)]) / np.diff(instants))
-
-
-def means_into(signal: Signal, instants_s: FloatArray) -> FloatArray:
-    """Return the (T,) means that lead into each of T instants; the first is the reading at the first instant."""
-    first = np.interp(instants_s[:1], signal.times_s, signal.values)
-    return np.concatenate([first, interval_means(signal.times_s, signal.values, instants_s)])
 
 
 # --------------------------------------------------------------------------------------- corrections
@@ -217,6 +201,10 @@ def sources_of(log: DriveLog) -> Sources:
     )
 
 
+def _into(signal: Signal, instants_s: FloatArray) -> FloatArray:
+    return means_into(signal.times_s, signal.values, instants_s)
+
+
 def motion_at(log: DriveLog, instants_s: FloatArray, config: ImportConfig) -> LogMotion:
     """Return the motion at T >= 2 instants at a steady rate, all within the readings.
 
@@ -225,14 +213,14 @@ def motion_at(log: DriveLog, instants_s: FloatArray, config: ImportConfig) -> Lo
     signals, speed_signal = yaw_signals(log, config), _speed_signal(log)
     assert speed_signal is not None
     dt_s = float(instants_s[1] - instants_s[0])
-    speed = means_into(speed_signal, instants_s)
-    yaw_rate = means_into(signals[sources_of(log).yaw_rate], instants_s)
+    speed = _into(speed_signal, instants_s)
+    yaw_rate = _into(signals[sources_of(log).yaw_rate], instants_s)
     if log.track is not None and len(log.track.times_s) > 1:
         xy_m, yaw_rad = _poses_at(log.track, instants_s)
     else:
         xy_m, yaw_rad = _integrated(speed, yaw_rate, dt_s)
     if log.steering_rad is not None:
-        turned = means_into(log.steering_rad, instants_s)
+        turned = _into(log.steering_rad, instants_s)
         steering = np.arctan(np.tan(turned) * VehicleConfig().wheelbase_m / config.wheelbase_m)
     else:
         _, angles = inverse(xy_m, yaw_rad, dt_s, VehicleConfig())

@@ -191,7 +191,7 @@ def _reading(
     for name, read in readers.items():
         series = _series(messages.get(name, ()), read)
         if series is not None and _is_covering(series[0], instants_us, MAX_GAP_S[name] * 1e6):
-            values = _interval_means(series[0], series[1], instants_us)
+            values = means_into(series[0], series[1], instants_us)
             if np.isfinite(values).all():
                 return _Reading(values=values, message=name)
     return None
@@ -219,16 +219,23 @@ def _is_covering(times_us: FloatArray, instants_us: FloatArray, max_gap_us: floa
     return bool(np.diff(np.append(marks, instants_us[-1])).max() <= max_gap_us)
 
 
-def _interval_means(times_us: FloatArray, values: FloatArray, instants_us: FloatArray) -> FloatArray:
-    """Integrate the straight lines between readings; the first and the last are held beyond."""
-    ends_us = np.array([min(times_us[0], instants_us[0]) - 1.0, max(times_us[-1], instants_us[-1]) + 1.0])
-    times_us = np.concatenate([ends_us[:1], times_us, ends_us[1:]])
+def interval_means(times: FloatArray, values: FloatArray, instants: FloatArray) -> FloatArray:
+    """Return the (T - 1,) means between (T,) increasing instants of the straight lines between (M,) readings.
+
+    The first and the last reading are held beyond. Times may have any unit.
+    """
+    ends = np.array([min(times[0], instants[0]) - 1.0, max(times[-1], instants[-1]) + 1.0])
+    times = np.concatenate([ends[:1], times, ends[1:]])
     values = np.concatenate([values[:1], values, values[-1:]])
-    knots_us = np.union1d(times_us, instants_us)
-    heights = np.interp(knots_us, times_us, values)
-    area = np.concatenate([[0.0], np.cumsum(0.5 * (heights[1:] + heights[:-1]) * np.diff(knots_us))])
-    means = np.diff(area[np.searchsorted(knots_us, instants_us)]) / np.diff(instants_us)
-    return np.concatenate([np.interp(instants_us[:1], times_us, values), means])
+    knots = np.union1d(times, instants)
+    heights = np.interp(knots, times, values)
+    area = np.concatenate([[0.0], np.cumsum(0.5 * (heights[1:] + heights[:-1]) * np.diff(knots))])
+    return np.asarray(np.diff(area[np.searchsorted(knots, instants)]) / np.diff(instants))
+
+
+def means_into(times: FloatArray, values: FloatArray, instants: FloatArray) -> FloatArray:
+    """Return the (T,) means that lead into each of T instants; the first is the reading at the first instant."""
+    return np.concatenate([np.interp(instants[:1], times, values), interval_means(times, values, instants)])
 
 
 def _is_opposite(steering_rad: FloatArray, driven_rad: FloatArray) -> bool:
