@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from drivesim.dynamics import planar_motion
+from drivesim.errors import InputError
 from drivesim.reference.export import export_nuscenes
 from drivesim.reference.vehicles import VehicleBox
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.nuscenes_writer import ExportConfig
-from drivesim.scene.types import DrivableArea, Scene, front_camera
+from drivesim.scene.types import DrivableArea, Image, Scene, front_camera
 
 NUM_FRAMES = 25
 RATE_HZ = 6.0
@@ -111,3 +112,16 @@ def edit_table(
     """Rewrite a table of a data set."""
     path = dataroot / "v1.0-mini" / f"{table}.json"
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+class BrokenPictures(list[Image]):
+    """Pictures of which some cannot be read."""
+
+    def __init__(self, pictures: list[Image], bad: set[int]) -> None:
+        super().__init__(pictures)
+        self.bad = bad
+
+    def __getitem__(self, index: Any) -> Any:
+        if index in self.bad:
+            raise InputError(f"image {index}.jpg is truncated; fetch it again")
+        return super().__getitem__(index)

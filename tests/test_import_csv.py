@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from drivesim.errors import InputError
 from drivesim.imports.csv_table import moment_s, number, plain_name, read_table
 from drivesim.imports.csv_video import read_csv_video
-from drivesim.imports.media_of_rows import natural_key, times_in_names
+from drivesim.imports.foreign_files import natural_key
+from drivesim.imports.media_of_rows import times_in_names
 from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit, TimeUnit
 from drivesim.imports.remarks import Check, Loss
 from drivesim.imports.udacity import read_udacity, time_of_name_s

@@ -18,7 +18,7 @@ import pytest
 from foreign_recordings import at_instants, shown_frame, write_lerobot_v21
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from recordings import make_scene
+from recordings import BrokenPictures, make_scene
 
 from drivesim.errors import InputError
 from drivesim.imports.lerobot import read_lerobot
@@ -27,7 +27,7 @@ from drivesim.imports.lerobot_tables import MAX_ROWS, read_columns
 from drivesim.imports.lerobot_writer import LeRobotConfig, write_lerobot
 from drivesim.imports.motion import motion_at
 from drivesim.imports.options import ImportConfig, SpeedUnit, SteeringUnit
-from drivesim.scene.types import Image, Scene
+from drivesim.scene.types import Scene
 
 CONFIG = ImportConfig()
 SCENE = make_scene(25)
@@ -157,19 +157,6 @@ def test_rows_without_frame_time_or_number(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------- v3.0
 
 
-class Broken(list[Image]):
-    """Pictures of which some cannot be read."""
-
-    def __init__(self, pictures: list[Image], bad: set[int]) -> None:
-        super().__init__(pictures)
-        self.bad = bad
-
-    def __getitem__(self, index: Any) -> Any:
-        if index in self.bad:
-            raise InputError(f"image {index} is truncated")
-        return super().__getitem__(index)
-
-
 def check_round_trip(scene: Scene, root: Path, episode: int) -> None:
     log = read_lerobot(root, CONFIG)[episode]
     log.check()
@@ -240,7 +227,7 @@ def test_an_episode_that_is_listed_twice_is_read_once(tmp_path: Path) -> None:
 
 def test_unreadable_pictures_end_an_episode(tmp_path: Path) -> None:
     scene = make_scene(20)
-    scene.frames = Broken(list(scene.frames), {8, 10, 11})
+    scene.frames = BrokenPictures(list(scene.frames), {8, 10, 11})
     told: list[str] = []
     assert write_lerobot([scene, make_scene(5)], tmp_path / "set", on_left_out=told.append) == 3
     assert len(told) == 4

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from recordings import make_scene
+from recordings import BrokenPictures, make_scene
 
 from drivesim.errors import InputError
 from drivesim.scene.nuscenes import open_dataset
 from drivesim.scene.nuscenes_writer import ExportConfig, write_nuscenes
-from drivesim.scene.types import Image, Scene
+from drivesim.scene.types import Scene
 
 
 def plain_scene(num_frames: int = 25, **names: str) -> Scene:
@@ -22,19 +21,6 @@ def plain_scene(num_frames: int = 25, **names: str) -> Scene:
     scene.drivable, scene.route_xy_m, scene.motion_source = None, None, "log"
     scene.xy_m = scene.xy_m - 200.0  # imported tracks start anywhere
     return scene
-
-
-class Broken(list[Image]):
-    """Pictures of which some cannot be read."""
-
-    def __init__(self, pictures: list[Image], bad: set[int]) -> None:
-        super().__init__(pictures)
-        self.bad = bad
-
-    def __getitem__(self, index: Any) -> Any:
-        if index in self.bad:
-            raise InputError(f"image {index}.jpg is truncated; fetch it again")
-        return super().__getitem__(index)
 
 
 def test_scenes_come_back(tmp_path: Path) -> None:
@@ -69,7 +55,7 @@ def test_nothing_is_annotated(tmp_path: Path) -> None:
 
 def test_unreadable_pictures_are_left_out_and_told(tmp_path: Path) -> None:
     scene = plain_scene()
-    scene.frames = Broken(list(scene.frames), {0, 3, 7})
+    scene.frames = BrokenPictures(list(scene.frames), {0, 3, 7})
     told: list[str] = []
     assert write_nuscenes([scene], tmp_path / "set", on_left_out=told.append) == 1
     assert [line.split(" of ")[0] for line in told] == ["frame 0", "frame 3", "frame 7"]
@@ -84,7 +70,7 @@ def test_unreadable_pictures_are_left_out_and_told(tmp_path: Path) -> None:
 
 def test_a_scene_without_pictures_is_left_out(tmp_path: Path) -> None:
     scene = plain_scene(4)
-    scene.frames = Broken(list(scene.frames), {0, 1, 3})
+    scene.frames = BrokenPictures(list(scene.frames), {0, 1, 3})
     told: list[str] = []
     count = write_nuscenes([scene, plain_scene(6)], tmp_path / "set", on_left_out=told.append)
     assert (count, told[-1]) == (1, "scene 'recorded' was left out: it has 1 readable pictures")

@@ -19,7 +19,7 @@ MAX_LINE_BYTES = 1 << 20
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Return what sorts names as people count: ``record_9`` before ``record_10``."""
     return [
-        (int(part), "") if part.isdecimal() and len(part) < 20 else (-1, part)
+        (int(part), "") if part.isdecimal() and len(part) < 300 else (-1, part)
         for part in re.split(r"(\d+)", name)
     ]
 

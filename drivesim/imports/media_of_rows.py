@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from drivesim.errors import InputError
 from drivesim.imports.columns import TimedRows
 from drivesim.imports.csv_table import CsvTable
+from drivesim.imports.foreign_files import natural_key
 from drivesim.imports.options import ImportConfig, TimeUnit
 from drivesim.imports.picture_files import PictureFiles
 from drivesim.imports.remarks import Loss
@@ -79,14 +80,6 @@ def pictures_in(folder: Path) -> list[Path]:
         return []
     pictures = [e for e in entries if e.suffix.lower() in IMAGE_SUFFIXES and not e.name.startswith(".")]
     return sorted(pictures, key=lambda entry: natural_key(entry.name))
-
-
-def natural_key(name: str) -> list[tuple[int, float, str]]:
-    """Return what sorts ``img10`` behind ``img9``."""
-    parts = re.split(r"(\d+)", name)
-    return [
-        (0, float(part[:300]), "") if part.isdigit() and part.isascii() else (1, 0.0, part) for part in parts
-    ]
 
 
 # ----------------------------------------------------------------------------------------------- pictures

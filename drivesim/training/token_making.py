@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -65,25 +65,24 @@ def tokenize_scenes(
         OSError: the folder cannot be written, or the disk is full.
     """
     file = resolve_weights(weights).absolute()
-    train, validation = _split(dataset, known_scenes(dataset, names), config)
+    lengths = {name: num_frames_of(dataset, name) for name in known_scenes(dataset, names)}
+    train, validation = _split(lengths, config)
     settings = settings_of(dataset, load_world_model(file, dtype=torch.float32), config)
-    planned = plan_of(dataset, train, settings)
+    planned = plan_of(dataset, {name: lengths[name] for name in train}, settings)
     _refuse_foreign(out)
     with locked(out, flag="--out"):
         manifest = _begun(out, planned)
         write_manifest(out, manifest)
         _remove_leftovers(out)
-        _keep_validation(dataset, validation, out / VALIDATION, settings)
+        _keep_validation(dataset, {name: lengths[name] for name in validation}, out / VALIDATION, settings)
         _make_missing(dataset, file, out, manifest, config)
     return manifest
 
 
-def _split(
-    dataset: NuScenesDataset, names: Sequence[str], config: TokenizeConfig
-) -> tuple[list[str], list[str]]:
+def _split(lengths: Mapping[str, int], config: TokenizeConfig) -> tuple[list[str], list[str]]:
     """Return scenes to learn from and to validate with; of few scenes, a short one is held out."""
+    names = list(lengths)
     train, validation = split(names, config.validation_share)
-    lengths = {name: num_frames_of(dataset, name) for name in names}
     held_out = sum(lengths[name] for name in validation)
     if held_out > MOST_HELD_OUT * sum(lengths.values()):
         whole = [name for name in names if lengths[name] >= config.frames_per_clip] or names
@@ -203,23 +202,23 @@ def _remove_leftovers(out: Path) -> None:
 
 
 def _keep_validation(
-    dataset: NuScenesDataset, names: Sequence[str], path: Path, settings: TokenSettings
+    dataset: NuScenesDataset, lengths: Mapping[str, int], path: Path, settings: TokenSettings
 ) -> None:
     """Record about ``num_validation_clips`` clips of the held-out scenes, for the open-loop check of training."""
     remove_abandoned(path)
     if path.exists():
         return
     chosen, room = [], 0
-    for name in sorted(names, key=lambda name: zlib.crc32(name.encode())):
+    for name in sorted(lengths, key=lambda name: zlib.crc32(name.encode())):
         if room >= settings.num_validation_clips:
             break
-        length = num_frames_of(dataset, name)
+        length = lengths[name]
         if length >= settings.frames_per_clip:
             chosen.append(name)
             room += length // settings.frames_per_clip
     convert_scenes(
         dataset,
-        chosen or names,
+        chosen or list(lengths),
         path,
         frames_per_clip=settings.frames_per_clip,
         stride=settings.frames_per_clip,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,21 +121,21 @@ def fingerprint(tables: Path) -> str:
     return digest.hexdigest()
 
 
-def plan_of(dataset: NuScenesDataset, names: Sequence[str], settings: TokenSettings) -> Manifest:
-    """Return the manifest of a set of which no shard is made yet.
+def plan_of(dataset: NuScenesDataset, lengths: Mapping[str, int], settings: TokenSettings) -> Manifest:
+    """Return the manifest of a set of scenes, frames by name, of which no shard is made yet.
 
     Raises:
         InputError: no scene is as long as a clip.
     """
     clips = [
         (name, start)
-        for name in names
-        for start in range(0, num_frames_of(dataset, name) - settings.frames_per_clip + 1, settings.stride)
+        for name, length in lengths.items()
+        for start in range(0, length - settings.frames_per_clip + 1, settings.stride)
     ]
     if not clips:
         raise InputError(
-            f"none of {len(names)} training scenes has the {settings.frames_per_clip} frames of a clip; choose longer "
-            "scenes or lower --frames-per-clip"
+            f"none of {len(lengths)} training scenes has the {settings.frames_per_clip} frames of a clip; choose "
+            "longer scenes or lower --frames-per-clip"
         )
     return Manifest(
         settings=settings,
