@@ -143,6 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         samples=max(1, round(options.share * full.samples)),
         sample_data=max(1, round(options.share * full.sample_data)),
         mask_px=full.mask_px if options.share >= 1 else (2600, 10_200),
+        has_ordered_poses=not options.poses_elsewhere,
     )
     if options.work is not None:
         options.work.mkdir(parents=True, exist_ok=True)
@@ -153,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report.facts = {
         "scenes": size.scenes,
         "sample_data_rows": size.sample_data,
+        "poses_in_order": size.has_ordered_poses,
         "processors": os.cpu_count(),
         **machine_facts(),
     }
@@ -168,6 +170,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="warm openings; their median counts")
     parser.add_argument(
         "--devkit", action="store_true", help="also load the tables with the devkit (over 10 GB of memory)"
+    )
+    parser.add_argument(
+        "--poses-elsewhere",
+        action="store_true",
+        help="poses in another order than the pictures, unlike nuScenes: the dearest case",
     )
     parser.add_argument("--share", type=float, default=1.0, help="of trainval's size; below 1 for a trial")
     return parser.parse_args(arguments)

@@ -82,6 +82,7 @@ class TableSize:
     samples: int = NUM_SAMPLES
     sample_data: int = NUM_SAMPLE_DATA
     mask_px: tuple[int, int] = MASK_PIXELS
+    has_ordered_poses: bool = True  # as nuScenes has; else those of the last third come first
 
 
 class _Tokens:
@@ -239,19 +240,22 @@ def _write_large(
 ) -> None:
     """Write ``sample_data`` and ``ego_pose`` scene by scene, and the pictures of one scene."""
     shares = np.array(list(SHARES.values()))
-    separators = ("[\n", "[\n")
+    data_file, pose_file = files
+    poses: list[str] = []  # of each scene
     with console.progress_bar("writing tables", size.scenes) as bar:
         for scene, count in enumerate(_parts(size.sample_data, size.scenes)):
             ends = np.round(np.cumsum(shares) / shares.sum() * count).astype(int)
             counts = dict(zip(SHARES, np.diff(ends, prepend=0).tolist(), strict=True))
             rows = list(_rows(scene, counts, tokens, samples[scene], calibrated[scene]))
-            for file, separator, part in zip(files, separators, zip(*rows, strict=True), strict=True):
-                file.write(separator + ",\n".join(part))
-            separators = (",\n", ",\n")
+            data_file.write((",\n" if scene else "[\n") + ",\n".join(data for data, _ in rows))
+            poses.append(",\n".join(pose for _, pose in rows))
             if scene == opened:
                 names = [json.loads(data)["filename"] for data, _ in rows]
                 write_pictures(out, [name for name in names if f"/{CAMERAS[0]}/" in name])
             bar.advance()
+    first = 0 if size.has_ordered_poses else len(poses) * 2 // 3
+    for place, part in enumerate(poses[first:] + poses[:first]):
+        pose_file.write((",\n" if place else "[\n") + part)
     for file in files:
         file.write("\n]")
 

@@ -11,7 +11,7 @@ import pytest
 from recordings import edit_table
 
 from drivesim.errors import InputError
-from drivesim.scene import index_cache, map_masks, table_help, table_scan
+from drivesim.scene import index_cache, index_store, map_masks, table_help, table_scan
 from drivesim.scene.cache_folder import CACHE_VARIABLE, default_cache, load_arrays, save_arrays
 from drivesim.scene.map_masks import MapMasks, PackedMask
 from drivesim.scene.nuscenes import open_dataset
@@ -24,7 +24,7 @@ NAME = "scene-2001"
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(index_cache, "RACY_S", -60.0)  # the tables are new, and trusted all the same
+    monkeypatch.setattr(index_store, "RACY_S", -60.0)  # the tables are new, and trusted all the same
     return tmp_path / "cache é"
 
 
@@ -38,7 +38,7 @@ def test_a_second_opening_takes_the_index(
     first = open_dataset(dataroot, cache=cache)
     assert not first.is_index_from_cache
     monkeypatch.setattr(index_cache, "build_index", None)
-    monkeypatch.setattr(index_cache, "_sha256", None)  # no table is read either
+    monkeypatch.setattr(index_store, "_sha256", None)  # no table is read either
     second = open_dataset(dataroot, cache=str(cache))
     assert second.is_index_from_cache
     assert second.notes == []

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from drivesim.errors import InputError
 from drivesim.scene.table_rows import ADVICE, read_table, row_name
 from drivesim.scene.table_scan import RowBatch, TableScan
-from drivesim.scene.token_keys import token_keys
 
 _NO_CAMERA = _NO_SCENE = -1
 _UNKNOWN = -2
@@ -24,9 +23,6 @@ ROW = np.dtype(
         ("offset", "<i8"),  # of the row in sample_data.json
         ("length", "<i4"),
         ("row", "<i4"),
-        ("pose_offset", "<i8"),  # of the row in ego_pose.json; -1 if there is none
-        ("pose_length", "<i4"),
-        ("pose_row", "<i4"),
     ]
 )
 
@@ -35,9 +31,8 @@ ROW = np.dtype(
 class CameraPart:
     """The rows of cameras in a part of the table."""
 
-    rows: NDArray[np.void]  # (N,) of ROW, without the poses
+    rows: NDArray[np.void]  # (N,) of ROW
     groups: NDArray[np.int64]  # (N,) scene times the number of cameras, and the camera
-    pose_keys: NDArray[np.uint64]  # (N, 2)
 
 
 class CameraRows:
@@ -63,7 +58,7 @@ class CameraRows:
         Returns:
             Whether a row began at ``end``.
         """
-        texts = ("sample_token", "calibrated_sensor_token", "ego_pose_token")
+        texts = ("sample_token", "calibrated_sensor_token")
         scan = TableScan(self.path, texts=texts, wholes=("timestamp",), begin=begin, is_hashed=is_hashed)
         for batch in scan:
             count = len(batch.offsets)
@@ -94,13 +89,13 @@ class CameraRows:
         rows["time_us"] = [int(columns["timestamp"][index]) for index in kept.tolist()]
         rows["offset"], rows["length"] = batch.offsets[kept], batch.lengths[kept]
         rows["row"] = batch.first_row + kept
-        poses = [columns["ego_pose_token"][index] for index in kept.tolist()]
         groups = scenes[kept] * len(self.channels) + channels[kept]
-        self._parts.append(CameraPart(rows=rows, groups=groups, pose_keys=token_keys(poses)))
+        self._parts.append(CameraPart(rows=rows, groups=groups))
 
-    def add_part(self, part: CameraPart, *, first_row: int) -> None:
-        """Add what another pass collected from a later part of the table, which begins with ``first_row``."""
-        part.rows["row"] += first_row
+    def add_part(self, part: CameraPart, *, num_rows: int) -> None:
+        """Add what another pass collected from the next ``num_rows`` rows of the table."""
+        part.rows["row"] += self.num_rows
+        self.num_rows += num_rows
         self._parts.append(part)
 
     def collected(self) -> CameraPart:
@@ -108,7 +103,6 @@ class CameraRows:
         return CameraPart(
             rows=np.concatenate([np.zeros(0, dtype=ROW), *(part.rows for part in self._parts)]),
             groups=np.concatenate([np.zeros(0, dtype=np.int64), *(part.groups for part in self._parts)]),
-            pose_keys=np.concatenate([token_keys([]), *(part.pose_keys for part in self._parts)]),
         )
 
     def _stranger(self, row: int, is_sample: bool, sample: bytes) -> InputError:

@@ -25,6 +25,7 @@ from drivesim.scene.geometry import FloatArray
 from drivesim.scene.index_cache import open_index
 from drivesim.scene.map_masks import MAP_RESOLUTION_M, MapMasks
 from drivesim.scene.nuscenes_lists import MISALIGNED_ROUTE, OUTSIDE_MAP, WRONG_POSE, number_of
+from drivesim.scene.pose_table import PoseTable
 from drivesim.scene.scene_pictures import Pictures, distinct_times, read_pictures, time_problems
 from drivesim.scene.small_tables import SceneRow, SmallTables, read_small_tables
 from drivesim.scene.surroundings import (
@@ -74,7 +75,12 @@ def open_dataset(
     check_dataroot(root, version)
     opened = open_index(root / version, kept)
     dataset = NuScenesDataset(
-        root, version, read_small_tables(root / version), opened.index, MapMasks(root, kept)
+        root,
+        version,
+        read_small_tables(root / version),
+        opened.index,
+        PoseTable(root / version, num_rows=opened.index.num_rows, cache=kept),
+        MapMasks(root, kept),
     )
     dataset.is_index_from_cache = opened.is_from_cache
     if opened.note:
@@ -94,14 +100,20 @@ class NuScenesDataset:
     """An opened data set; scenes are read when asked for."""
 
     def __init__(
-        self, dataroot: Path, version: str, tables: SmallTables, index: PictureIndex, masks: MapMasks
+        self,
+        dataroot: Path,
+        version: str,
+        tables: SmallTables,
+        index: PictureIndex,
+        poses: PoseTable,
+        masks: MapMasks,
     ) -> None:
         """Put the parts together; :func:`open_dataset` makes them."""
         self.dataroot = dataroot
         self.version = version
         self.is_index_from_cache = False
         self.notes = list(tables.notes)  # what the data set as a whole has to do without
-        self._tables, self._index, self._masks = tables, index, masks
+        self._tables, self._index, self._poses, self._masks = tables, index, poses, masks
         self._has_can = (dataroot / "can_bus").is_dir()
 
     # ------------------------------------------------------------------------------------- what there is
@@ -153,7 +165,8 @@ class NuScenesDataset:
         Raises:
             InputError: there is no such scene or camera, or its rows cannot be used.
         """
-        return read_pictures(self.dataroot / self.version, self._rows(self._scene(name), camera), name)
+        path = self.dataroot / self.version / "sample_data.json"
+        return read_pictures(path, self._rows(self._scene(name), camera), name, self._poses)
 
     # ---------------------------------------------------------------------------------------- one scene
 

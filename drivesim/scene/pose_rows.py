@@ -23,9 +23,13 @@ class Poses:
     sha256: str
 
 
-def scan_poses(folder: Path) -> Poses:
-    """Pass over ``ego_pose.json``."""
-    scan = TableScan(folder / "ego_pose.json", texts=("token",))
+def scan_poses(path: Path) -> Poses:
+    """Pass over ``ego_pose.json``.
+
+    Raises:
+        InputError: it is missing or is not JSON.
+    """
+    scan = TableScan(path, texts=("token",))
     keys, offsets, lengths = [token_keys([])], [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
     for batch in scan:
         keys.append(token_keys(batch.columns["token"]))

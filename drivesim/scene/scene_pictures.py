@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +14,8 @@ from drivesim.errors import InputError
 from drivesim.scene.faults import Fault
 from drivesim.scene.frame_files import LONGEST_STAND_IN_S, SteadyFrames
 from drivesim.scene.geometry import FloatArray, wrap_angle, yaw_from_quaternion
+from drivesim.scene.pose_table import PoseTable
+from drivesim.scene.table_records import changed_table, read_records
 from drivesim.scene.table_rows import (
     ADVICE,
     Record,
@@ -87,36 +86,34 @@ def distinct_times(rows: NDArray[np.void], name: str) -> NDArray[np.int64]:
     return times_us
 
 
-def read_pictures(folder: Path, rows: NDArray[np.void], name: str) -> Pictures:
+def read_pictures(path: Path, rows: NDArray[np.void], name: str, poses: PoseTable) -> Pictures:
     """Read the rows of a camera in a scene.
 
     Args:
-        folder: with the tables.
+        path: of ``sample_data.json``.
         rows: of the index, in order of time.
         name: of the scene.
+        poses: of the data set.
 
     Raises:
         InputError: a row cannot be used, or names a pose that is not there.
     """
     distinct_times(rows, name)
     kept = rows[np.diff(rows["time_us"], prepend=np.iinfo(np.int64).min) != 0]
-    path, pose_path = folder / "sample_data.json", folder / "ego_pose.json"
-    records = _read(path, kept["offset"], kept["length"], kept["row"])
-    for row, record in zip(kept, records, strict=True):
-        where = row_name(path, int(row["row"]) + 1)
-        if whole_of(record, "timestamp", where) != row["time_us"]:
-            raise _changed(path)
-        if row["pose_offset"] < 0:
-            token = text_of(record, "ego_pose_token", where)
-            raise InputError(
-                f"{pose_path} has no row {token!r}, which row {int(row['row']) + 1} of sample_data.json names; {ADVICE}"
-            )
-    poses = _read(pose_path, kept["pose_offset"], kept["pose_length"], kept["pose_row"])
+    records = read_records(path, kept["offset"], kept["length"])
+    names = [row_name(path, row + 1) for row in kept["row"].tolist()]
+    for time_us, record, where in zip(kept["time_us"].tolist(), records, names, strict=True):
+        if whole_of(record, "timestamp", where) != time_us:
+            raise changed_table(path)
+    tokens = [text_of(record, "ego_pose_token", where) for record, where in zip(records, names, strict=True)]
     pictures = _checked(path, kept, records)
-    for index, (row, record, pose) in enumerate(zip(kept, records, poses, strict=True)):
-        where = row_name(pose_path, int(row["pose_row"]) + 1)
-        if text_of(pose, "token", where) != record["ego_pose_token"]:
-            raise _changed(pose_path)
+    for index, found in enumerate(poses.read(tokens, kept["row"].tolist())):
+        if found is None:
+            raise InputError(
+                f"{poses.path} has no row {tokens[index]!r}, which row {int(kept['row'][index]) + 1} of "
+                f"sample_data.json names; {ADVICE}"
+            )
+        where, pose = found
         pictures.xy_m[index] = numbers_of(pose, "translation", where, (3,))[:2]
         if np.abs(pictures.xy_m[index]).max() > FARTHEST_M:
             raise InputError(
@@ -178,33 +175,3 @@ def _problems(pictures: Pictures) -> list[str]:
             Fault(f"{count} links between pictures are missing or wrong; their timestamps tell the order")
         )
     return problems
-
-
-def _read(
-    path: Path, offsets: NDArray[np.int64], lengths: NDArray[np.int32], rows: NDArray[np.int32]
-) -> list[Record]:
-    """Return the records at some places of a table."""
-    records: list[Record] = []
-    try:
-        with path.open("rb") as file:
-            for offset, length in zip(offsets.tolist(), lengths.tolist(), strict=True):
-                file.seek(offset)
-                records.append(_record(path, file.read(length)))
-    except OSError as error:
-        raise InputError(f"table {path} cannot be read ({os.strerror(error.errno or 0)})") from error
-    assert len(records) == len(rows)
-    return records
-
-
-def _record(path: Path, data: bytes) -> Record:
-    try:
-        record: Any = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise _changed(path) from error
-    if not isinstance(record, dict):
-        raise _changed(path)
-    return record
-
-
-def _changed(path: Path) -> InputError:
-    return InputError(f"table {path} has changed since the data set was opened; open it again")

@@ -1,4 +1,4 @@
-"""Another process that reads a part of the large tables meanwhile: all poses, and the end of ``sample_data.json``.
+"""Another process that reads the end of ``sample_data.json`` meanwhile, and hashes it.
 
 It is a plain Python process on files, so that it works from any program. Whatever goes wrong with it, the work is then
 done here, where errors also get their sentence.
@@ -18,37 +18,31 @@ from types import TracebackType
 import numpy as np
 
 from drivesim.scene.camera_rows import CameraPart, CameraRows
-from drivesim.scene.pose_rows import Poses, scan_poses
 from drivesim.scene.table_scan import row_start_after
 
 HELPED_FROM_BYTES = 1 << 26  # smaller tables are read before another process has started
-OWN_SHARE = 0.97  # of sample_data.json, read here: as much work as the rest, its hash and the poses
+OWN_SHARE = 0.57  # of the table, read here: as much work as the rest and the hash
 _CODE = "import sys; from drivesim.scene.table_help import write_help; write_help(*sys.argv[1:])"
-_POSES = ("keys", "order", "offsets", "lengths", "sha256")
-_CAMERAS = ("rows", "groups", "pose_keys")
 
 
 @dataclass(kw_only=True, slots=True)
 class Helped:
     """What the other process found."""
 
-    poses: Poses
     cameras: CameraPart  # with rows counted from where it began
-    sample_data: str  # sha256
+    num_rows: int  # passed over
+    sample_data: str  # sha256 of the whole table
 
 
 def write_help(folder: str, begin: str, out: str) -> None:
     """Do the other process's part and leave the result in a file."""
     cameras = CameraRows(Path(folder))
     cameras.scan(begin=int(begin), is_hashed=False)
-    poses, part = scan_poses(Path(folder)), cameras.collected()
+    part = cameras.collected()
     with cameras.path.open("rb") as file:
         sample_data = hashlib.file_digest(file, "sha256").hexdigest()
     np.savez(
-        out,
-        sample_data=sample_data,
-        **{f"poses_{name}": getattr(poses, name) for name in _POSES},
-        **{f"cameras_{name}": getattr(part, name) for name in _CAMERAS},
+        out, sample_data=sample_data, rows=part.rows, groups=part.groups, num_rows=np.array(cameras.num_rows)
     )
 
 
@@ -87,10 +81,9 @@ class Help:
             return None
         try:
             with np.load(self._out) as found:
-                poses = {name: found[f"poses_{name}"] for name in _POSES}
                 return Helped(
-                    poses=Poses(**poses | {"sha256": str(poses["sha256"])}),
-                    cameras=CameraPart(**{name: found[f"cameras_{name}"] for name in _CAMERAS}),
+                    cameras=CameraPart(rows=found["rows"], groups=found["groups"]),
+                    num_rows=int(found["num_rows"]),
                     sample_data=str(found["sample_data"]),
                 )
         except (OSError, ValueError, KeyError):
