@@ -142,6 +142,20 @@ def test_recordings_of_one_recorder_are_judged_together():
     assert (together.lag_frames, together.is_opposite) == (4, True)
 
 
+def test_a_long_stand_does_not_make_small_errors_of_the_drive_large():
+    """Fourteen seconds of a drive with wild errors now and then, then a stand without any."""
+    num_right = 0
+    times, is_driving = np.arange(1000) / 10, np.arange(999) < 140
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        true = np.where(np.arange(1020) < 150, wandering(1020, rng), 0.0)
+        seen = interval_means(times, true[10:1010], times)
+        seen += is_driving * 0.02 * rng.standard_t(2, 999)
+        found = estimate([compared(times, seen, Signal(times_s=times, values=true[13:1013]))])
+        num_right += (found.lag_frames, found.is_opposite) == (3, False)
+    assert num_right >= 34
+
+
 # ---------------------------------------------------------------------------------------- from pictures
 
 
@@ -186,3 +200,14 @@ def test_nothing_is_seen_in_empty_or_different_pictures():
     assert math.isnan(turn_between(textured, textured[:80], lens))
     assert turn_between(textured, textured, lens) == pytest.approx(0.0, abs=1e-4)
     assert small_grey(RNG.integers(0, 255, (5, 400, 3)).astype(np.uint8)).shape == (8, 240)
+
+
+def test_a_crowd_of_corners_does_not_decide():
+    """A car ahead, full of corners, stays where it is in the picture while all else turns."""
+    rng = np.random.default_rng(0)
+    wide = rng.integers(0, 255, (12, 24, 3)).astype(np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    car = rng.integers(0, 255, (15, 15, 3)).astype(np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+    before, after = wide[:90, :160].copy(), wide[:90, 4:164].copy()  # moved by 4 of 160 px
+    before[28:88, 50:110] = after[28:88, 50:110] = car
+    turn = turn_between(small_grey(before), small_grey(after), Lens(focal=0.7, horizon=0.0))
+    assert turn == pytest.approx(-math.atan(4 / 160 / 0.7), rel=0.2)

@@ -2,7 +2,9 @@
 
 The turns seen in the pictures are compared with the recorded ones, shifted by every lag. Pictures of a street mislead
 the eye for seconds on end, so the error of one picture says something of the next: both series are freed of what an
-error that decays would explain before they are compared. Letters: `L` lags, `N` intervals between pictures.
+error that decays would explain before they are compared. Pictures of a car that stands show no turn without any error,
+which says nothing of the error elsewhere, so long stands are left out. Letters: `L` lags, `N` intervals between
+pictures.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ MIN_EVIDENCE = 15.0  # log likelihood ratio against turns that have nothing to d
 MIN_SIGN_EVIDENCE = 6.0  # against the other sign at any lag
 RIVAL_EVIDENCE = 2.0  # lags that are less likely by this much are still possible
 MAX_GAIN = 2.0
+_STANDING_RADPS = 1e-4  # no more is seen between two pictures that are the same
+_STANDING_KEPT = 3  # intervals before and after a motion: when it begins and ends says something of the lag
 _DEGREES = 4.0  # of freedom of Student's t
 _LEAST_ERROR_RADPS = 0.002
 _NUM_REWEIGHTINGS = 12
@@ -96,7 +100,7 @@ def evidence_of(seen: SeenTurns, recorded: Signal, *, interval_s: float) -> Evid
     """
     first_s, last_s = recorded.times_s[0], recorded.times_s[-1]
     is_valid = (
-        np.isfinite(seen.radps)
+        _is_telling(seen)
         & (seen.start_s >= first_s + LAGS[-1] * interval_s - 1e-9)
         & (seen.end_s <= last_s + LAGS[0] * interval_s + 1e-9)
     )
@@ -119,6 +123,14 @@ def evidence_of(seen: SeenTurns, recorded: Signal, *, interval_s: float) -> Evid
         num_intervals=num,
         recorded_radps=spread,
     )
+
+
+def _is_telling(seen: SeenTurns) -> Bools:
+    """Tell of each interval whether something was seen and the car moves, just did or will at once."""
+    is_seen = np.isfinite(seen.radps)
+    is_moving = is_seen & (np.abs(np.where(is_seen, seen.radps, 0.0)) > _STANDING_RADPS)
+    near = np.convolve(is_moving, np.ones(2 * _STANDING_KEPT + 1))[_STANDING_KEPT:] > 0.5
+    return np.asarray(is_seen & near[: len(is_seen)])
 
 
 def _told(recorded: Signal, seen: SeenTurns, delay_s: float) -> FloatArray:

@@ -22,6 +22,7 @@ _MAX_CORNERS, _CORNER_QUALITY, _CORNER_GAP_PX = 200, 0.005, 6
 _WINDOW_PX, _PYRAMID_LEVELS = (17, 17), 3
 _MIN_CORNERS = 8
 _MAX_RETURN_PX = 1.0  # a corner followed there and back ends where it began
+_CELLS = 12  # to a picture's width: corners in one share a weight
 _NOISE = 0.75 / _WIDTH_PX  # of a corner's motion; farther off counts as not fitting, however far
 
 
@@ -71,10 +72,11 @@ def turn_between(before: Image, after: Image, lens: Lens) -> float:
         return float("nan")
     place = (followed[:, :2] - [_WIDTH_PX / 2, before.shape[0] / 2]) / _WIDTH_PX
     motion = (followed[:, 2:] - followed[:, :2]) / _WIDTH_PX
+    weight = _weights(place)
     candidates = np.quantile(motion[:, 0], np.linspace(0.02, 0.98, 34))
     best, step = 0.0, 1.5 / _WIDTH_PX
     for _ in range(4):
-        best = float(candidates[np.argmin(_misfits(candidates, place, motion, lens))])
+        best = float(candidates[np.argmin(_misfits(candidates, place, motion, weight, lens))])
         candidates = best + np.linspace(-step, step, 15)
         step /= 6
     return float(np.arctan(best / lens.focal))
@@ -99,7 +101,16 @@ def _follow(before: Image, after: Image, corners: Any) -> tuple[Any, Any]:
     return there, is_there
 
 
-def _misfits(turns: FloatArray, place: FloatArray, motion: FloatArray, lens: Lens) -> FloatArray:
+def _weights(place: FloatArray) -> FloatArray:
+    """Return (N,) what a corner counts: in a crowd of n as much as one over the root of n."""
+    column, row = np.floor((place + 0.5) * _CELLS).astype(int).T
+    _, cell, count = np.unique(row * _CELLS + column, return_inverse=True, return_counts=True)
+    return np.asarray(1.0 / np.sqrt(count[cell]))
+
+
+def _misfits(
+    turns: FloatArray, place: FloatArray, motion: FloatArray, weight: FloatArray, lens: Lens
+) -> FloatArray:
     """Return (K,) how badly (N, 2) motions at (N, 2) places fit turns, given as motions at the picture's middle."""
     x, y = place.T
     turned = np.stack([1 + (x / lens.focal) ** 2, x * y / lens.focal**2], axis=-1)
@@ -108,4 +119,4 @@ def _misfits(turns: FloatArray, place: FloatArray, motion: FloatArray, lens: Len
     share = (left * outwards).sum(axis=-1) / ((outwards**2).sum(axis=-1) + 1e-6)
     off = left - np.maximum(share, 0.0)[..., None] * outwards
     square = (off**2).sum(axis=-1)
-    return np.asarray((square / (square + _NOISE**2)).sum(axis=1))
+    return np.asarray((weight * square / (square + _NOISE**2)).sum(axis=1))
