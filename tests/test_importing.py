@@ -309,3 +309,14 @@ def test_names_of_bytes_that_are_no_characters(early, tmp_path, capsys):
     assert json.loads((tmp_path / "set" / SUMMARY_FILE).read_text())["source"] == str(copy)
     assert open_dataset(tmp_path / "set").load("scene-2001").log_name == "th?"
     assert "th?" in capsys.readouterr().out
+
+
+def test_pictures_a_second_apart_are_refused_in_a_sentence(tmp_path, capsys):
+    """No two of them are compared, so nothing is told of lag and sign."""
+    folder = write_picture_drive(tmp_path / "slow", driven())
+    (table,) = folder.glob("*.csv")
+    heading, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([heading, *rows[::12]]) + "\n")
+    assert run("data", "import", "csv", folder, "--out", tmp_path / "out") == 2
+    assert "too far apart for the rate" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -167,6 +167,7 @@ def test_another_process_may_read_a_part(
     assert (results[0] is None) == (trouble != "")
     np.testing.assert_array_equal(dataset._index.rows, expected._index.rows)
     np.testing.assert_array_equal(dataset._index.spans, expected._index.spans)
+    assert dataset._index.num_rows == expected._index.num_rows == 32
 
 
 # ---------------------------------------------------------------------------------------------- the parts
@@ -193,7 +194,8 @@ def test_tokens_of_any_kind_have_keys() -> None:
 def test_keys_are_found_even_where_halves_meet() -> None:
     def found(wanted: list[list[int]], known: list[list[int]]) -> list[int]:
         keys, asked = (np.array(rows, dtype=np.uint64).reshape(-1, 2) for rows in (known, wanted))
-        return find_keys(asked, keys, np.argsort(keys[:, 0], kind="stable")).tolist()
+        order = np.argsort(keys[:, 0], kind="stable")
+        return [int(order[place]) if place >= 0 else -1 for place in find_keys(asked, keys[order])]
 
     wanted = [[1, 3], [1, 2], [5, 5], [5, 6], [9, 9]]
     assert found(wanted, [[1, 2], [1, 3], [5, 5], [1, 2]]) == [1, 3, 2, -1, -1]

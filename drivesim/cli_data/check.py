@@ -106,6 +106,8 @@ def _show(health: Health) -> None:
     console.say(f"official splits: {_counts(health.splits) or 'none'}")
     for note in (*health.notes, *_common_notes(health)):
         console.say(f"note: {note}")
+    for fault in health.faults:
+        console.warn(fault)
     for scene in health.scenes:
         for fault in scene.faults:
             console.warn(f"{scene.name}: {fault}")

@@ -32,7 +32,7 @@ MIN_EVIDENCE = 15.0  # log likelihood ratio against turns that have nothing to d
 MIN_SIGN_EVIDENCE = 6.0  # against the other sign at any lag
 RIVAL_EVIDENCE = 2.0  # lags that are less likely by this much are still possible
 MAX_GAIN = 2.0
-_STANDING_RADPS = 1e-4  # no more is seen between two pictures that are the same
+_STANDING_RADPS = 1e-3  # no more is seen between two pictures of a car that stands, unless the camera shakes
 _STANDING_KEPT = 3  # intervals before and after a motion: when it begins and ends says something of the lag
 _DEGREES = 4.0  # of freedom of Student's t
 _LEAST_ERROR_RADPS = 0.002
@@ -100,37 +100,48 @@ def evidence_of(seen: SeenTurns, recorded: Signal, *, interval_s: float) -> Evid
     """
     first_s, last_s = recorded.times_s[0], recorded.times_s[-1]
     is_valid = (
-        _is_telling(seen)
+        np.isfinite(seen.radps)
         & (seen.start_s >= first_s + LAGS[-1] * interval_s - 1e-9)
         & (seen.end_s <= last_s + LAGS[0] * interval_s + 1e-9)
     )
-    is_pair = is_valid[1:] & is_valid[:-1] & (np.abs(seen.start_s[1:] - seen.end_s[:-1]) < 1e-6)
-    num = int(is_pair.sum())
-    nothing = np.zeros(len(LAGS))
+    num, nothing = _num_pairs(seen, is_valid), np.zeros(len(LAGS))
     if num < MIN_INTERVALS:
         return Evidence(same=nothing, opposite=nothing, gain=nothing, num_intervals=0, recorded_radps=0.0)
     told = np.stack([_told(recorded, seen, lag * interval_s) for lag in LAGS])
-    spread = float(told[-LAGS[0]][is_valid].std())
-    if spread < 1e-9:
+    in_time = told[-LAGS[0]]
+    is_near = is_valid & _is_near_motion(seen)
+    if _num_pairs(seen, is_near) < MIN_INTERVALS or in_time[is_near].std() < 1e-9:
+        spread = float(in_time[is_valid].std())
         return Evidence(
             same=nothing, opposite=nothing, gain=nothing, num_intervals=num, recorded_radps=spread
         )
+    is_valid = is_near
+    is_pair = _is_pair(seen, is_valid)
     gain, likelihood = _likelihoods(np.where(is_valid, seen.radps, 0.0), told, is_valid, is_pair)
     return Evidence(
         same=np.where(gain > 0, likelihood, 0.0),
         opposite=np.where(gain < 0, likelihood, 0.0),
         gain=gain,
-        num_intervals=num,
-        recorded_radps=spread,
+        num_intervals=int(is_pair.sum()),
+        recorded_radps=float(in_time[is_valid].std()),
     )
 
 
-def _is_telling(seen: SeenTurns) -> Bools:
-    """Tell of each interval whether something was seen and the car moves, just did or will at once."""
-    is_seen = np.isfinite(seen.radps)
-    is_moving = is_seen & (np.abs(np.where(is_seen, seen.radps, 0.0)) > _STANDING_RADPS)
+def _is_pair(seen: SeenTurns, is_valid: Bools) -> Bools:
+    """Tell of each interval but the first whether it and the one just before it are valid."""
+    is_next = np.abs(seen.start_s[1:] - seen.end_s[:-1]) < 1e-6
+    return np.asarray(is_valid[1:] & is_valid[:-1] & is_next)
+
+
+def _num_pairs(seen: SeenTurns, is_valid: Bools) -> int:
+    return int(_is_pair(seen, is_valid).sum())
+
+
+def _is_near_motion(seen: SeenTurns) -> Bools:
+    """Tell of each of at least one interval whether something moves in it, just did or will at once."""
+    is_moving = np.abs(np.nan_to_num(seen.radps)) > _STANDING_RADPS
     near = np.convolve(is_moving, np.ones(2 * _STANDING_KEPT + 1))[_STANDING_KEPT:] > 0.5
-    return np.asarray(is_seen & near[: len(is_seen)])
+    return np.asarray(near[: len(is_moving)])
 
 
 def _told(recorded: Signal, seen: SeenTurns, delay_s: float) -> FloatArray:

@@ -57,11 +57,12 @@ class Health:
     splits: dict[str, int]  # scenes in each official split
     cameras: dict[str, int]  # scenes that have pictures of it in the tables
     notes: list[str]
+    faults: list[str] = field(default_factory=list)  # of the data set as a whole
 
     @property
     def num_faults(self) -> int:
         """Return how many things are wrong."""
-        return sum(len(scene.faults) for scene in self.scenes) + (not self.scenes)
+        return len(self.faults) + sum(len(scene.faults) for scene in self.scenes) + (not self.scenes)
 
     @property
     def sources(self) -> dict[str, int]:
@@ -103,6 +104,11 @@ def check_dataset(
     """
     names = dataset.scene_names()
     splits = {split: dataset.scene_names(split) for split in dataset.split_names()}
+    faults = []
+    try:
+        dataset.check_poses()
+    except InputError as error:
+        faults.append(str(error))
     scenes = []
     for index, name in enumerate(names):
         share = None if num_decoded is None else _share(num_decoded, index, len(names))
@@ -122,6 +128,7 @@ def check_dataset(
             for channel in dataset.camera_names()
         },
         notes=list(dataset.notes),
+        faults=faults,
     )
 
 

@@ -84,10 +84,12 @@ def open_dataset(
     )
     dataset.is_index_from_cache = opened.is_from_cache
     if opened.note:
-        dataset.notes.append(
-            f"the index of the tables could not be kept ({opened.note}); it will be made again"
-        )
+        dataset.notes.append(_not_kept("pictures", opened.note))
     return dataset
+
+
+def _not_kept(what: str, why: str) -> str:
+    return f"the index of {what} could not be kept ({why}); it will be made again"
 
 
 @lru_cache(maxsize=1)
@@ -166,7 +168,23 @@ class NuScenesDataset:
             InputError: there is no such scene or camera, or its rows cannot be used.
         """
         path = self.dataroot / self.version / "sample_data.json"
-        return read_pictures(path, self._rows(self._scene(name), camera), name, self._poses)
+        pictures = read_pictures(path, self._rows(self._scene(name), camera), name, self._poses)
+        self._add_pose_note()
+        return pictures
+
+    def check_poses(self) -> None:
+        """Pass over the table of ego poses, where opening the data set did not.
+
+        Raises:
+            InputError: it is not JSON.
+        """
+        self._poses.index()
+        self._add_pose_note()
+
+    def _add_pose_note(self) -> None:
+        if self._poses.note:
+            self.notes.append(_not_kept("ego poses", self._poses.note))
+            self._poses.note = ""
 
     # ---------------------------------------------------------------------------------------- one scene
 

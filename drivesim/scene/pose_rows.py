@@ -14,10 +14,10 @@ from drivesim.scene.token_keys import token_keys
 
 @dataclass(kw_only=True, slots=True)
 class Poses:
-    """The M rows of the table."""
+    """The M rows of the table, in the order of the first halves of their keys."""
 
     keys: NDArray[np.uint64]  # (M, 2) of their tokens
-    order: NDArray[np.int64]  # (M,) that sorts the first halves of the keys
+    rows: NDArray[np.int32]  # (M,) 0 for the first of the table; ascending where keys are equal
     offsets: NDArray[np.int64]
     lengths: NDArray[np.int32]
     sha256: str
@@ -36,10 +36,11 @@ def scan_poses(path: Path) -> Poses:
         offsets.append(batch.offsets)
         lengths.append(batch.lengths)
     known = np.concatenate(keys)
+    order = np.argsort(known[:, 0], kind="stable")
     return Poses(
-        keys=known,
-        order=np.argsort(known[:, 0], kind="stable"),
-        offsets=np.concatenate(offsets),
-        lengths=np.concatenate(lengths),
+        keys=known[order],
+        rows=order.astype(np.int32),
+        offsets=np.concatenate(offsets)[order],
+        lengths=np.concatenate(lengths)[order],
         sha256=scan.sha256,
     )

@@ -106,7 +106,7 @@ def read_pictures(path: Path, rows: NDArray[np.void], name: str, poses: PoseTabl
         if whole_of(record, "timestamp", where) != time_us:
             raise changed_table(path)
     tokens = [text_of(record, "ego_pose_token", where) for record, where in zip(records, names, strict=True)]
-    pictures = _checked(path, kept, records)
+    pictures = _checked(kept, records, names)
     for index, found in enumerate(poses.read(tokens, kept["row"].tolist())):
         if found is None:
             raise InputError(
@@ -143,9 +143,8 @@ def time_problems(pictures: Pictures, steady: SteadyFrames) -> list[str]:
     return problems
 
 
-def _checked(path: Path, rows: NDArray[np.void], records: Sequence[Record]) -> Pictures:
+def _checked(rows: NDArray[np.void], records: Sequence[Record], names: Sequence[str]) -> Pictures:
     """Return the pictures without their poses."""
-    names = [row_name(path, int(row["row"]) + 1) for row in rows]
     both = list(zip(records, names, strict=True))
     return Pictures(
         times_us=rows["time_us"].astype(np.int64),

@@ -22,7 +22,7 @@ _MAX_CORNERS, _CORNER_QUALITY, _CORNER_GAP_PX = 200, 0.005, 6
 _WINDOW_PX, _PYRAMID_LEVELS = (17, 17), 3
 _MIN_CORNERS = 8
 _MAX_RETURN_PX = 1.0  # a corner followed there and back ends where it began
-_CELLS = 12  # to a picture's width: corners in one share a weight
+_CELLS = 12  # to a picture's width; a crowd in one weighs less than as many corners apart
 _NOISE = 0.75 / _WIDTH_PX  # of a corner's motion; farther off counts as not fitting, however far
 
 

@@ -27,20 +27,16 @@ def token_keys(tokens: Sequence[bytes]) -> NDArray[np.uint64]:
     return np.frombuffer(raw, dtype="<u8").reshape(-1, 2)
 
 
-def find_keys(
-    wanted: NDArray[np.uint64], known: NDArray[np.uint64], order: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def find_keys(wanted: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Return (N,) rows of ``known`` (M, 2) that equal those of ``wanted`` (N, 2), the last of several; -1 for none.
 
     Args:
         wanted: keys to look for.
-        known: keys to look among.
-        order: (M,) that sorts the first halves of ``known`` and leaves equal ones as they are.
+        known: keys to look among, in the order of their first halves.
     """
     if len(known) == 0:
         return np.full(len(wanted), -1, dtype=np.int64)
-    place = np.searchsorted(known[order, 0], wanted[:, 0], side="right") - 1
-    found = order[np.maximum(place, 0)]
+    found = np.maximum(np.searchsorted(known[:, 0], wanted[:, 0], side="right") - 1, 0)
     is_found = (known[found] == wanted).all(axis=1)
     if (~is_found & (known[found, 0] == wanted[:, 0])).any():  # halves that meet by chance, or by intent
         rows = {key.tobytes(): row for row, key in enumerate(known)}
