@@ -172,6 +172,7 @@ def _facts(options: argparse.Namespace, model: WorldModel, scenes: Sequence[Held
         "unmask_order": sampler.order.value,
         "temperature": sampler.temperature,
         "temperature_rise": sampler.temperature_rise,
+        "noise_memory": sampler.noise_memory,
         "map": "none" if options.no_map else "drivable area",
         **machine_facts(num_threads=options.threads),
     }

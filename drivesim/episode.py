@@ -27,6 +27,7 @@ class SamplerSettings:
     num_decode_steps: int | None = None
     temperature: float | None = None
     temperature_rise: int | None = None
+    noise_memory: float | None = None
     order: UnmaskOrder | None = None
 
     def __post_init__(self) -> None:

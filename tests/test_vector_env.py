@@ -20,7 +20,7 @@ from drivesim.world_model.sampler import SamplerConfig
 
 LEARNED = "WorldDreamer-Drive-v0"
 STRAIGHT_ON = np.float32([[0.0, 8.0]] * 3)
-SAMPLER = SamplerConfig(temperature=1.0, temperature_rise=2)
+SAMPLER = SamplerConfig(temperature=1.0, temperature_rise=2, noise_memory=0.9)
 
 
 @pytest.fixture(scope="module", params=[torch.bfloat16, torch.float32], ids=["bfloat16", "float32"])

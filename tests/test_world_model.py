@@ -151,11 +151,12 @@ def test_rows_are_taken_forked_and_joined(model, history):
             wrong()
 
 
-def test_a_row_of_its_own_age_and_chance_is_what_it_would_be_alone(rng):
+@pytest.mark.parametrize("noise_memory", [0.0, 0.9])
+def test_a_row_of_its_own_age_and_chance_is_what_it_would_be_alone(rng, noise_memory):
     """Rows that began at different times, each with its own generator, do not touch each other."""
     model = small_world_model().to(torch.bfloat16)
     frames = torch.from_numpy(rng.integers(0, 256, (2, 4, 128, 224, 3), dtype=np.uint8))
-    sampler = SamplerConfig(temperature=1.0, temperature_rise=3)
+    sampler = SamplerConfig(temperature=1.0, temperature_rise=3, noise_memory=noise_memory)
     alone = [model.observe(frames[i : i + 1], torch.full((1, 4, 2), 0.3), front_camera()) for i in (0, 1)]
     generators = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
 
@@ -194,3 +195,18 @@ def test_imagined_frames_are_counted_from_the_last_recorded_one(model, state):
     assert torch.equal(first.token_ids_BS, draw(state, 1).token_ids_BS)
     assert first.state.num_imagined_B.tolist() == [1, 1]
     assert not torch.equal(draw(first.state, 0).token_ids_BS, draw(first.state, 1).token_ids_BS)
+
+
+def test_noise_is_remembered_until_a_frame_is_shown(model, state):
+    assert not state.noise_BHW.any()
+    sampler = SamplerConfig(temperature=1.0, noise_memory=0.9)
+    generator = torch.Generator().manual_seed(0)
+    first = model.imagine(state, TWIST, generator=generator, sampler=sampler).state
+    then = model.imagine(first, TWIST, generator=generator, sampler=sampler).state
+    assert first.noise_BHW.shape == (2, 32, 56)
+    likeness = torch.corrcoef(torch.stack([first.noise_BHW.flatten(), then.noise_BHW.flatten()]))[0, 1]
+    assert likeness > 0.5
+    shown = model.shown(then, torch.zeros(2, 128, 224, 3, dtype=torch.uint8), model.outlook(then, TWIST))
+    forgetful = model.imagine(then, TWIST, generator=generator, sampler=SamplerConfig(temperature=1.0)).state
+    assert not shown.noise_BHW.any()
+    assert not forgetful.noise_BHW.any()

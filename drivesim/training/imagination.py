@@ -47,7 +47,8 @@ class ImaginationTrainingConfig:
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
     temperature: float = 0.8  # at which tokens are drawn; the weights keep it
     temperature_rise: int = 24  # frames over which users of the weights reach it
-    full_depth: int = 8  # imagined frames that the recording can judge; after twice as many it cannot
+    noise_memory: float = 0.9  # of what tokens are drawn by, from frame to frame; the weights keep it
+    full_depth: int = 12  # imagined frames that the recording can judge; after twice as many it cannot
     faded_share: float = 0.2  # of the rollouts, which begin with frames that must be mended
     true_token_share: float = 0.2  # of the frames that can be judged, drawn from true tokens; later all are
     token_weight: float = 0.02
@@ -87,7 +88,10 @@ class ImaginationModule(nn.Module):
         if config.has_tokenizer_decoder:
             model.tokenizer.decoder.requires_grad_(True)
         sampler = replace(
-            model.config.sampler, temperature=config.temperature, temperature_rise=config.temperature_rise
+            model.config.sampler,
+            temperature=config.temperature,
+            temperature_rise=config.temperature_rise,
+            noise_memory=config.noise_memory,
         )
         model.config = replace(model.config, sampler=sampler)
         self.rollouts = RolloutStore(model, num_groups=config.rollouts.num_groups, batch_size=batch_size)
@@ -135,7 +139,9 @@ class ImaginationModule(nn.Module):
         logits_BSK, memory = self._logits(state, outlook)
         with torch.no_grad():
             true_ids_BS = model.tokenizer.encode(target_BCHW)
-            token_ids_BS = draw_tokens(logits_BSK, config.temperature, None)
+            is_drawn_B = torch.full((len(true_ids_BS),), config.temperature > 0)
+            noise_BHW, uniform_BS = model.chance(state, outlook, config.noise_memory, is_drawn_B, None)
+            token_ids_BS = draw_tokens(logits_BSK, config.temperature, None, uniform_BS=uniform_BS)
             pictures_BCHW = model.draw(token_ids_BS, outlook)
             true_share = 1.0 + trust * (config.true_token_share - 1.0)
             is_given_B1 = torch.rand(len(true_ids_BS), 1, device=true_ids_BS.device) < true_share
@@ -146,7 +152,7 @@ class ImaginationModule(nn.Module):
         pictures = picture_distance(drawn_BCHW, target_BCHW).mean()
         loss = pictures + trust * config.token_weight * tokens
         terms = {"loss": loss, "pictures": pictures.detach(), "tokens": tokens.detach()}
-        return advanced(state, outlook, memory, token_ids_BS, pictures_BCHW), terms
+        return advanced(state, outlook, memory, token_ids_BS, pictures_BCHW, noise_BHW), terms
 
     def _logits(self, state: WorldState, outlook: Outlook) -> tuple[Tensor, list[FrameMemory]]:
         """Return the logits of the next frame, all hidden, and the memory, of which no gradient is kept."""

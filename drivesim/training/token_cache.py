@@ -246,11 +246,11 @@ def _next(
     if bool(is_true_B.all()):
         memory = imaginer.remembered(state)
         return true_ids_BS, advanced(state, outlook, memory, true_ids_BS, pictures_BCHW)
-    sampled, memory = imaginer.complete(state, outlook, generator=generator)
+    sampled, memory, noise_BHW = imaginer.complete(state, outlook, generator=generator)
     token_ids_BS = torch.where(is_true_B.unsqueeze(-1), true_ids_BS, sampled.token_ids_BS)
     drawn_BCHW = imaginer.draw(sampled.token_ids_BS, outlook)
     pictures_BCHW = torch.where(is_true_B.view(-1, 1, 1, 1), pictures_BCHW, drawn_BCHW)
-    return true_ids_BS, advanced(state, outlook, memory, token_ids_BS, pictures_BCHW)
+    return true_ids_BS, advanced(state, outlook, memory, token_ids_BS, pictures_BCHW, noise_BHW)
 
 
 def open_or_build(

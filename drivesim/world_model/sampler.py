@@ -34,6 +34,7 @@ class SamplerConfig:
     temperature: float = 0.0  # 0 takes the most probable token
     temperature_rise: int = 0  # imagined frames over which the temperature rises from 0 to its value
     order: UnmaskOrder = UnmaskOrder.CONFIDENCE
+    noise_memory: float = 0.0  # from frame to frame, of what tokens are drawn by: see ``carried_noise``
     choice_temperature: float = 0.0  # noise on which tokens are fixed by confidence, falling to 0 (MaskGIT)
 
     def __post_init__(self) -> None:
@@ -46,6 +47,8 @@ class SamplerConfig:
             raise ValueError(
                 f"sampler.choice_temperature must be >= 0 and finite, got {self.choice_temperature}"
             )
+        if not 0 <= self.noise_memory < 1:
+            raise ValueError(f"sampler.noise_memory must lie in [0, 1), got {self.noise_memory}")
         if self.temperature_rise < 0:
             raise ValueError(f"sampler.temperature_rise must be >= 0, got {self.temperature_rise}")
 
@@ -72,13 +75,20 @@ class Sampled:
     confidence_BS: Tensor  # probability of each drawn token at temperature 1; 1 where the token was given
 
 
-def draw_tokens(logits_BSK: Tensor, temperature: float | Tensor, generator: Generators) -> Tensor:
+def draw_tokens(
+    logits_BSK: Tensor,
+    temperature: float | Tensor,
+    generator: Generators,
+    *,
+    uniform_BS: Tensor | None = None,
+) -> Tensor:
     """Draw ids (B, S) from softmax(logits / temperature); temperature 0 is the argmax.
 
     Args:
         logits_BSK: (B, S, K).
         temperature: of all rows, or (B,) of each. Rows at 0 take no number from a generator of their own.
         generator: for all rows, or one for every row.
+        uniform_BS: (B, S) numbers in [0, 1) to draw by, instead of new ones.
     """
     temperatures = torch.as_tensor(temperature, dtype=torch.float32).expand(len(logits_BSK))
     is_drawn_B = temperatures > 0
@@ -87,7 +97,9 @@ def draw_tokens(logits_BSK: Tensor, temperature: float | Tensor, generator: Gene
     # One number per token, looked up in the summed probabilities: a third of the work of Gumbel noise for every code.
     divisor_B11 = torch.where(is_drawn_B, temperatures, 1.0).to(logits_BSK.device).view(-1, 1, 1)
     summed_BSK = (logits_BSK.float() / divisor_B11).softmax(-1).cumsum(-1)
-    uniform_BS = _uniform(logits_BSK.shape[:2], generator, is_drawn_B).to(logits_BSK.device)
+    if uniform_BS is None:
+        uniform_BS = draws(torch.rand, logits_BSK.shape[:2], generator, is_drawn_B)
+    uniform_BS = uniform_BS.to(logits_BSK.device)
     place_BS1 = uniform_BS.unsqueeze(-1) * summed_BSK[..., -1:]
     drawn_BS = torch.searchsorted(summed_BSK, place_BS1, right=True).squeeze(-1)
     drawn_BS = drawn_BS.clamp_max(logits_BSK.shape[-1] - 1)
@@ -96,14 +108,18 @@ def draw_tokens(logits_BSK: Tensor, temperature: float | Tensor, generator: Gene
     return torch.where(is_drawn_B.to(drawn_BS.device).unsqueeze(-1), drawn_BS, logits_BSK.argmax(-1))
 
 
-def _uniform(shape: torch.Size, generator: Generators, is_drawn_B: Tensor) -> Tensor:
-    """Return numbers (B, S) in [0, 1): one draw for the batch, or one of each drawn row's own generator."""
+def draws(
+    source: Callable[..., Tensor], shape: Sequence[int], generator: Generators, is_drawn_B: Tensor
+) -> Tensor:
+    """Return numbers (B, ...) of ``torch.rand`` or its like: one draw for the batch, or one of each drawn row's own."""
     if not isinstance(generator, Sequence):
-        return torch.rand(shape, generator=generator, device=generator.device if generator else None)
+        return source(tuple(shape), generator=generator, device=generator.device if generator else None)
     if len(generator) != shape[0]:
         raise ValueError(f"{shape[0]} rows need as many generators, got {len(generator)}")
     rows = [
-        torch.rand(shape[1], generator=own, device=own.device) if is_drawn else torch.zeros(shape[1])
+        source(tuple(shape[1:]), generator=own, device=own.device)
+        if is_drawn
+        else torch.zeros(tuple(shape[1:]))
         for own, is_drawn in zip(generator, is_drawn_B.tolist(), strict=True)
     ]
     return torch.stack([row.to(rows[0].device) for row in rows])
@@ -117,6 +133,7 @@ def fill_in(
     generator: Generators = None,
     *,
     temperature_B: Tensor | None = None,
+    uniform_BS: Tensor | None = None,
     on_round: Callable[[int], None] | None = None,
 ) -> Sampled:
     """Fill the hidden tokens in ``config.num_decode_steps`` rounds; the caller's tensors are not written.
@@ -128,6 +145,7 @@ def fill_in(
         config: rounds, temperature and order.
         generator: source of all randomness, for all rows or one for every row.
         temperature_B: of each row (B,), instead of the one of ``config``.
+        uniform_BS: numbers (B, S) in [0, 1) by which tokens are drawn in every round, instead of new ones.
         on_round: called with the number of finished rounds.
     """
     token_ids_BS, is_masked_BS = token_ids_BS.clone(), is_masked_BS.clone()
@@ -140,7 +158,7 @@ def fill_in(
     for round_index in range(num_rounds if num_hidden else 0):
         logits_BSK = logits_fn(token_ids_BS, is_masked_BS).float()
         temperature = config.temperature if temperature_B is None else temperature_B
-        drawn_BS = draw_tokens(logits_BSK, temperature, generator)
+        drawn_BS = draw_tokens(logits_BSK, temperature, generator, uniform_BS=uniform_BS)
         chosen = logits_BSK.gather(-1, drawn_BS.unsqueeze(-1)).squeeze(-1)
         probability_BS = (chosen - logits_BSK.logsumexp(-1)).exp()
         score_BS = _scores(probability_BS, config, generator, share_left=1 - (round_index + 1) / num_rounds)
@@ -161,7 +179,7 @@ def _scores(
     if config.order is UnmaskOrder.CONFIDENCE and config.choice_temperature == 0:
         return probability_BS
     is_drawn_B = torch.ones(len(probability_BS), dtype=torch.bool)
-    noise = _uniform(probability_BS.shape, generator, is_drawn_B).to(probability_BS.device)
+    noise = draws(torch.rand, probability_BS.shape, generator, is_drawn_B).to(probability_BS.device)
     if config.order is UnmaskOrder.RANDOM:
         return noise
     gumbel = -torch.log(-torch.log(noise.clamp(1e-9, 1 - 1e-7)))

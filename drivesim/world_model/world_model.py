@@ -17,6 +17,7 @@ from drivesim.hub_model import HubModel
 from drivesim.scene.types import Camera
 from drivesim.tokenizer.quantizer import Quantizer
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig, normalized, to_uint8
+from drivesim.world_model.carried_noise import next_noise, no_noise, uniform_of
 from drivesim.world_model.causal_decoder import CausalDecoder, CausalDecoderConfig
 from drivesim.world_model.conditioning import ActionEncoder, expected_latents, guide_dim, guide_features
 from drivesim.world_model.motion import Rays, camera_rays
@@ -175,6 +176,7 @@ class WorldModel(HubModel):
             twist_BA=torch.zeros_like(twist_BA),
             prompt_BLC=self.action_encoder(twist_BA.unsqueeze(1)).squeeze(1),
             guide_BSG=torch.zeros(batch, grid_tokens, guide_dim(self.tokenizer), device=device),
+            noise_BHW=no_noise(batch, self.tokenizer.config.grid, device),
             rays=rays,
             num_frames_B=torch.ones(batch, dtype=torch.int64, device=device),
             num_imagined_B=torch.zeros(batch, dtype=torch.int64),
@@ -225,8 +227,8 @@ class WorldModel(HubModel):
         *,
         sampler: SamplerConfig | None = None,
         generator: Generators = None,
-    ) -> tuple[Sampled, list[FrameMemory]]:
-        """Draw the tokens of the next frame; also returns the memory with the frame before it written in.
+    ) -> tuple[Sampled, list[FrameMemory], Tensor]:
+        """Draw the tokens of the next frame; also returns the memory with the frame before it, and the noise.
 
         The first decoding round and the writing share one pass.
         """
@@ -246,15 +248,32 @@ class WorldModel(HubModel):
             return logits_BSK
 
         settings = sampler or self.config.sampler
+        temperature_B = settings.temperatures(state.num_imagined_B)
+        noise_BHW, uniform_BS = self.chance(
+            state, outlook, settings.noise_memory, temperature_B > 0, generator
+        )
         sampled = fill_in(
             logits_fn,
             state.token_ids_BS,
             hidden_BS,
             settings,
             generator,
-            temperature_B=settings.temperatures(state.num_imagined_B),
+            temperature_B=temperature_B,
+            uniform_BS=uniform_BS,
         )
-        return sampled, memory
+        return sampled, memory, noise_BHW
+
+    @staticmethod
+    def chance(
+        state: WorldState, outlook: Outlook, noise_memory: float, is_drawn_B: Tensor, generator: Generators
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the noise (B, h, w) of the next frame, and the numbers (B, S) to draw by; None: new ones are drawn."""
+        if noise_memory == 0 or not bool(is_drawn_B.any()):
+            return torch.zeros_like(state.noise_BHW), None
+        noise_BHW = next_noise(
+            state.noise_BHW, outlook.expected.compensated, noise_memory, generator, is_drawn_B
+        )
+        return noise_BHW, uniform_of(noise_BHW)
 
     def first_look(self, state: WorldState, outlook: Outlook) -> tuple[Tensor, list[FrameMemory]]:
         """Return the logits (B, S, K) of the next frame, all hidden, and the memory with the frame before it.
@@ -319,10 +338,10 @@ class WorldModel(HubModel):
         sampler: SamplerConfig | None = None,
     ) -> Imagined:
         """Imagine the frame of an outlook; the other arguments as in :meth:`imagine`."""
-        sampled, memory = self.complete(state, outlook, sampler=sampler, generator=generator)
+        sampled, memory, noise_BHW = self.complete(state, outlook, sampler=sampler, generator=generator)
         pictures_BCHW = self.draw(sampled.token_ids_BS, outlook)
         return Imagined(
-            state=advanced(state, outlook, memory, sampled.token_ids_BS, pictures_BCHW),
+            state=advanced(state, outlook, memory, sampled.token_ids_BS, pictures_BCHW, noise_BHW),
             frames_BHWC=to_uint8(pictures_BCHW).cpu(),
             token_ids_BS=sampled.token_ids_BS,
             confidence_B=sampled.confidence_BS.mean(-1).cpu(),
@@ -356,8 +375,12 @@ def advanced(
     memory: list[FrameMemory],
     token_ids_BS: Tensor,
     pictures_BCHW: Tensor,
+    noise_BHW: Tensor | None = None,
 ) -> WorldState:
-    """Return the state one imagined frame later, given its tokens and picture and the memory of all frames before."""
+    """Return the state one frame later, given its tokens and picture and the memory of all frames before.
+
+    ``noise_BHW`` is what its tokens were drawn by; left out where they were not drawn, or by numbers of no memory.
+    """
     return WorldState(
         memory=memory,
         token_ids_BS=token_ids_BS,
@@ -366,6 +389,7 @@ def advanced(
         twist_BA=outlook.twist_BA,
         prompt_BLC=outlook.prompt_BLC,
         guide_BSG=outlook.guide_BSG,
+        noise_BHW=torch.zeros_like(state.noise_BHW) if noise_BHW is None else noise_BHW,
         rays=state.rays,
         num_frames_B=state.num_frames_B + 1,
         num_imagined_B=state.num_imagined_B + 1,

@@ -27,6 +27,9 @@ class WorldState:
     twist_BA: Tensor  # the motion into the newest frame; zero where there is none before
     prompt_BLC: Tensor  # of the newest frame
     guide_BSG: Tensor  # of the newest frame
+    noise_BHW: (
+        Tensor  # that the newest frame was drawn by, see ``carried_noise``; zero where nothing was drawn
+    )
     rays: Rays
     num_frames_B: Tensor  # int64
     num_imagined_B: Tensor  # int64, on the CPU: frames since the last recorded one
@@ -69,6 +72,7 @@ ROW_TENSORS = (
     "twist_BA",
     "prompt_BLC",
     "guide_BSG",
+    "noise_BHW",
     "num_frames_B",
 )
 """Fields of a :class:`WorldState` that have a row for every car, where the model runs."""
