@@ -45,9 +45,9 @@ class ImaginationTrainingConfig:
 
     init: str = "drive-tiny"  # the world model that goes on learning: a shipped name or a file
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
-    temperature: float = 0.8  # at which tokens are drawn; the weights keep it
+    temperature: float = 0.9  # at which tokens are drawn; the weights keep it
     temperature_rise: int = 24  # frames over which users of the weights reach it
-    noise_memory: float = 0.9  # of what tokens are drawn by, from frame to frame; the weights keep it
+    noise_memory: float = 0.95  # of what tokens are drawn by, from frame to frame; the weights keep it
     full_depth: int = 12  # imagined frames that the recording can judge; after twice as many it cannot
     faded_share: float = 0.2  # of the rollouts, which begin with frames that must be mended
     true_token_share: float = 0.2  # of the frames that can be judged, drawn from true tokens; later all are
