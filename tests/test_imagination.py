@@ -83,20 +83,23 @@ def test_rollouts_that_do_not_fit_their_settings_are_refused():
 
 
 def test_the_weights_keep_the_sampler_they_were_trained_with():
-    task = make_task(temperature=0.6)
-    assert task.model.world_model.config.sampler.temperature == 0.6
+    task = make_task(temperature=0.6, noise_memory=0.7)
+    sampler = task.model.world_model.config.sampler
+    assert (sampler.temperature, sampler.noise_memory, sampler.temperature_rise) == (0.6, 0.7, 24)
 
 
 def test_a_rollout_goes_on_from_its_own_pictures():
     task = make_task()
-    seen = {}
+    seen, noise = {}, {}
     for batch in draw(task, 6):
         group, depth = int(batch["group"]), int(batch["depth"])
         store = task.model.rollouts
         if depth:
             assert torch.equal(store.frames[group], seen[group])
+            assert torch.equal(store.noise[group], noise[group])
         task.losses(task.model, batch, RowDraws(0, []))
-        seen[group] = store.frames[group].clone()
+        seen[group], noise[group] = store.frames[group].clone(), store.noise[group].clone()
+        assert noise[group].std() > 0.5
         state = store.read(group, task.model.rays)
         assert (state.num_frames_B == 4 + depth).all()
         assert (state.memory[0].num_frames_F == 3 + depth).all()
