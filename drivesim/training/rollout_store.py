@@ -39,9 +39,8 @@ class RolloutStore(nn.Module):
             "prompt", torch.zeros(num_groups, batch_size, model.config.num_action_tokens, dim)
         )
         self.register_buffer("guide", torch.zeros(*tokens, model.stpt.config.guide_dim))
-        self.register_buffer(
-            "noise", no_noise(batch_size, config.grid, torch.device("cpu")).repeat(num_groups, 1, 1, 1)
-        )
+        noise = no_noise(batch_size, config.grid, torch.device("cpu"))
+        self.register_buffer("no_noise", noise, persistent=False)
         for name in ("low_FWRS", "keys", "values"):
             one = torch.stack([getattr(layer, name) for layer in memory])
             self.register_buffer(name, one.expand(num_groups, *one.shape).clone())
@@ -57,7 +56,6 @@ class RolloutStore(nn.Module):
             "twist": state.twist_BA,
             "prompt": state.prompt_BLC,
             "guide": state.guide_BSG,
-            "noise": state.noise_BHW,
         } | {
             name: torch.stack([getattr(layer, name) for layer in state.memory])
             for name in ("low_FWRS", "keys", "values")
@@ -88,7 +86,7 @@ class RolloutStore(nn.Module):
             twist_BA=of("twist"),
             prompt_BLC=of("prompt"),
             guide_BSG=of("guide"),
-            noise_BHW=of("noise"),
+            noise_BHW=self.get_buffer("no_noise"),
             rays=rays,
             num_frames_B=counts,
             num_imagined_B=torch.zeros(len(counts), dtype=torch.int64),

@@ -249,9 +249,7 @@ class WorldModel(HubModel):
 
         settings = sampler or self.config.sampler
         temperature_B = settings.temperatures(state.num_imagined_B)
-        noise_BHW, uniform_BS = self.chance(
-            state, outlook, settings.noise_memory, temperature_B > 0, generator
-        )
+        noise_BHW, uniform_BS = _chance(state, outlook, settings.noise_memory, temperature_B > 0, generator)
         sampled = fill_in(
             logits_fn,
             state.token_ids_BS,
@@ -262,18 +260,6 @@ class WorldModel(HubModel):
             uniform_BS=uniform_BS,
         )
         return sampled, memory, noise_BHW
-
-    @staticmethod
-    def chance(
-        state: WorldState, outlook: Outlook, noise_memory: float, is_drawn_B: Tensor, generator: Generators
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the noise (B, h, w) of the next frame, and the numbers (B, S) to draw by; None: new ones are drawn."""
-        if noise_memory == 0 or not bool(is_drawn_B.any()):
-            return torch.zeros_like(state.noise_BHW), None
-        noise_BHW = next_noise(
-            state.noise_BHW, outlook.expected.compensated, noise_memory, generator, is_drawn_B
-        )
-        return noise_BHW, uniform_of(noise_BHW)
 
     def first_look(self, state: WorldState, outlook: Outlook) -> tuple[Tensor, list[FrameMemory]]:
         """Return the logits (B, S, K) of the next frame, all hidden, and the memory with the frame before it.
@@ -404,3 +390,13 @@ def _tracks(places: Places | None, twist_BTA: Tensor, dt_s: float) -> list[Place
         first = tracks[0]
         tracks.insert(0, None if first is None else first.before(twist_BA, dt_s))
     return tracks
+
+
+def _chance(
+    state: WorldState, outlook: Outlook, noise_memory: float, is_drawn_B: Tensor, generator: Generators
+) -> tuple[Tensor, Tensor | None]:
+    """Return the noise (B, h, w) of the next frame, and the numbers (B, S) to draw by; None: new ones are drawn."""
+    if noise_memory == 0 or not bool(is_drawn_B.any()):
+        return torch.zeros_like(state.noise_BHW), None
+    noise_BHW = next_noise(state.noise_BHW, outlook.expected.compensated, noise_memory, generator, is_drawn_B)
+    return noise_BHW, uniform_of(noise_BHW)
