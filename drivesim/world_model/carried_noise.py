@@ -4,7 +4,8 @@ Tokens that are drawn anew in every frame flicker, and a road that flickers does
 unit normal noise, finer than its tokens. The next frame takes it from where its content was a frame before, renews a
 share of it, and draws every token by the noise of its cell: under like probabilities it becomes the same token again.
 (Diffusion models of video warp the noise they begin with for the same end: Chang et al., ICLR 2024.) Of a cell's
-noise the mean around it is taken off, or whole regions would lean to one side and the light would drift.
+noise the mean around it is taken off, or whole regions would lean to one side and the light would drift; and it is
+counted in its spread around there, which shrinks where driving on stretches the field.
 
 Letters: see ``drivesim/world_model/__init__.py``; `h w` points of the field, a token covers ``POINTS`` x ``POINTS``.
 """
@@ -61,12 +62,17 @@ def uniform_of(noise_BHW: Tensor) -> Tensor:
     inner = slice((POINTS - 1) // 2, POINTS // 2 + 1)
     points = rearrange(noise_BHW, "b (h i) (w j) -> b h w i j", i=POINTS, j=POINTS)[..., inner, inner]
     cells_BHW = points.mean(dim=(-2, -1))
-    around_BHW = functional.avg_pool2d(
+    apart_BHW = cells_BHW - _around(cells_BHW)
+    spread_BHW = _around(apart_BHW.square()).sqrt().clamp_min(1e-6)
+    return rearrange(torch.special.ndtr(apart_BHW / spread_BHW), "b h w -> b (h w)").clamp_max(1 - 1e-6)
+
+
+def _around(cells_BHW: Tensor) -> Tensor:
+    """Return the mean over the neighbourhood of each cell."""
+    mean_B1HW = functional.avg_pool2d(
         cells_BHW.unsqueeze(1), _AROUND, stride=1, padding=_AROUND // 2, count_include_pad=False
-    ).squeeze(1)
-    apart_BHW = cells_BHW - around_BHW
-    spread_B11 = apart_BHW.square().mean(dim=(-2, -1), keepdim=True).sqrt().clamp_min(1e-6)
-    return rearrange(torch.special.ndtr(apart_BHW / spread_B11), "b h w -> b (h w)").clamp_max(1 - 1e-6)
+    )
+    return mean_B1HW.squeeze(1)
 
 
 def _carried(noise_BHW: Tensor, compensated: Compensated) -> Tensor:
@@ -91,10 +97,11 @@ def _smooth(noise_BHW: Tensor) -> Tensor:
     reach = torch.arange(-_BLUR_REACH, _BLUR_REACH + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (reach / _BLUR_POINTS) ** 2)
     weights = (kernel / kernel.square().sum().sqrt()).tolist()
-    for dim in (-2, -1):  # sums of shifted fields are the same for a row whatever its neighbours are
-        shifted = [
-            weight * noise_BHW.roll(shift, dim)
-            for shift, weight in zip(reach.int().tolist(), weights, strict=True)
-        ]
-        noise_BHW = torch.stack(shifted).sum(0)
+    for dim in (-2, -1):
+        smooth_BHW = torch.zeros_like(
+            noise_BHW
+        )  # added up one by one: the same for a row whatever its neighbours are
+        for shift, weight in zip(reach.int().tolist(), weights, strict=True):
+            smooth_BHW = smooth_BHW + weight * noise_BHW.roll(shift, dim)
+        noise_BHW = smooth_BHW
     return noise_BHW
