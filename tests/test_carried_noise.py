@@ -95,3 +95,39 @@ def test_grids_of_any_size_have_noise():
 def test_a_memory_that_renews_nothing_is_refused(value):
     with pytest.raises(ValueError, match=r"noise_memory must lie in \[0, 1\)"):
         SamplerConfig(noise_memory=value)
+
+
+def test_noise_is_normal_all_over_a_picture_that_is_driven_into():
+    """Driving on stretches the field near the car; its marginals must not shrink there."""
+    rows, columns = torch.meshgrid(torch.arange(128) + 0.5, torch.arange(224) + 0.5, indexing="ij")
+    outwards = torch.stack([columns - 112, rows - 54], dim=-1)
+    near = (rows - 54).clamp_min(0).unsqueeze(-1) / 74
+    flow = (-0.25 * near * outwards).expand(48, -1, -1, -1)
+    picture = Compensated(
+        frames_BCHW=torch.zeros(48, 3, 128, 224),
+        is_seen_BHW=torch.ones(48, 128, 224, dtype=torch.bool),
+        flow_BHW2=flow,
+    )
+    noise, chance = no_noise(48, GRID, CPU), generator()
+    for _ in range(30):
+        noise = next_noise(noise, picture, 0.95, chance, torch.ones(48, dtype=torch.bool))
+    uniform = uniform_of(noise).view(48, *GRID)
+    tails = ((uniform < 0.1) | (uniform > 0.9)).float().mean(dim=(0, 2))
+    assert tails.min() > 0.1
+    assert tails.max() < 0.3
+
+
+@pytest.mark.parametrize("grid", [GRID, (9, 15), (3, 5)])
+def test_a_row_is_the_same_alone_and_in_a_batch(grid):
+    picture = Compensated(
+        frames_BCHW=torch.zeros(3, 3, 16 * grid[0], 16 * grid[1]),
+        is_seen_BHW=torch.ones(3, 16 * grid[0], 16 * grid[1], dtype=torch.bool),
+        flow_BHW2=3 * torch.randn(3, 16 * grid[0], 16 * grid[1], 2, generator=generator()),
+    )
+    together = alone = no_noise(3, grid, CPU)
+    alone, one = alone[:1], Compensated(**{f: getattr(picture, f)[:1] for f in picture.__slots__})
+    for _ in range(3):
+        together = next_noise(together, picture, 0.9, [generator(i) for i in range(3)], ALL[[0, 0, 0]])
+        alone = next_noise(alone, one, 0.9, [generator(0)], ALL[:1])
+    assert torch.equal(together[0], alone[0])
+    assert torch.equal(uniform_of(together)[0], uniform_of(alone)[0])

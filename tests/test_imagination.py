@@ -1,6 +1,7 @@
 """Training on imagined frames: what learns, what the terms are, and that a killed run goes on bit for bit."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from drivesim.training.imagination import ImaginationTask, ImaginationTrainingCo
 from drivesim.training.loop import TrainingConfig, fit
 from drivesim.training.row_draws import RowDraws
 from drivesim.training.running_rollouts import RolloutConfig
-from drivesim.world_model.sampler import SamplerConfig
+from drivesim.world_model.sampler import SamplerConfig, UnmaskOrder
 
 BATCH = 2
 
@@ -84,9 +85,19 @@ def test_rollouts_that_do_not_fit_their_settings_are_refused():
 
 
 def test_the_weights_keep_the_sampler_they_are_meant_for():
-    task = make_task(sampler=SamplerConfig(temperature=0.6, noise_memory=0.7))
-    sampler = task.model.world_model.config.sampler
-    assert (sampler.temperature, sampler.noise_memory, sampler.temperature_rise) == (0.6, 0.7, 0)
+    torch.manual_seed(0)
+    model = small_world_model()
+    model.config = replace(model.config, sampler=SamplerConfig(num_decode_steps=3, order=UnmaskOrder.RANDOM))
+    recorded = clips(np.random.default_rng(0))
+    config = ImaginationTrainingConfig(horizon=2, kept_temperature=0.6, noise_memory=0.7, temperature_rise=5)
+    task = ImaginationTask(config, recorded, recorded, model, front_camera(), batch_size=BATCH)
+    assert task.model.world_model.config.sampler == SamplerConfig(
+        num_decode_steps=3,
+        order=UnmaskOrder.RANDOM,
+        temperature=0.6,
+        temperature_rise=5,
+        noise_memory=0.7,
+    )
 
 
 def test_a_rollout_goes_on_from_its_own_pictures():

@@ -158,6 +158,19 @@ def test_a_long_stand_does_not_make_small_errors_of_the_drive_large():
     assert num_right >= 34
 
 
+def test_a_recording_of_a_stand_says_nothing_against_others():
+    rng, times = np.random.default_rng(3), np.arange(300) / 10
+    true = wandering(320, rng)
+    seen = interval_means(times, true[10:310], times) + 0.06 * rng.normal(size=299)
+    drive_ = compared(times, seen, Signal(times_s=times, values=true[13:313]))
+    long = np.arange(6000) / 10
+    stand = compared(long, np.zeros(5999), Signal(times_s=long, values=np.zeros(6000)))
+    assert estimate([drive_]).lag_frames == 3
+    assert estimate([drive_, stand]) == estimate([stand, drive_])
+    assert estimate([drive_, stand]).lag_frames == 3
+    assert "hardly turns" in estimate([stand]).words
+
+
 # ---------------------------------------------------------------------------------------- from pictures
 
 

@@ -104,16 +104,17 @@ def evidence_of(seen: SeenTurns, recorded: Signal, *, interval_s: float) -> Evid
         & (seen.start_s >= first_s + LAGS[-1] * interval_s - 1e-9)
         & (seen.end_s <= last_s + LAGS[0] * interval_s + 1e-9)
     )
-    num, nothing = _num_pairs(seen, is_valid), np.zeros(len(LAGS))
-    if num < MIN_INTERVALS:
+    nothing = np.zeros(len(LAGS))
+    if _num_pairs(seen, is_valid) < MIN_INTERVALS:
         return Evidence(same=nothing, opposite=nothing, gain=nothing, num_intervals=0, recorded_radps=0.0)
     told = np.stack([_told(recorded, seen, lag * interval_s) for lag in LAGS])
     in_time = told[-LAGS[0]]
     is_near = is_valid & _is_near_motion(seen)
     if _num_pairs(seen, is_near) < MIN_INTERVALS or in_time[is_near].std() < 1e-9:
         spread = float(in_time[is_valid].std())
+        count = max(_num_pairs(seen, is_near), 1)  # of a stand, which must not weigh against other recordings
         return Evidence(
-            same=nothing, opposite=nothing, gain=nothing, num_intervals=num, recorded_radps=spread
+            same=nothing, opposite=nothing, gain=nothing, num_intervals=count, recorded_radps=spread
         )
     is_valid = is_near
     is_pair = _is_pair(seen, is_valid)

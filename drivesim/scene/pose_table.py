@@ -27,7 +27,7 @@ _STRIDE = 1 << 25
 _LONGEST_ROW = 1 << 12  # bytes
 _ARRAYS = ("keys", "rows", "offsets", "lengths")
 _DECODER = json.JSONDecoder()
-_BLANKS = b" \t\r\n"
+_MOST_BETWEEN = 64  # bytes between two rows; with more a table is passed over
 
 
 class PoseTable:
@@ -190,8 +190,8 @@ def _row_in(
     start = window.rfind(b"{", 0, max(place, 0))
     if start < 0 or window.find(wanted, place + 1) >= 0:
         return None
-    before = window[max(start - 16, 0) : start].rstrip(_BLANKS)
-    if before[-1:] not in (b",", b"[") or before[:-1].rstrip(_BLANKS)[-1:] not in (b"}", b""):
+    before = b"".join(window[max(start - _MOST_BETWEEN, 0) : start].split())
+    if not (before.endswith(b"},") or (before == b"[" and begin + start < _MOST_BETWEEN)):
         return None  # inside another record
     record = _record_at(file, begin + start)
     is_row = record is not None and record.get("token") == token and fields == set(record)

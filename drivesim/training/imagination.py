@@ -33,15 +33,10 @@ from drivesim.training.running_rollouts import RolloutConfig, rollout_batches
 from drivesim.training.task import Evaluation
 from drivesim.world_model.motion import camera_rays
 from drivesim.world_model.places import unpacked_view
-from drivesim.world_model.sampler import SamplerConfig, draw_tokens
+from drivesim.world_model.sampler import draw_tokens
 from drivesim.world_model.stpt import FrameMemory
 from drivesim.world_model.world_model import Outlook, WorldModel, advanced
 from drivesim.world_model.world_state import WorldState
-
-
-def _kept_sampler() -> SamplerConfig:
-    """Predict at first and draw later, by noise that moves with the picture; training on such noise made it worse."""
-    return SamplerConfig(temperature=0.9, temperature_rise=24, noise_memory=0.95)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -50,8 +45,10 @@ class ImaginationTrainingConfig:
 
     init: str = "drive-tiny"  # the world model that goes on learning: a shipped name or a file
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
-    temperature: float = 0.8  # at which tokens are drawn here
-    sampler: SamplerConfig = field(default_factory=_kept_sampler)  # which the weights keep
+    temperature: float = 0.8  # at which tokens are drawn here, by new noise in each frame
+    kept_temperature: float = 0.9  # for users of the weights, as are the next two
+    temperature_rise: int = 24  # frames over which they reach it
+    noise_memory: float = 0.95  # of noise that moves with the picture; training on such noise made it worse
     full_depth: int = 12  # imagined frames that the recording can judge; after twice as many it cannot
     faded_share: float = 0.2  # of the rollouts, which begin with frames that must be mended
     true_token_share: float = 0.2  # of the frames that can be judged, drawn from true tokens; later all are
@@ -91,7 +88,13 @@ class ImaginationModule(nn.Module):
             part.requires_grad_(True)
         if config.has_tokenizer_decoder:
             model.tokenizer.decoder.requires_grad_(True)
-        model.config = replace(model.config, sampler=config.sampler)
+        sampler = replace(
+            model.config.sampler,
+            temperature=config.kept_temperature,
+            temperature_rise=config.temperature_rise,
+            noise_memory=config.noise_memory,
+        )
+        model.config = replace(model.config, sampler=sampler)
         self.rollouts = RolloutStore(model, num_groups=config.rollouts.num_groups, batch_size=batch_size)
         self.rays = camera_rays(camera)
 

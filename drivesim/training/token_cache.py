@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivesim.checkpoint import tensor_hash
+from drivesim.checkpoint import config_to_json, tensor_hash
 from drivesim.errors import InputError
 from drivesim.files import atomic_folder, reserve_space
 from drivesim.scene.types import Camera
@@ -103,7 +103,12 @@ def ingredients(clips: RecordedClips, imaginer: WorldModel, num_frames: int | No
     """Return what a cache is made of: hash of the model, frames per clip, and the recording's own facts."""
     recording = json.loads((clips.path / "set.json").read_text())
     count = clips.frames_per_clip if num_frames is None else min(num_frames, clips.frames_per_clip)
-    return {"model": hash_of(imaginer), "num_frames": count, "recording": recording}
+    return {
+        "model": hash_of(imaginer),
+        "sampler": config_to_json(imaginer.config.sampler),
+        "num_frames": count,
+        "recording": recording,
+    }
 
 
 def build_token_cache(
@@ -250,6 +255,7 @@ def _next(
     token_ids_BS = torch.where(is_true_B.unsqueeze(-1), true_ids_BS, sampled.token_ids_BS)
     drawn_BCHW = imaginer.draw(sampled.token_ids_BS, outlook)
     pictures_BCHW = torch.where(is_true_B.view(-1, 1, 1, 1), pictures_BCHW, drawn_BCHW)
+    noise_BHW = noise_BHW.masked_fill(is_true_B.view(-1, 1, 1).to(noise_BHW.device), 0.0)
     return true_ids_BS, advanced(state, outlook, memory, token_ids_BS, pictures_BCHW, noise_BHW)
 
 
