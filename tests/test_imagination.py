@@ -89,7 +89,7 @@ def test_the_weights_keep_the_sampler_they_are_meant_for():
     model = small_world_model()
     model.config = replace(model.config, sampler=SamplerConfig(num_decode_steps=3, order=UnmaskOrder.RANDOM))
     recorded = clips(np.random.default_rng(0))
-    config = ImaginationTrainingConfig(horizon=2, kept_temperature=0.6, noise_memory=0.7, temperature_rise=5)
+    config = ImaginationTrainingConfig(horizon=2, temperature=0.6, noise_memory=0.7, temperature_rise=5)
     task = ImaginationTask(config, recorded, recorded, model, front_camera(), batch_size=BATCH)
     assert task.model.world_model.config.sampler == SamplerConfig(
         num_decode_steps=3,

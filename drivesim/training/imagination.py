@@ -45,10 +45,13 @@ class ImaginationTrainingConfig:
 
     init: str = "drive-tiny"  # the world model that goes on learning: a shipped name or a file
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
-    temperature: float = 0.8  # at which tokens are drawn here, by new noise in each frame
-    kept_temperature: float = 0.9  # for users of the weights, as are the next two
-    temperature_rise: int = 24  # frames over which they reach it
-    noise_memory: float = 0.95  # of noise that moves with the picture; training on such noise made it worse
+    temperature: float = (
+        0.8  # at which tokens are drawn, here by new noise in each frame; the weights keep it
+    )
+    temperature_rise: int = 24  # frames over which users of the weights reach it
+    noise_memory: float = (
+        0.95  # of the noise that their tokens are drawn by; training on such noise made it worse
+    )
     full_depth: int = 12  # imagined frames that the recording can judge; after twice as many it cannot
     faded_share: float = 0.2  # of the rollouts, which begin with frames that must be mended
     true_token_share: float = 0.2  # of the frames that can be judged, drawn from true tokens; later all are
@@ -90,7 +93,7 @@ class ImaginationModule(nn.Module):
             model.tokenizer.decoder.requires_grad_(True)
         sampler = replace(
             model.config.sampler,
-            temperature=config.kept_temperature,
+            temperature=config.temperature,
             temperature_rise=config.temperature_rise,
             noise_memory=config.noise_memory,
         )
