@@ -105,26 +105,25 @@ def evidence_of(seen: SeenTurns, recorded: Signal, *, interval_s: float) -> Evid
         & (seen.end_s <= last_s + LAGS[0] * interval_s + 1e-9)
     )
     nothing = np.zeros(len(LAGS))
-    if _num_pairs(seen, is_valid) < MIN_INTERVALS:
+    if _is_pair(seen, is_valid).sum() < MIN_INTERVALS:
         return Evidence(same=nothing, opposite=nothing, gain=nothing, num_intervals=0, recorded_radps=0.0)
     told = np.stack([_told(recorded, seen, lag * interval_s) for lag in LAGS])
     in_time = told[-LAGS[0]]
     is_near = is_valid & _is_near_motion(seen)
-    if _num_pairs(seen, is_near) < MIN_INTERVALS or in_time[is_near].std() < 1e-9:
+    is_pair = _is_pair(seen, is_near)
+    if is_pair.sum() < MIN_INTERVALS or in_time[is_near].std() < 1e-9:
         spread = float(in_time[is_valid].std())
-        count = max(_num_pairs(seen, is_near), 1)  # of a stand, which must not weigh against other recordings
+        count = max(int(is_pair.sum()), 1)  # of a stand, which must not weigh against other recordings
         return Evidence(
             same=nothing, opposite=nothing, gain=nothing, num_intervals=count, recorded_radps=spread
         )
-    is_valid = is_near
-    is_pair = _is_pair(seen, is_valid)
-    gain, likelihood = _likelihoods(np.where(is_valid, seen.radps, 0.0), told, is_valid, is_pair)
+    gain, likelihood = _likelihoods(np.where(is_near, seen.radps, 0.0), told, is_near, is_pair)
     return Evidence(
         same=np.where(gain > 0, likelihood, 0.0),
         opposite=np.where(gain < 0, likelihood, 0.0),
         gain=gain,
         num_intervals=int(is_pair.sum()),
-        recorded_radps=float(in_time[is_valid].std()),
+        recorded_radps=float(in_time[is_near].std()),
     )
 
 
@@ -132,10 +131,6 @@ def _is_pair(seen: SeenTurns, is_valid: Bools) -> Bools:
     """Tell of each interval but the first whether it and the one just before it are valid."""
     is_next = np.abs(seen.start_s[1:] - seen.end_s[:-1]) < 1e-6
     return np.asarray(is_valid[1:] & is_valid[:-1] & is_next)
-
-
-def _num_pairs(seen: SeenTurns, is_valid: Bools) -> int:
-    return int(_is_pair(seen, is_valid).sum())
 
 
 def _is_near_motion(seen: SeenTurns) -> Bools:

@@ -15,9 +15,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.scene.cache_folder import Arrays, default_cache, load_arrays, save_arrays
+from drivesim.scene.table_records import unreadable_table
 
 RACY_S = 2.0  # a file changed so recently could change again without its times telling
 
@@ -134,7 +134,7 @@ def table_stats(folder: Path, tables: Sequence[str]) -> Stats:
         try:
             stat = path.stat()
         except OSError as error:
-            raise InputError(f"table {path} cannot be read ({error.strerror}); check the file") from error
+            raise unreadable_table(path, error) from error
         stats[table] = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
     return stats
 
