@@ -120,7 +120,7 @@ def test_the_past_of_every_second_clip_is_imagined(clips, cache, model):
     road = torch.from_numpy(np.array(clips.road[1:]))
     state = model.begin(frames[:, 0], twist[:, 0], camera_rays(front_camera()))
     for t in range(1, 5):
-        outlook = model.outlook(state, twist[:, t], road_B2HW=unpacked_view(road[:, t]))
+        outlook = model.outlook(state, twist[:, t], road_BVHW=unpacked_view(road[:, t]))
         state = model.shown(state, frames[:, t], outlook) if t < 2 else model.imagined(state, outlook).state
         np.testing.assert_array_equal(cache.context_ids[1:, t], state.token_ids_BS)
 

@@ -5,6 +5,7 @@ Row 0 of the texture is its northern edge (largest y), as in a map mask.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -107,7 +108,7 @@ def paint_surface(network: RoadNetwork, *, offset_m: FloatArray, look: Look, rng
         _NUM_LEVELS - 1
     )  # whole cells of it, so that every level halves exactly
     size_x, size_y = (float(v) for v in np.ceil(extent / coarsest_m) * coarsest_m)
-    drivable = _drivable_area(lanes, size_x, size_y)
+    drivable = _drivable_area(lanes, look, size_x, size_y)
     painter = _Painter(size_x, size_y, resolution_m, look, rng)
     painter.paint(lanes)
     levels = [cv2.GaussianBlur(painter.image, (3, 3), 0.7)]  # softens the stairs of thin lines
@@ -123,7 +124,7 @@ def paint_surface(network: RoadNetwork, *, offset_m: FloatArray, look: Look, rng
     )
 
 
-def _drivable_area(lanes: list[LaneEdges], size_x: float, size_y: float) -> DrivableArea:
+def _drivable_area(lanes: list[LaneEdges], look: Look, size_x: float, size_y: float) -> DrivableArea:
     rows, columns = int(np.ceil(size_y / _DRIVABLE_CELL_M)), int(np.ceil(size_x / _DRIVABLE_CELL_M))
     mask = np.zeros((rows, columns), np.uint8)
     for lane in lanes:
@@ -132,7 +133,45 @@ def _drivable_area(lanes: list[LaneEdges], size_x: float, size_y: float) -> Driv
         ):
             cv2.fillConvexPoly(mask, quad, 1, cv2.LINE_8, _SHIFT)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    return DrivableArea(mask=mask.astype(bool), resolution_m=_DRIVABLE_CELL_M, origin_xy_m=np.zeros(2))
+    markings = np.zeros((rows, columns), np.uint8)
+    for lane in lanes:
+        for marking in _markings(lane, look):
+            for quad in _pixel_quads(
+                marking.first_xy_m, marking.second_xy_m, rows * _DRIVABLE_CELL_M, _DRIVABLE_CELL_M
+            ):
+                cv2.fillConvexPoly(markings, quad, 255, cv2.LINE_AA, _SHIFT)
+    return DrivableArea(
+        mask=mask.astype(bool), resolution_m=_DRIVABLE_CELL_M, origin_xy_m=np.zeros(2), markings=markings
+    )
+
+
+@dataclass(kw_only=True, slots=True)
+class _Marking:
+    """A painted line, or one stripe of it, between two curves."""
+
+    first_xy_m: FloatArray  # (N, 2)
+    second_xy_m: FloatArray  # (N, 2)
+    rgb: tuple[float, float, float]
+
+
+def _markings(lane: LaneEdges, look: Look) -> Iterator[_Marking]:
+    """Yield what is painted on both sides of a lane."""
+    half = look.line_width_m / 2
+    for side, line_type in enumerate(lane.line_types):
+        lateral_m = (side - 0.5) * lane.width_m
+        if line_type in (LineType.CONTINUOUS, LineType.CONTINUOUS_LINE):
+            yield _Marking(
+                first_xy_m=lane.at(lateral_m - half), second_xy_m=lane.at(lateral_m + half), rgb=look.edge_rgb
+            )
+        elif line_type == LineType.STRIPED:
+            stripe_m = look.stripe_length_m * np.array([0.0, 0.5, 1.0])
+            for start_m in np.arange(0.0, lane.s_m[-1], look.stripe_length_m + look.stripe_gap_m):
+                s_m = np.clip(start_m + stripe_m, 0.0, lane.s_m[-1])
+                yield _Marking(
+                    first_xy_m=lane.resampled(s_m, lateral_m - half),
+                    second_xy_m=lane.resampled(s_m, lateral_m + half),
+                    rgb=look.line_rgb,
+                )
 
 
 def _pixel_quads(
@@ -170,8 +209,11 @@ class _Painter:
         for lane in lanes:
             self._wear(lane)
         for lane in lanes:
-            for side, line_type in enumerate(lane.line_types):
-                self._marking(lane, (side - 0.5) * lane.width_m, line_type)
+            for marking in _markings(lane, self._look):
+                quads = _pixel_quads(
+                    marking.first_xy_m, marking.second_xy_m, self._size_y, self._resolution_m
+                )
+                self._fill(quads, np.tile(marking.rgb, (len(marking.first_xy_m), 1)))
 
     def _ribbon(self, lane: LaneEdges, from_m: float, to_m: float, rgb: FloatArray) -> None:
         """Paint the strip between two lateral offsets; (1 or N, 3) colours along the lane."""
@@ -199,18 +241,6 @@ class _Painter:
         if self._look.joint_spacing_m > 0:
             for start_m in np.arange(0.0, length_m - 0.3, self._look.joint_spacing_m):
                 self._strip(lane, np.array([start_m, start_m + 0.25]), -half, half, self._asphalt * 0.7)
-
-    def _marking(self, lane: LaneEdges, lateral_m: float, line_type: int) -> None:
-        half = self._look.line_width_m / 2
-        if line_type in (LineType.CONTINUOUS, LineType.CONTINUOUS_LINE):
-            self._ribbon(lane, lateral_m - half, lateral_m + half, np.array(self._look.edge_rgb)[None])
-        elif line_type == LineType.STRIPED:
-            period_m = self._look.stripe_length_m + self._look.stripe_gap_m
-            for start_m in np.arange(0.0, lane.s_m[-1], period_m):
-                s_m = np.clip(
-                    start_m + self._look.stripe_length_m * np.array([0.0, 0.5, 1.0]), 0.0, lane.s_m[-1]
-                )
-                self._strip(lane, s_m, lateral_m - half, lateral_m + half, np.array(self._look.line_rgb))
 
     def _strip(self, lane: LaneEdges, s_m: FloatArray, from_m: float, to_m: float, rgb: FloatArray) -> None:
         first, second = lane.resampled(s_m, from_m), lane.resampled(s_m, to_m)

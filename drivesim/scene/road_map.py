@@ -1,8 +1,9 @@
-"""What a map says the camera sees: the distance to the road's edge at each cell of a picture.
+"""What a map says the camera sees: the distance to the road's edge, and what is painted, at each cell of a picture.
 
 The pose of the car is known exactly, so a map of the drivable area can be laid out before the camera like the ground
 itself. A distance to the edge says more than "road or not": lanes and their markings lie at certain distances from it,
-and it can be read between the cells of the raster. `h w`: rows and columns of cells.
+and it can be read between the cells of the raster. Where the map knows the markings they are laid out as well, so that a
+long imagined road keeps its lines. `h w`: rows and columns of cells.
 """
 
 from __future__ import annotations
@@ -20,11 +21,15 @@ Float32Array = NDArray[np.float32]
 
 EDGE_REACH_M = 4.0  # distances are clipped there
 MAP_CELL_M = 0.5
+FAR_PAINT_FACTOR = 4  # cells of markings that share one on the coarse map, which is read from afar
+FAR_PAINT_M = 14.0  # where that begins
 VIEW_CELL_PX = 4
 SAMPLE_PX = 2  # the map is read at this stride of the picture
 FARTHEST_M = 90.0  # along the ray; farther ground is a row or two of pixels
 UNKNOWN = -128  # in a packed view
 PACKED_SCALE = 127
+VIEW_DIM = 4  # numbers per cell of a view: distance, whether it is known, painted share, whether that is known
+PACKED_DIM = 2  # of a packed view: distance and painted share, each of which may be unknown
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,6 +39,17 @@ class RoadMap:
     distance: Float32Array  # (rows, columns) in [-1, 1]; row 0 is the southern edge
     cell_m: float
     origin_xy_m: FloatArray  # (2,) global position of the lower left corner
+    paint: Paint | None = None  # None where the markings are not known
+
+
+@dataclass(kw_only=True, slots=True)
+class Paint:
+    """Which part of each cell is painted, 0 to 255, in fine cells and in ``FAR_PAINT_FACTOR`` times as large ones."""
+
+    near: NDArray[np.uint8]  # (rows, columns); row 0 is the southern edge
+    far: NDArray[np.uint8]
+    cell_m: float  # of the fine cells
+    origin_xy_m: FloatArray  # (2,) global position of the lower left corner
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,6 +58,7 @@ class Ground:
 
     xy_m: Float32Array  # (rows, columns, 2) in the ego frame
     is_near: Float32Array  # (rows, columns) 1 where that is below the horizon and within ``FARTHEST_M``
+    first_near_row: int  # from here on down the ground is nearer than ``FAR_PAINT_M``
 
 
 def road_map(drivable: DrivableArea, *, cell_m: float = MAP_CELL_M) -> RoadMap:
@@ -58,6 +75,21 @@ def road_map(drivable: DrivableArea, *, cell_m: float = MAP_CELL_M) -> RoadMap:
         distance=np.asarray(cv2.resize(near, size, interpolation=cv2.INTER_AREA), dtype=np.float32),
         cell_m=step * drivable.resolution_m,
         origin_xy_m=np.asarray(drivable.origin_xy_m, dtype=np.float64) - margin * drivable.resolution_m,
+        paint=_paint(drivable),
+    )
+
+
+def _paint(drivable: DrivableArea) -> Paint | None:
+    if drivable.markings is None:
+        return None
+    near = np.flipud(drivable.markings)
+    near = np.pad(near, [(0, (-size) % FAR_PAINT_FACTOR) for size in near.shape])
+    size = (near.shape[1] // FAR_PAINT_FACTOR, near.shape[0] // FAR_PAINT_FACTOR)
+    return Paint(
+        near=near,
+        far=np.asarray(cv2.resize(near, size, interpolation=cv2.INTER_AREA), dtype=np.uint8),
+        cell_m=drivable.resolution_m,
+        origin_xy_m=np.asarray(drivable.origin_xy_m, dtype=np.float64),
     )
 
 
@@ -85,7 +117,12 @@ def ground_of(camera: Camera) -> Ground:
     inverse_depth = -direction[..., 2] / centre[2]
     is_near = inverse_depth > 1.0 / FARTHEST_M
     xy_m = centre[:2] + direction[..., :2] / np.where(is_near, inverse_depth, 1.0)[..., None]
-    return Ground(xy_m=xy_m.astype(np.float32), is_near=is_near.astype(np.float32))
+    is_row_near = ((np.hypot(xy_m[..., 0], xy_m[..., 1]) < FAR_PAINT_M) & is_near).any(axis=1)
+    return Ground(
+        xy_m=xy_m.astype(np.float32),
+        is_near=is_near.astype(np.float32),
+        first_near_row=int(is_row_near.argmax()) if is_row_near.any() else len(rows),
+    )
 
 
 def road_view(roads: RoadMap | None, ground: Ground, pose: FloatArray) -> Float32Array:
@@ -97,32 +134,62 @@ def road_view(roads: RoadMap | None, ground: Ground, pose: FloatArray) -> Float3
         pose: (3,) x and y in metres and yaw in radians, global.
 
     Returns:
-        (2, h, w): distance to the edge as in :class:`RoadMap`, and 1 where it is known: where the map covers at least
-        half of a cell. Both are 0 elsewhere.
+        (VIEW_DIM, h, w): distance to the edge as in :class:`RoadMap`, and 1 where it is known: where the map covers at
+        least half of a cell; the share of the cell that is painted, and 1 where the markings are known. All are 0
+        elsewhere.
     """
     factor = VIEW_CELL_PX // SAMPLE_PX
     rows, columns = ground.is_near.shape
     if roads is None:
-        return np.zeros((2, rows // factor, columns // factor), np.float32)
-    cos, sin = np.cos(pose[2]), np.sin(pose[2])
-    # Global positions are large: the offset is taken in double precision, the rest is small.
-    start = (pose[:2] - roads.origin_xy_m) / roads.cell_m - 0.5
-    cells = ground.xy_m @ (np.array([[cos, sin], [-sin, cos]]) / roads.cell_m) + start
-    cells = cells.astype(np.float32)
+        return np.zeros((VIEW_DIM, rows // factor, columns // factor), np.float32)
+    cells = _cells(ground.xy_m, pose, roads.origin_xy_m, roads.cell_m)
     distance = cv2.remap(roads.distance, cells, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     limit = np.array(roads.distance.shape[::-1])
     is_known = ((cells > -0.5) & (cells < limit - 0.5)).all(axis=-1) * ground.is_near
-    fine = np.stack([distance * is_known, is_known])
-    sums, share = fine.reshape(2, rows // factor, factor, columns // factor, factor).mean(axis=(2, 4))
+    fine = np.stack([distance * is_known, is_known, _painted(roads.paint, ground, pose)])
+    sums, share, paint = fine.reshape(3, rows // factor, factor, columns // factor, factor).mean(axis=(2, 4))
     is_cell_known = share >= 0.5
-    view = np.stack([np.where(is_cell_known, sums / np.maximum(share, 0.5), 0.0), is_cell_known])
+    view = np.stack(
+        [
+            np.where(is_cell_known, sums / np.maximum(share, 0.5), 0.0),
+            is_cell_known,
+            np.where(is_cell_known, paint, 0.0),
+            is_cell_known & (roads.paint is not None),
+        ]
+    )
     return view.astype(np.float32)
+
+
+def _cells(xy_m: Float32Array, pose: FloatArray, origin_xy_m: FloatArray, cell_m: float) -> Float32Array:
+    """Return where points (..., 2) of the ego frame lie on a raster, in cells from the middle of its first."""
+    cos, sin = np.cos(pose[2]), np.sin(pose[2])
+    # Global positions are large: the offset is taken in double precision, the rest is small.
+    start = (pose[:2] - origin_xy_m) / cell_m - 0.5
+    cells = xy_m @ (np.array([[cos, sin], [-sin, cos]]) / cell_m) + start
+    return np.asarray(cells, dtype=np.float32)
+
+
+def _painted(paint: Paint | None, ground: Ground, pose: FloatArray) -> Float32Array:
+    """Return the painted share (rows, columns) at each place of the ground; 0 where nothing is known."""
+    result = np.zeros(ground.is_near.shape, np.float32)
+    if paint is None:
+        return result
+    border = ground.first_near_row
+    for part, raster, factor in (
+        (slice(None, border), paint.far, FAR_PAINT_FACTOR),
+        (slice(border, None), paint.near, 1),
+    ):
+        if ground.xy_m[part].size:
+            cells = _cells(ground.xy_m[part], pose, paint.origin_xy_m, paint.cell_m * factor)
+            result[part] = cv2.remap(raster, cells, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    return result * ground.is_near / 255.0
 
 
 def packed_road_views(
     roads: RoadMap | None, camera: Camera, xy_m: FloatArray, yaw_rad: FloatArray
 ) -> NDArray[np.int8]:
-    """Return the views from T poses as recordings keep them: (T, h, w), ``UNKNOWN`` or 127 times the distance.
+    """Return the views from T poses as recordings keep them: (T, PACKED_DIM, h, w), ``UNKNOWN`` or 127 times the
+    distance, and likewise the painted share.
 
     Args:
         roads: the map; None where there is none.
@@ -131,5 +198,6 @@ def packed_road_views(
         yaw_rad: (T,).
     """
     ground, poses = ground_of(camera), np.concatenate([xy_m, np.asarray(yaw_rad)[:, None]], axis=1)
-    distance, is_known = np.stack([road_view(roads, ground, pose) for pose in poses], axis=1)
-    return np.where(is_known > 0, np.round(distance * PACKED_SCALE), UNKNOWN).astype(np.int8)
+    views = np.stack([road_view(roads, ground, pose) for pose in poses])
+    values, is_known = views[:, 0::2], views[:, 1::2] > 0
+    return np.where(is_known, np.round(values * PACKED_SCALE), UNKNOWN).astype(np.int8)

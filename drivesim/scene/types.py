@@ -117,6 +117,7 @@ class DrivableArea:
     mask: NDArray[np.bool_]  # (rows, columns); True = drivable
     resolution_m: float  # metres per cell
     origin_xy_m: FloatArray  # (2,) global position of the lower left corner
+    markings: NDArray[np.uint8] | None = None  # (rows, columns) painted part of each cell, 255 all; None: unknown
 
     def contains(self, xy_m: FloatArray) -> NDArray[np.bool_]:
         """Tell for (..., 2) global points whether they are drivable; outside the raster is not."""

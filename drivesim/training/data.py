@@ -119,7 +119,7 @@ class RecordedClips:
     yaw_rad: NDArray[np.float64]  # (N, T)
     is_collision: NDArray[np.bool_]  # (N, T)
     is_off_road: NDArray[np.bool_]  # (N, T)
-    road: NDArray[np.int8]  # (N, T, h, w) what the map says is seen, see ``scene.road_map.packed_road_views``
+    road: NDArray[np.int8]  # (N, T, E, h, w) what the map says is seen, see ``scene.road_map.packed_road_views``
     rate_hz: float
     path: Path
 
@@ -135,6 +135,8 @@ class RecordedClips:
             frames = np.load(path / "frames.npy", mmap_mode="r")
             motion = np.load(path / "motion.npz")
             arrays = {name: motion[name] for name in MOTION_ARRAYS}
+            if arrays["road"].ndim != 5:
+                raise ValueError("its views of the road know no markings")
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path} holds no recorded clips ({error}); remove it so that it is recorded anew"

@@ -3,8 +3,9 @@
 A world model that only ever saw the truth does not know its own mistakes, and they pile up. Here rollouts go on from
 one training step to the next, and their tokens are drawn as they will be, not taken for granted. At first the recording
 says what every frame should have been. Later what has come into view could not be known, and a picture that is right on
-average over all that might have come is fog. So the transformer is then asked no more, and the causal decoder is judged
-by the picture that it makes of the TRUE tokens: it learns to believe its tokens where the past does not fit them. Some
+average over all that might have come is fog. So the transformer is then asked no more, but for the road, whose shape
+and markings the map tells, and the causal decoder is judged by the picture that it makes of the TRUE tokens: it learns
+to believe its tokens where the past does not fit them. Some
 rollouts begin with faded frames, so that the model learns to mend them while the recording can still say how. Gradients
 stay within a frame; motion field and encoder do not learn, the tokenizer's decoder only where asked for.
 
@@ -32,7 +33,8 @@ from drivesim.training.row_draws import RowDraws
 from drivesim.training.running_rollouts import RolloutConfig, rollout_batches
 from drivesim.training.task import Evaluation
 from drivesim.world_model.motion import camera_rays
-from drivesim.world_model.places import unpacked_view
+from drivesim.world_model.conditioning import picture_look
+from drivesim.world_model.places import shows_road, unpacked_view
 from drivesim.world_model.sampler import draw_tokens
 from drivesim.world_model.stpt import FrameMemory
 from drivesim.world_model.world_model import Outlook, WorldModel, advanced
@@ -53,6 +55,7 @@ class ImaginationTrainingConfig:
         0.95  # of the noise that their tokens are drawn by; training on such noise made it worse
     )
     full_depth: int = 12  # imagined frames that the recording can judge; after twice as many it cannot
+    road_trust: float = 1.0  # of the recording at any depth where the map shows road: what is there is known
     faded_share: float = 0.2  # of the rollouts, which begin with frames that must be mended
     true_token_share: float = 0.2  # of the frames that can be judged, drawn from true tokens; later all are
     token_weight: float = 0.02
@@ -66,11 +69,9 @@ class ImaginationTrainingConfig:
                 "imagination needs token_weight, temperature >= 0 and horizon, full_depth >= 1, got "
                 f"{self.token_weight}, {self.temperature}, {self.horizon} and {self.full_depth}"
             )
-        if not (0 <= self.faded_share <= 1 and 0 <= self.true_token_share <= 1):
-            raise ValueError(
-                "imagination.faded_share and imagination.true_token_share must lie in [0, 1], got "
-                f"{self.faded_share} and {self.true_token_share}"
-            )
+        shares = {name: getattr(self, name) for name in ("faded_share", "true_token_share", "road_trust")}
+        if not all(0 <= share <= 1 for share in shares.values()):
+            raise ValueError(f"shares of imagination must lie in [0, 1], got {shares}")
 
     def trust(self, depth: int) -> float:
         """Return how far the recording can judge what is imagined after ``depth`` frames, in [0, 1]."""
@@ -105,10 +106,10 @@ class ImaginationModule(nn.Module):
         """Take one group's rollouts further and return the terms of the loss, means over the new frames."""
         model, config = self.world_model, self.config.rollouts
         frames_BTHWC, twist_BTA = batch["frames"], batch["twist"]
-        group, depth, road_BTHW = int(batch["group"]), int(batch["depth"]), batch["road"]
+        group, depth, road_BTEHW = int(batch["group"]), int(batch["depth"]), batch["road"]
         first = config.num_true_frames if depth == 0 else 0
         if depth == 0:
-            state = self._begun(frames_BTHWC[:, :first], twist_BTA, road_BTHW)
+            state = self._begun(frames_BTHWC[:, :first], twist_BTA, road_BTEHW)
         else:
             state = self.rollouts.read(group, self.rays.to(twist_BTA.device))
             if (length := int(state.num_frames_B[0])) != config.num_true_frames + depth:
@@ -119,19 +120,21 @@ class ImaginationModule(nn.Module):
         steps = []
         for t in range(first, frames_BTHWC.shape[1]):
             trust = self.config.trust(depth + t - first)
-            outlook = model.outlook(state, twist_BTA[:, t], road_B2HW=unpacked_view(road_BTHW[:, t]))
+            outlook = model.outlook(state, twist_BTA[:, t], road_BVHW=unpacked_view(road_BTEHW[:, t]))
             state, terms = self._imagined(state, outlook, normalized(frames_BTHWC[:, t]), trust)
             steps.append(terms)
         self.rollouts.write(group, state)
         return {name: torch.stack([terms[name] for terms in steps]).mean() for name in steps[0]}
 
     @torch.no_grad()
-    def _begun(self, frames_BTHWC: Tensor, twist_BTA: Tensor, road_BTHW: Tensor) -> WorldState:
+    def _begun(self, frames_BTHWC: Tensor, twist_BTA: Tensor, road_BTEHW: Tensor) -> WorldState:
         model = self.world_model
+        look_BU = picture_look(normalized(frames_BTHWC[:, 0]))
         frames_BTHWC = faded(frames_BTHWC, self.config.faded_share)
         state = model.begin(frames_BTHWC[:, 0], twist_BTA[:, 0], self.rays.to(twist_BTA.device))
+        state = replace(state, look_BU=look_BU)
         for t in range(1, frames_BTHWC.shape[1]):
-            outlook = model.outlook(state, twist_BTA[:, t], road_B2HW=unpacked_view(road_BTHW[:, t]))
+            outlook = model.outlook(state, twist_BTA[:, t], road_BVHW=unpacked_view(road_BTEHW[:, t]))
             state = model.shown(state, frames_BTHWC[:, t], outlook)
         return state
 
@@ -149,11 +152,13 @@ class ImaginationModule(nn.Module):
             is_given_B1 = torch.rand(len(true_ids_BS), 1, device=true_ids_BS.device) < true_share
             judged_ids_BS = torch.where(is_given_B1, true_ids_BS, token_ids_BS)
         tokenized_BCHW = model.tokenizer.decode(judged_ids_BS)
-        drawn_BCHW = model.causal_decoder(tokenized_BCHW, outlook.expected, outlook.road_B2HW)
-        tokens = functional.cross_entropy(logits_BSK.flatten(0, 1), true_ids_BS.flatten())
+        drawn_BCHW = model.causal_decoder(tokenized_BCHW, outlook.expected, outlook.road_BVHW)
+        tokens_BS = functional.cross_entropy(logits_BSK.mT, true_ids_BS, reduction="none")
+        is_road_BS = shows_road(outlook.road_BVHW, model.tokenizer.config.stride)
+        trust_BS = torch.where(is_road_BS, max(trust, config.road_trust), trust)
         pictures = picture_distance(drawn_BCHW, target_BCHW).mean()
-        loss = pictures + trust * config.token_weight * tokens
-        terms = {"loss": loss, "pictures": pictures.detach(), "tokens": tokens.detach()}
+        loss = pictures + config.token_weight * (trust_BS * tokens_BS).mean()
+        terms = {"loss": loss, "pictures": pictures.detach(), "tokens": tokens_BS.detach().mean()}
         return advanced(state, outlook, memory, token_ids_BS, pictures_BCHW), terms
 
     def _logits(self, state: WorldState, outlook: Outlook) -> tuple[Tensor, list[FrameMemory]]:

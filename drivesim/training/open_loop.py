@@ -36,17 +36,17 @@ class OpenLoopCheck:
         num_frames = min(num_context_frames + horizon, clips.frames_per_clip)
         self.frames_BTHWC = torch.from_numpy(np.array(clips.frames[:, :num_frames]))
         self.twist_BTA = torch.from_numpy(clips.twist[:, :num_frames])
-        self.road_BTHW = torch.from_numpy(np.array(clips.road[:, :num_frames]))
+        self.road_BTEHW = torch.from_numpy(np.array(clips.road[:, :num_frames]))
 
     def imagined(self, model: WorldModel) -> Tensor:
         """Return the frames (B, T, H, W, 3) after the context."""
         device = next(model.parameters()).device
-        twist_BTA, road_BTHW, frames = self.twist_BTA.to(device), self.road_BTHW.to(device), []
+        twist_BTA, road_BTEHW, frames = self.twist_BTA.to(device), self.road_BTEHW.to(device), []
         dtype = fast_dtype(device.type)
         with torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
             state = model.begin(self.frames_BTHWC[:, 0], twist_BTA[:, 0], self.rays.to(device))
             for t in range(1, self.frames_BTHWC.shape[1]):
-                outlook = model.outlook(state, twist_BTA[:, t], road_B2HW=unpacked_view(road_BTHW[:, t]))
+                outlook = model.outlook(state, twist_BTA[:, t], road_BVHW=unpacked_view(road_BTEHW[:, t]))
                 if t < self.context:
                     state = model.shown(state, self.frames_BTHWC[:, t], outlook)
                     continue

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from drivesim.world_model.carried_noise import no_noise
+from drivesim.world_model.conditioning import LOOK_DIM
 from drivesim.world_model.motion import Rays
 from drivesim.world_model.stpt import FrameMemory
 from drivesim.world_model.world_model import WorldModel
@@ -39,6 +40,7 @@ class RolloutStore(nn.Module):
             "prompt", torch.zeros(num_groups, batch_size, model.config.num_action_tokens, dim)
         )
         self.register_buffer("guide", torch.zeros(*tokens, model.stpt.config.guide_dim))
+        self.register_buffer("look", torch.zeros(num_groups, batch_size, LOOK_DIM))
         noise = no_noise(batch_size, config.grid, torch.device("cpu"))
         self.register_buffer("no_noise", noise, persistent=False)
         for name in ("low_FWRS", "keys", "values"):
@@ -56,6 +58,7 @@ class RolloutStore(nn.Module):
             "twist": state.twist_BA,
             "prompt": state.prompt_BLC,
             "guide": state.guide_BSG,
+            "look": state.look_BU,
         } | {
             name: torch.stack([getattr(layer, name) for layer in state.memory])
             for name in ("low_FWRS", "keys", "values")
@@ -87,6 +90,7 @@ class RolloutStore(nn.Module):
             prompt_BLC=of("prompt"),
             guide_BSG=of("guide"),
             noise_BHW=self.get_buffer("no_noise"),
+            look_BU=of("look"),
             rays=rays,
             num_frames_B=counts,
             num_imagined_B=torch.zeros(len(counts), dtype=torch.int64),

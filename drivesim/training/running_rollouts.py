@@ -35,6 +35,7 @@ class RolloutConfig:
     shortest: int = 4  # frames of a rollout; the length is drawn evenly on a logarithmic scale
     longest: int = 60
     no_map_share: float = 0.15  # of the rollouts, in which nothing is known of the road
+    no_markings_share: float = 0.15  # of the rollouts, in which nothing is known of what is painted on it
 
     def __post_init__(self) -> None:
         """Refuse rollouts of no length."""
@@ -45,8 +46,11 @@ class RolloutConfig:
                 f"rollouts need frames_per_step <= shortest <= longest, got {self.frames_per_step}, "
                 f"{self.shortest} and {self.longest}"
             )
-        if not 0 <= self.no_map_share <= 1:
-            raise ValueError(f"rollouts.no_map_share must lie in [0, 1], got {self.no_map_share}")
+        if not (0 <= self.no_map_share <= 1 and 0 <= self.no_markings_share <= 1):
+            raise ValueError(
+                "rollouts.no_map_share and rollouts.no_markings_share must lie in [0, 1], got "
+                f"{self.no_map_share} and {self.no_markings_share}"
+            )
 
     @property
     def frames_per_window(self) -> int:
@@ -142,11 +146,13 @@ def _windows(
     chosen = rng.integers(len(clips), size=batch_size)
     starts = rng.integers(clips.frames_per_clip - count + 1, size=batch_size)
     has_no_map = rng.random(batch_size) < config.no_map_share
+    has_no_markings = rng.random(batch_size) < config.no_markings_share
     windows = {
         name: np.stack([getattr(clips, name)[i, t : t + count] for i, t in zip(chosen, starts, strict=True)])
         for name in WINDOW_ARRAYS
     }
     windows["road"][has_no_map] = UNKNOWN
+    windows["road"][has_no_markings, :, 1] = UNKNOWN
     return windows
 
 

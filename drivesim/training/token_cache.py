@@ -27,6 +27,7 @@ from drivesim.scene.types import Camera
 from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.data import MOTION_ARRAYS, RecordedClips
 from drivesim.training.token_clips import CACHE_ARRAYS, Array, DrivenFrames
+from drivesim.world_model.conditioning import LOOK_DIM
 from drivesim.world_model.motion import Rays, camera_rays
 from drivesim.world_model.places import unpacked_view
 from drivesim.world_model.world_model import Outlook, WorldModel, advanced
@@ -46,7 +47,8 @@ class TokenCache:
     expected: NDArray[np.float16]  # (N, T, S, Q) latents that the motion field expects
     motion: NDArray[np.float16]  # (N, T, S, 3) seen share and image motion per token
     twist: NDArray[np.float32]  # (N, T, 2)
-    road: NDArray[np.int8]  # (N, T, h, w) what the map says is seen
+    road: NDArray[np.int8]  # (N, T, E, h, w) what the map says is seen
+    look: NDArray[np.float16]  # (N, T, U) of the clip's first frame
 
     @classmethod
     def open(cls, path: Path, *, made_of: dict[str, Any]) -> TokenCache:
@@ -171,6 +173,7 @@ def _create(
         "motion": (np.float16, (*shape, 3)),
         "twist": (np.float32, (*shape[:2], 2)),
         "road": (np.int8, (*shape[:2], *view_size)),
+        "look": (np.float16, (*shape[:2], LOOK_DIM)),
     }
     arrays = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", mode="w+", dtype=dtype, shape=size)
@@ -215,10 +218,11 @@ def tokenize_clips(
             "context_ids": state.token_ids_BS,
             "expected": zeros[..., :1].expand(-1, -1, imaginer.tokenizer.quantizer.code_dim),
             "motion": zeros,
+            "look": state.look_BU,
         }
     ]
     for t in range(1, num_frames):
-        outlook = imaginer.outlook(state, twist[:, t], road_B2HW=unpacked_view(road[:, t]))
+        outlook = imaginer.outlook(state, twist[:, t], road_BVHW=unpacked_view(road[:, t]))
         is_true_B = is_true[:, t] if is_imagined else None
         true_ids, state = _next(imaginer, state, outlook, frames[:, t], is_true_B, generator)
         rows.append(
@@ -227,6 +231,7 @@ def tokenize_clips(
                 "context_ids": state.token_ids_BS,
                 "expected": outlook.expected_BSQ,
                 "motion": outlook.motion_BS3,
+                "look": state.look_BU,
             }
         )
     return {name: torch.stack([row[name] for row in rows], dim=1) for name in rows[0]}

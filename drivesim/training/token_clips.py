@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[Any]
-CACHE_ARRAYS = ("token_ids", "context_ids", "expected", "motion", "twist", "road")
+CACHE_ARRAYS = ("token_ids", "context_ids", "expected", "motion", "twist", "road", "look")
 """What there is of every frame; ``TokenCache`` says what each array holds."""
 TOKEN_ARRAYS = ("token_ids", "context_ids")
 
@@ -31,7 +31,7 @@ class DrivenFrames(Protocol):
 
     @property
     def road(self) -> NDArray[np.int8]:
-        """Return packed road views (B, T, h, w)."""
+        """Return packed road views (B, T, E, h, w), see ``scene.road_map.packed_road_views``."""
         ...
 
 

@@ -52,7 +52,7 @@ class _Driven:
 
     frames: NDArray[np.uint8]  # (B, T, H, W, 3)
     twist: NDArray[np.float32]  # (B, T, 2)
-    road: NDArray[np.int8]  # (B, T, h, w)
+    road: NDArray[np.int8]  # (B, T, E, h, w)
 
 
 def make_shard(job: ShardJob) -> ShardRecord:

@@ -171,6 +171,7 @@ def as_stored(arrays: dict[str, torch.Tensor], codebook_size: int) -> dict[str, 
         "motion": torch.float16,
         "twist": torch.float32,
         "road": torch.int8,
+        "look": torch.float16,
     }
     return {name: arrays[name].to("cpu", dtypes[name]).contiguous() for name in CACHE_ARRAYS}
 

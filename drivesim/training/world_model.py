@@ -41,6 +41,7 @@ class WorldModelTrainingConfig:
     frames_per_clip: int = 36  # of each recorded clip, how many are tokenized
     frames_per_window: int = 12
     no_map_share: float = 0.15  # of the windows, in which nothing is known of the road
+    no_markings_share: float = 0.15  # of the windows, in which nothing is known of what is painted on it
     context_noise: float = 0.1  # tokens of the past replaced at random: the rate is uniform in [0, this]
     horizon: int = 6  # steps of the open-loop check during training
 
@@ -74,7 +75,7 @@ class WorldModelModule(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``loss`` (cross-entropy of the hidden tokens, nats), ``accuracy`` and how many tokens are judged."""
         model = self.world_model
-        guide_BTSG = batch_guide(model.tokenizer, batch["expected"], batch["motion"], batch["road"])
+        guide_BTSG = batch_guide(model.tokenizer, batch["expected"], batch["motion"], batch["road"], batch["look"])
         prompt_BTLC = model.action_encoder(batch["twist"])
         is_masked_BTS, target_BTS = batch["is_masked"], batch["token_ids"].long()
         features_BTSC = model.stpt.hidden_stream(
@@ -92,7 +93,11 @@ class WorldModelModule(nn.Module):
 
 
 def batch_guide(
-    tokenizer: VQGAN, expected_BTSQ: Tensor, motion_BTS3: Tensor, packed_road_BTHW: Tensor
+    tokenizer: VQGAN,
+    expected_BTSQ: Tensor,
+    motion_BTS3: Tensor,
+    packed_road_BTEHW: Tensor,
+    look_BTU: Tensor,
 ) -> Tensor:
     """Return the guide (B, T, S, G) of a window; its first frame has none, as in :meth:`WorldModel.observe`."""
     batch = expected_BTSQ.shape[0]
@@ -100,7 +105,8 @@ def batch_guide(
         tokenizer,
         rearrange(expected_BTSQ.float(), "b t s q -> (b t) s q"),
         rearrange(motion_BTS3.float(), "b t s m -> (b t) s m"),
-        unpacked_view(rearrange(packed_road_BTHW, "b t h w -> (b t) h w")),
+        unpacked_view(rearrange(packed_road_BTEHW, "b t e h w -> (b t) e h w")),
+        look_BTU.float().flatten(0, 1),
     )
     guide_BTSG = rearrange(flat, "(b t) s g -> b t s g", b=batch).clone()
     guide_BTSG[:, 0] = 0
@@ -146,8 +152,10 @@ class WorldModelTask:
             is_noise = draws.uniform(shape) < rate
             noise = draws.whole(self.codebook_size, shape, dtype=torch.int32)
             batch["context_ids"] = torch.where(is_noise, noise, batch["context_ids"])
-            has_no_map = draws.uniform((batch_size, 1, 1, 1)) < config.no_map_share
+            has_no_map = draws.uniform((batch_size, 1, 1, 1, 1)) < config.no_map_share
             batch["road"] = batch["road"].masked_fill(has_no_map, UNKNOWN)
+            has_no_markings = draws.uniform((batch_size, 1, 1, 1)) < config.no_markings_share
+            batch["road"][:, :, 1] = batch["road"][:, :, 1].masked_fill(has_no_markings, UNKNOWN)
             yield batch
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], draws: RowDraws) -> dict[str, Tensor]:

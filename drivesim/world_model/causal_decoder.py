@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from drivesim.scene.road_map import VIEW_DIM
 from drivesim.world_model.motion_field import CELL_PX, CellBlock, Expected
 
-NUM_HINTS = 3  # per cell, besides pictures and features: the share seen before, and the view of the map
+NUM_HINTS = 1 + VIEW_DIM  # per cell, besides pictures and features: the share seen before, and the view of the map
 UNSEEN_LOGIT, SEEN_LOGIT = -2.5, 1.5  # of the blend, before training
 
 
@@ -55,13 +56,13 @@ class CausalDecoder(nn.Module):
         nn.init.zeros_(self.out.bias)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, drawn_BCHW: Tensor, expected: Expected, road_B2HW: Tensor) -> Tensor:
+    def forward(self, drawn_BCHW: Tensor, expected: Expected, road_BVHW: Tensor) -> Tensor:
         """Return frames (B, 3, H, W), not clipped.
 
         Args:
             drawn_BCHW: the tokenizer's picture of the tokens, in [-1, 1].
             expected: what the motion field expects.
-            road_B2HW: what a map says is seen, at a stride of CELL_PX.
+            road_BVHW: what a map says is seen, at a stride of CELL_PX.
         """
         warped_BCHW = expected.compensated.frames_BCHW
         is_seen_B1HW = expected.compensated.is_seen_BHW.float().unsqueeze(1)
@@ -71,7 +72,7 @@ class CausalDecoder(nn.Module):
             functional.pixel_unshuffle(pictures, CELL_PX).to(dtype),
             expected.features_BFHW.to(dtype),
             functional.avg_pool2d(is_seen_B1HW, CELL_PX).to(dtype),
-            road_B2HW.to(dtype),
+            road_BVHW.to(dtype),
         ]
         x = self.first(self.stem(torch.cat(cells, dim=1).contiguous(memory_format=torch.channels_last)))
         inner = self.up(self.inner(self.down(functional.silu(x))))

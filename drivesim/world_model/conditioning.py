@@ -1,12 +1,13 @@
 """Prompts and guides: what the transformer is told besides tokens.
 
-Actions are physical numbers, normalised here and nowhere else. Letters: see ``drivesim/world_model/__init__.py``.
+Actions are physical numbers, normalised here and nowhere else. Letters: see ``drivesim/world_model/__init__.py``; `U`
+numbers of a look.
 """
 
 from __future__ import annotations
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from drivesim.tokenizer.vqgan import VQGAN
@@ -17,6 +18,8 @@ from drivesim.world_model.token_embedding import soft_digits
 SPEED_SCALE_MPS = 10.0
 YAW_RATE_SCALE_RADPS = 0.5
 NUM_FREQUENCIES = 5
+LOOK_BANDS = 3  # of rows: sky, what stands at the horizon, ground
+LOOK_DIM = 6 * LOOK_BANDS + 1
 
 
 class ActionEncoder(nn.Module):
@@ -42,22 +45,38 @@ class ActionEncoder(nn.Module):
 def guide_dim(tokenizer: VQGAN) -> int:
     """Return G, the numbers per token of :func:`guide_features`."""
     levels, code_dim = tokenizer.quantizer.levels, tokenizer.quantizer.code_dim
-    return (sum(levels) if levels else code_dim) + 4 + road_dim(tokenizer.config.stride)
+    return (sum(levels) if levels else code_dim) + 4 + road_dim(tokenizer.config.stride) + LOOK_DIM
 
 
-def guide_features(tokenizer: VQGAN, expected_BSQ: Tensor, motion_BS3: Tensor, road_B2HW: Tensor) -> Tensor:
-    """Return the guide (B, S, G): soft digits or code, seen share and motion, presence, road.
+def picture_look(frames_BCHW: Tensor) -> Tensor:
+    """Return the look (B, U) of pictures in [-1, 1]: mean and spread of each colour in bands of rows, and a 1.
+
+    What is imagined for long forgets which weather and which time of day it began with; this reminds it. Zeros say that
+    the look is not known.
+    """
+    parts = [part.flatten(2) for part in frames_BCHW.float().tensor_split(LOOK_BANDS, dim=2)]
+    numbers = [value for part in parts for value in (part.mean(-1), part.std(-1))]
+    return torch.cat([*numbers, torch.ones_like(numbers[0][:, :1])], dim=-1)
+
+
+def guide_features(
+    tokenizer: VQGAN, expected_BSQ: Tensor, motion_BS3: Tensor, road_BVHW: Tensor, look_BU: Tensor
+) -> Tensor:
+    """Return the guide (B, S, G): soft digits or code, seen share and motion, presence, road, look.
 
     Args:
         tokenizer: whose latents and tokens these are.
         expected_BSQ: bounded latents of the motion-compensated frame.
         motion_BS3: see ``token_motion``.
-        road_B2HW: what a map says is seen, see ``road_view``.
+        road_BVHW: what a map says is seen, see ``road_view``.
+        look_BU: of the first picture, see :func:`picture_look`; zeros where it is not known.
     """
     levels = tokenizer.quantizer.levels
     content = soft_digits(expected_BSQ.float(), levels) if levels else expected_BSQ.float()
-    road_BSM = token_road(road_B2HW.float(), tokenizer.config.stride)
-    return torch.cat([content, motion_BS3.float(), torch.ones_like(motion_BS3[..., :1]), road_BSM], dim=-1)
+    road_BSM = token_road(road_BVHW.float(), tokenizer.config.stride)
+    look_BSU = repeat(look_BU.float(), "b u -> b s u", s=content.shape[1])
+    presence = torch.ones_like(motion_BS3[..., :1])
+    return torch.cat([content, motion_BS3.float(), presence, road_BSM, look_BSU], dim=-1)
 
 
 def expected_latents(tokenizer: VQGAN, compensated: Compensated) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ With a map the picture stays where the route, the off-road check and the reward 
 which say that nothing is known, and imagines the road too.
 
 Letters: see ``drivesim/world_model/__init__.py``; here `H W` are rows and columns of cells of ``VIEW_CELL_PX`` pixels,
-and `M` numbers per token.
+`V` the ``VIEW_DIM`` numbers of a cell, `E` those of a packed one, and `M` numbers per token.
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from torch import Tensor
 
 from drivesim.dynamics import planar_motion
 from drivesim.scene.geometry import FloatArray
-from drivesim.scene.road_map import PACKED_SCALE, UNKNOWN, VIEW_CELL_PX, Ground, RoadMap, road_view
+from drivesim.scene.road_map import (
+    PACKED_SCALE,
+    UNKNOWN,
+    VIEW_CELL_PX,
+    VIEW_DIM,
+    Ground,
+    RoadMap,
+    road_view,
+)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -61,32 +69,41 @@ class Places:
         return cls(maps=maps, ground=parts[0].ground, pose=np.concatenate([part.pose for part in parts]))
 
     def view(self) -> Tensor:
-        """Return what the maps say is seen (B, 2, H, W), see ``scene.road_map.road_view``."""
+        """Return what the maps say is seen (B, V, H, W), see ``scene.road_map.road_view``."""
         pairs = zip(self.maps, self.pose, strict=True)
         return torch.from_numpy(np.stack([road_view(roads, self.ground, pose) for roads, pose in pairs]))
 
 
-def unpacked_view(packed_BHW: Tensor) -> Tensor:
-    """Return the views (B, 2, H, W) that a recording keeps packed, see ``scene.road_map.packed_road_views``."""
-    is_known_BHW = packed_BHW != UNKNOWN
-    distance_BHW = torch.where(is_known_BHW, packed_BHW.float() / PACKED_SCALE, 0.0)
-    return torch.stack([distance_BHW, is_known_BHW.float()], dim=1)
+def unpacked_view(packed_BEHW: Tensor) -> Tensor:
+    """Return the views (B, V, H, W) that a recording keeps packed, see ``scene.road_map.packed_road_views``."""
+    is_known_BEHW = packed_BEHW != UNKNOWN
+    value_BEHW = torch.where(is_known_BEHW, packed_BEHW.float() / PACKED_SCALE, 0.0)
+    return torch.stack([value_BEHW, is_known_BEHW.float()], dim=2).flatten(1, 2)
 
 
 def no_view(batch: int, size_px: tuple[int, int], device: torch.device) -> Tensor:
-    """Return the view (B, 2, H, W) of places without a map, for pictures of (height, width) pixels."""
+    """Return the view (B, V, H, W) of places without a map, for pictures of (height, width) pixels."""
     height, width = size_px
-    return torch.zeros(batch, 2, height // VIEW_CELL_PX, width // VIEW_CELL_PX, device=device)
+    return torch.zeros(batch, VIEW_DIM, height // VIEW_CELL_PX, width // VIEW_CELL_PX, device=device)
 
 
-def token_road(view_B2HW: Tensor, stride_px: int) -> Tensor:
-    """Return per token (B, S, M): the distances of its cells, and the share that is known."""
+def token_road(view_BVHW: Tensor, stride_px: int) -> Tensor:
+    """Return per token (B, S, M): the distances of its cells, and the share that is known; then likewise the paint."""
     factor = stride_px // VIEW_CELL_PX
-    cells_BSM = rearrange(view_B2HW[:, 0], "b (h i) (w j) -> b (h w) (i j)", i=factor, j=factor)
-    known_BS1 = reduce(view_B2HW[:, 1:], "b 1 (h i) (w j) -> b (h w) 1", "mean", i=factor, j=factor)
-    return torch.cat([cells_BSM, known_BS1], dim=-1)
+    parts = []
+    for value_BHW, known_BHW in (view_BVHW[:, 0:2].unbind(1), view_BVHW[:, 2:4].unbind(1)):
+        parts.append(rearrange(value_BHW, "b (h i) (w j) -> b (h w) (i j)", i=factor, j=factor))
+        parts.append(reduce(known_BHW, "b (h i) (w j) -> b (h w) 1", "mean", i=factor, j=factor))
+    return torch.cat(parts, dim=-1)
+
+
+def shows_road(view_BVHW: Tensor, stride_px: int) -> Tensor:
+    """Tell for each token (B, S) whether most of it shows road of known shape and markings."""
+    factor = stride_px // VIEW_CELL_PX
+    is_road_BHW = ((view_BVHW[:, 0] > 0) & (view_BVHW[:, 1] > 0) & (view_BVHW[:, 3] > 0)).float()
+    return reduce(is_road_BHW, "b (h i) (w j) -> b (h w)", "mean", i=factor, j=factor) > 0.5
 
 
 def road_dim(stride_px: int) -> int:
     """Return M of :func:`token_road`."""
-    return (stride_px // VIEW_CELL_PX) ** 2 + 1
+    return VIEW_DIM // 2 * ((stride_px // VIEW_CELL_PX) ** 2 + 1)

@@ -10,9 +10,11 @@ import torch
 from drivesim.checkpoint import Checkpoint, config_from_json, load_state, read_checkpoint, resolve_weights
 from drivesim.errors import InputError
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig
+from drivesim.world_model.conditioning import LOOK_DIM
 from drivesim.world_model.world_model import WorldModel, WorldModelConfig
 
 TOKENIZER_PREFIX = "tokenizer."
+NEW_INPUTS = {"stpt.embedding.guide.weight": 17 + LOOK_DIM, "causal_decoder.stem.weight": 2}
 
 
 def load_world_model(
@@ -30,9 +32,19 @@ def load_world_model(
     """
     checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=WorldModel.kind)
     model = WorldModel(config_from_json(WorldModelConfig, checkpoint.config))
-    load_state(model, checkpoint)
+    load_state(model, _widened(checkpoint, model))
     model.facts = checkpoint.facts
     return model.to(device=device, dtype=dtype or fast_dtype(device)).eval().requires_grad_(False)
+
+
+def _widened(checkpoint: Checkpoint, model: WorldModel) -> Checkpoint:
+    """Let weights of versions before 0.2, which knew neither markings nor looks, read them as nothing."""
+    tensors = dict(checkpoint.tensors)
+    for name, num_new in NEW_INPUTS.items():
+        old, wanted = tensors.get(name), model.get_parameter(name)
+        if old is not None and old.shape[1] == wanted.shape[1] - num_new:
+            tensors[name] = torch.cat([old, old.new_zeros(len(old), num_new, *old.shape[2:])], dim=1)
+    return replace(checkpoint, tensors=tensors)
 
 
 def trainable_world_model(name_or_path: str | Path, config: WorldModelConfig) -> WorldModel:

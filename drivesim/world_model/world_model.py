@@ -19,7 +19,13 @@ from drivesim.tokenizer.quantizer import Quantizer
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig, normalized, to_uint8
 from drivesim.world_model.carried_noise import next_noise, no_noise, uniform_of
 from drivesim.world_model.causal_decoder import CausalDecoder, CausalDecoderConfig
-from drivesim.world_model.conditioning import ActionEncoder, expected_latents, guide_dim, guide_features
+from drivesim.world_model.conditioning import (
+    ActionEncoder,
+    expected_latents,
+    guide_dim,
+    guide_features,
+    picture_look,
+)
 from drivesim.world_model.motion import Rays, camera_rays
 from drivesim.world_model.motion_field import Expected, MotionField, MotionFieldConfig
 from drivesim.world_model.places import Places, no_view
@@ -56,7 +62,7 @@ class Outlook:
     expected: Expected
     expected_BSQ: Tensor  # bounded latents of the expected picture
     motion_BS3: Tensor  # see ``token_motion``
-    road_B2HW: Tensor  # see ``road_view``
+    road_BVHW: Tensor  # see ``road_view``
     guide_BSG: Tensor
     places: Places | None
 
@@ -177,28 +183,29 @@ class WorldModel(HubModel):
             prompt_BLC=self.action_encoder(twist_BA.unsqueeze(1)).squeeze(1),
             guide_BSG=torch.zeros(batch, grid_tokens, guide_dim(self.tokenizer), device=device),
             noise_BHW=no_noise(batch, self.tokenizer.config.grid, device),
+            look_BU=picture_look(pictures_BCHW),
             rays=rays,
             num_frames_B=torch.ones(batch, dtype=torch.int64, device=device),
             num_imagined_B=torch.zeros(batch, dtype=torch.int64),
         )
 
     @torch.no_grad()
-    def outlook(self, state: WorldState, twist_BA: Tensor, *, road_B2HW: Tensor | None = None) -> Outlook:
+    def outlook(self, state: WorldState, twist_BA: Tensor, *, road_BVHW: Tensor | None = None) -> Outlook:
         """Return what is known of the frame that the twists (B, 2) lead to.
 
         Args:
             state: what was seen so far.
             twist_BA: the twists.
-            road_B2HW: what a map says will be seen; left out, the maps of ``state`` are asked.
+            road_BVHW: what a map says will be seen; left out, the maps of ``state`` are asked.
         """
         places = None
         if state.places is not None:
             places = state.places.after(twist_BA.double().cpu().numpy(), 1.0 / self.rate_hz)
-        if road_B2HW is None and places is not None:
-            road_B2HW = places.view().to(state.frames_BCHW.device)
-        elif road_B2HW is None:
+        if road_BVHW is None and places is not None:
+            road_BVHW = places.view().to(state.frames_BCHW.device)
+        elif road_BVHW is None:
             height_px, width_px = state.frames_BCHW.shape[-2:]
-            road_B2HW = no_view(len(twist_BA), (height_px, width_px), state.frames_BCHW.device)
+            road_BVHW = no_view(len(twist_BA), (height_px, width_px), state.frames_BCHW.device)
         expected = self.motion_field(
             state.frames_BCHW,
             state.earlier_BCHW,
@@ -214,8 +221,8 @@ class WorldModel(HubModel):
             expected=expected,
             expected_BSQ=expected_BSQ,
             motion_BS3=motion_BS3,
-            road_B2HW=road_B2HW,
-            guide_BSG=guide_features(self.tokenizer, expected_BSQ, motion_BS3, road_B2HW),
+            road_BVHW=road_BVHW,
+            guide_BSG=guide_features(self.tokenizer, expected_BSQ, motion_BS3, road_BVHW, state.look_BU),
             places=places,
         )
 
@@ -279,7 +286,7 @@ class WorldModel(HubModel):
     def draw(self, token_ids_BS: Tensor, outlook: Outlook) -> Tensor:
         """Return the picture (B, 3, H, W) in [-1, 1] of a frame's tokens (B, S)."""
         drawn_BCHW = self.tokenizer.decode(token_ids_BS)
-        pictures_BCHW: Tensor = self.causal_decoder(drawn_BCHW, outlook.expected, outlook.road_B2HW)
+        pictures_BCHW: Tensor = self.causal_decoder(drawn_BCHW, outlook.expected, outlook.road_BVHW)
         return pictures_BCHW.clamp(-1, 1)
 
     def shown(self, state: WorldState, frames_BHWC: Tensor, outlook: Outlook) -> WorldState:
@@ -376,6 +383,7 @@ def advanced(
         prompt_BLC=outlook.prompt_BLC,
         guide_BSG=outlook.guide_BSG,
         noise_BHW=torch.zeros_like(state.noise_BHW) if noise_BHW is None else noise_BHW,
+        look_BU=state.look_BU,
         rays=state.rays,
         num_frames_B=state.num_frames_B + 1,
         num_imagined_B=state.num_imagined_B + 1,

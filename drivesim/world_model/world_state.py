@@ -30,6 +30,7 @@ class WorldState:
     noise_BHW: (
         Tensor  # that the newest frame was drawn by, see ``carried_noise``; zero where nothing was drawn
     )
+    look_BU: Tensor  # of the first frame, see ``conditioning.picture_look``
     rays: Rays
     num_frames_B: Tensor  # int64
     num_imagined_B: Tensor  # int64, on the CPU: frames since the last recorded one
@@ -73,6 +74,7 @@ ROW_TENSORS = (
     "prompt_BLC",
     "guide_BSG",
     "noise_BHW",
+    "look_BU",
     "num_frames_B",
 )
 """Fields of a :class:`WorldState` that have a row for every car, where the model runs."""
