@@ -9,13 +9,16 @@ import torch
 from small_models import small_world_model
 
 from drivesim.errors import InputError
+from drivesim.scene.road_map import UNKNOWN
 from drivesim.scene.types import front_camera
+from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.data import RecordedClips
 from drivesim.training.fading import faded
 from drivesim.training.imagination import ImaginationTask, ImaginationTrainingConfig
 from drivesim.training.loop import TrainingConfig, fit
 from drivesim.training.row_draws import RowDraws
 from drivesim.training.running_rollouts import RolloutConfig
+from drivesim.world_model.conditioning import picture_look
 from drivesim.world_model.sampler import SamplerConfig, UnmaskOrder
 
 BATCH = 2
@@ -31,7 +34,7 @@ def clips(rng: np.random.Generator) -> RecordedClips:
         yaw_rad=np.zeros(size),
         is_collision=np.zeros(size, bool),
         is_off_road=np.zeros(size, bool),
-        road=rng.integers(-128, 128, (*size, 32, 56)).astype(np.int8),
+        road=rng.integers(-128, 128, (*size, 2, 32, 56)).astype(np.int8),
         rate_hz=6.0,
         path=None,
     )
@@ -62,19 +65,45 @@ def test_transformer_and_decoder_learn_and_nothing_else():
     assert all(torch.isfinite(value) for value in terms.values())
 
 
-def test_late_in_a_rollout_the_decoder_is_judged_by_true_tokens_and_the_transformer_is_not():
-    task = make_task(full_depth=1)
+def late_terms(task: ImaginationTask, view: list[float]) -> dict[str, torch.Tensor]:
+    """Return the terms of a late step of rollouts in which the map shows the same everywhere, as it is packed."""
     for batch in draw(task, 20):
+        batch["road"] = torch.tensor(view, dtype=torch.int8).view(2, 1, 1).expand_as(batch["road"])
         terms = task.losses(task.model, batch, RowDraws(0, []))
         if int(batch["depth"]) >= 2:
-            break
-    assert int(batch["depth"]) >= 2
+            return terms
+    raise AssertionError("no rollout is long")
+
+
+@pytest.mark.parametrize("view", [[-127, 0], [UNKNOWN, UNKNOWN], [127, UNKNOWN]])
+def test_late_in_a_rollout_the_decoder_is_judged_by_true_tokens_and_the_transformer_is_not(view):
+    task = make_task(full_depth=1)
+    terms = late_terms(task, view)
     assert terms["loss"].item() == pytest.approx(terms["pictures"].item())
     terms["loss"].backward()
     model = task.model.world_model
     assert all(p.grad is None or not p.grad.any() for p in model.stpt.parameters())
     assert any(p.grad is not None and p.grad.any() for p in model.causal_decoder.parameters())
     assert all(p.grad is None for p in model.motion_field.parameters())
+
+
+def test_a_known_road_is_judged_at_any_depth():
+    task = make_task(full_depth=1)
+    terms = late_terms(task, [127, 0])
+    weight = task.config.token_weight
+    assert terms["loss"].item() == pytest.approx((terms["pictures"] + weight * terms["tokens"]).item())
+    terms["loss"].backward()
+    assert any(p.grad is not None and p.grad.any() for p in task.model.world_model.stpt.parameters())
+    blind = late_terms(make_task(full_depth=1, road_trust=0.0), [127, 0])
+    assert blind["loss"].item() == pytest.approx(blind["pictures"].item())
+
+
+def test_a_faded_start_keeps_the_look_of_the_truth():
+    task = make_task(faded_share=1.0)
+    batch = draw(task, 1)[0]
+    task.losses(task.model, batch, RowDraws(0, []))
+    look = task.model.rollouts.read(int(batch["group"]), task.model.rays).look_BU
+    torch.testing.assert_close(look, picture_look(normalized(batch["frames"][:, 0])))
 
 
 def test_rollouts_that_do_not_fit_their_settings_are_refused():
@@ -121,7 +150,9 @@ def test_the_recording_is_trusted_less_and_less():
     assert [config.trust(depth) for depth in (0, 8, 12, 16, 60)] == [1, 1, 0.5, 0, 0]
 
 
-@pytest.mark.parametrize(("name", "value"), [("token_weight", -1), ("faded_share", 1.5), ("full_depth", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("token_weight", -1), ("faded_share", 1.5), ("full_depth", 0), ("road_trust", 1.5)]
+)
 def test_settings_without_a_meaning_are_refused(name, value):
     with pytest.raises(ValueError, match=r"imagination.*" + str(value)):
         ImaginationTrainingConfig(**{name: value})

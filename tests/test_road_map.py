@@ -1,5 +1,7 @@
 """What a map says is seen: distances to the road's edge, laid out before the camera, and places that move."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,14 +11,16 @@ from drivesim import dynamics
 from drivesim.dynamics import VehicleConfig
 from drivesim.scene.road_map import (
     EDGE_REACH_M,
+    PACKED_DIM,
     UNKNOWN,
+    VIEW_DIM,
     ground_of,
     packed_road_views,
     road_map,
     road_view,
 )
-from drivesim.scene.types import Control, DrivableArea, EgoState, front_camera
-from drivesim.world_model.places import Places, no_view, road_dim, token_road, unpacked_view
+from drivesim.scene.types import Control, DrivableArea, EgoState, PaintedLine, front_camera
+from drivesim.world_model.places import Places, no_view, road_dim, shows_road, token_road, unpacked_view
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +52,10 @@ def test_the_view_agrees_with_the_drivable_area():
     scene = make_scene(half_width_m=3.0)
     ground = ground_of(scene.camera)
     pose = np.array([*scene.xy_m[12], scene.yaw_rad[12]])
-    distance, share = road_view(road_map(scene.drivable), ground, pose)
-    assert distance.shape == share.shape == (32, 56)
+    view = road_view(road_map(scene.drivable), ground, pose)
+    assert view.shape == (VIEW_DIM, 32, 56)
+    distance, share, *paint = view
+    assert not np.any(paint)  # of which this map knows nothing
     cos, sin = np.cos(pose[2]), np.sin(pose[2])
     points = ground.xy_m @ np.array([[cos, sin], [-sin, cos]]) + pose[:2]
     is_road = scene.drivable.contains(points)[1::2, 1::2]
@@ -68,14 +74,45 @@ def test_nothing_is_known_above_the_horizon_or_beside_the_map(straight):
 
 
 def test_on_the_middle_of_a_straight_road_left_and_right_look_alike(straight):
-    distance, _ = road_view(road_map(straight), ground_of(front_camera()), np.array([1050.0, 2030.0, 0.0]))
+    distance = road_view(road_map(straight), ground_of(front_camera()), np.array([1050.0, 2030.0, 0.0]))[0]
     np.testing.assert_allclose(distance, distance[:, ::-1], atol=0.05)
-    to_the_left, _ = road_view(road_map(straight), ground_of(front_camera()), np.array([1050.0, 2032.5, 0.0]))
+    to_the_left = road_view(road_map(straight), ground_of(front_camera()), np.array([1050.0, 2032.5, 0.0]))[0]
     assert to_the_left[-1, :28].mean() < to_the_left[-1, 28:].mean() - 0.1
 
 
-def test_packed_views_come_back():
+def test_a_stripe_is_seen_where_it_is_painted(straight):
+    stripe = PaintedLine(xy_m=np.array([[1055.0, 2030.0], [1056.5, 2030.0], [1058.0, 2030.0]]), width_m=0.4)
+    painted = replace(straight, lines=(stripe,))
+    view = road_view(road_map(painted), ground_of(front_camera()), np.array([1050.0, 2030.0, 0.0]))
+    np.testing.assert_array_equal(view[3], view[1])
+    assert (view[2].sum(0) @ np.arange(56)) / view[2].sum() == pytest.approx(27.5, abs=0.3)
+    rows, columns = np.nonzero(view[2] > 0.4)
+    assert len(rows) > 4
+    assert 24 <= columns.min() <= columns.max() <= 32  # cells of the raster are half as wide
+    ahead_m = ground_of(front_camera()).xy_m[1::2, 1::2, 0][rows, columns]
+    assert ahead_m.min() == pytest.approx(5.0, abs=0.6)
+    assert ahead_m.max() == pytest.approx(8.0, abs=1.0)
+    assert view[2, :, :22].max() == 0
+
+
+def test_a_far_stripe_fades_instead_of_flickering(straight):
+    """A line of a tenth of a cell's width must not come and go while the car moves on."""
+    line = PaintedLine(xy_m=np.array([[1000.0, 2030.5], [1120.0, 2030.5]]), width_m=0.15)
+    known = road_map(replace(straight, lines=(line,)))
+    ground = ground_of(front_camera())
+    views = [road_view(known, ground, np.array([1040.0 + step, 2030.0, 0.0]))[2] for step in range(8)]
+    row = int(np.argmax((ground.xy_m[1::2, 28, 0] < 30) & (ground.is_near[1::2, 28] > 0)))
+    shares = np.array([view[row, 24:32].sum() for view in views])
+    assert shares.min() > 0
+    assert shares.max() < 1.3 * shares.min()
+
+
+@pytest.mark.parametrize("has_markings", [True, False])
+def test_packed_views_come_back(has_markings):
     scene = make_scene()
+    if has_markings:
+        lines = tuple(PaintedLine(xy_m=scene.xy_m + shift, width_m=0.3, share=0.4) for shift in (-1.0, 1.5))
+        scene.drivable = replace(scene.drivable, lines=lines)
     packed = packed_road_views(road_map(scene.drivable), scene.camera, scene.xy_m[:3], scene.yaw_rad[:3])
     assert packed.dtype == np.int8
     poses = np.concatenate([scene.xy_m, scene.yaw_rad[:, None]], axis=1)
@@ -84,7 +121,7 @@ def test_packed_views_come_back():
     np.testing.assert_allclose(unpacked, np.stack(views), atol=0.005)
     assert (packed_road_views(None, scene.camera, scene.xy_m[:2], scene.yaw_rad[:2]) == UNKNOWN).all()
     assert torch.equal(
-        unpacked_view(torch.full((1, 32, 56), UNKNOWN, dtype=torch.int8)),
+        unpacked_view(torch.full((1, PACKED_DIM, 32, 56), UNKNOWN, dtype=torch.int8)),
         no_view(1, (128, 224), torch.device("cpu")),
     )
 
@@ -107,8 +144,18 @@ def test_places_move_as_the_car_does_and_back():
 
 
 def test_every_token_is_told_its_cells():
-    view = torch.rand(2, 2, 32, 56)
+    view = torch.rand(2, VIEW_DIM, 32, 56)
     tokens = token_road(view, 16)
     assert tokens.shape == (2, 112, road_dim(16))
-    assert torch.equal(tokens[1, 15, :4], view[1, 0, 4, 4:8])
-    torch.testing.assert_close(tokens[1, 15, -1], view[1, 1, 4:8, 4:8].mean())
+    for first in (0, 2):
+        begin = 17 * first // 2
+        assert torch.equal(tokens[1, 15, begin : begin + 4], view[1, first, 4, 4:8])
+        torch.testing.assert_close(tokens[1, 15, begin + 16], view[1, first + 1, 4:8, 4:8].mean())
+
+
+def test_road_of_known_markings_is_told_from_the_rest():
+    view = torch.ones(1, VIEW_DIM, 8, 8)
+    view[0, 0, :4, :4] = -0.5  # beside the road
+    view[0, 1, :4, 4:] = 0.0  # nothing known
+    view[0, 3, 4:, :4] = 0.0  # no markings known
+    assert shows_road(view, 16).tolist() == [[False, False, False, True]]

@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from drivesim.scene.road_map import UNKNOWN
+from drivesim.scene.road_map import PACKED_DIM, UNKNOWN
 from drivesim.training.data import RecordedClips
 from drivesim.training.running_rollouts import RolloutConfig, RolloutSchedule, rollout_batches
 
 CONFIG = RolloutConfig(
-    num_groups=3, num_true_frames=2, frames_per_step=2, shortest=4, longest=12, no_map_share=0.5
+    num_groups=3,
+    num_true_frames=2,
+    frames_per_step=2,
+    shortest=4,
+    longest=12,
+    no_map_share=0.5,
+    no_markings_share=0.5,
 )
 
 
@@ -27,7 +33,7 @@ def numbered_clips(num_clips: int = 5, num_frames: int = 20) -> RecordedClips:
         yaw_rad=np.zeros(size),
         is_collision=np.zeros(size, bool),
         is_off_road=np.zeros(size, bool),
-        road=np.ones((*size, 1, 1), np.int8),
+        road=np.ones((*size, PACKED_DIM, 1, 1), np.int8),
         rate_hz=6.0,
         path=None,
     )
@@ -74,12 +80,17 @@ def test_groups_do_not_keep_step():
     assert depths[0] != depths[1] != depths[2]
 
 
-def test_a_share_of_the_rollouts_has_no_map():
-    roads = torch.cat([batch["road"][:, 0, 0, 0] for batch in batches(0, 150)])
-    assert 0.3 < (roads == UNKNOWN).float().mean() < 0.7
+def test_shares_of_the_rollouts_have_no_map_and_no_markings():
+    roads = torch.cat([batch["road"][:, 0, :, 0, 0] for batch in batches(0, 150)])
+    has_no_map, has_no_markings = (roads == UNKNOWN).unbind(1)
+    assert 0.3 < has_no_map.float().mean() < 0.7
+    assert has_no_markings[has_no_map].all()
+    assert 0.3 < has_no_markings[~has_no_map].float().mean() < 0.7
 
 
-@pytest.mark.parametrize("bad", [{"shortest": 1}, {"longest": 3, "shortest": 4}, {"no_map_share": 1.5}])
+@pytest.mark.parametrize(
+    "bad", [{"shortest": 1}, {"longest": 3, "shortest": 4}, {"no_map_share": 1.5}, {"no_markings_share": -1}]
+)
 def test_rollouts_without_a_length_are_refused(bad):
     with pytest.raises(ValueError, match="rollouts"):
         RolloutConfig(**bad)

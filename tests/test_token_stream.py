@@ -29,7 +29,7 @@ def fake_parts(config, pool, *, first_part, seed, rank, world_size):
             yaw_rad=np.zeros(shape),
             is_collision=np.zeros(shape, bool),
             is_off_road=np.zeros(shape, bool),
-            road=np.zeros((*shape, 32, 56), np.int8),
+            road=np.zeros((*shape, 2, 32, 56), np.int8),
             rate_hz=6.0,
         )
 

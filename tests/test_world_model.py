@@ -7,7 +7,8 @@ from small_models import small_world_model
 
 from drivesim.scene.road_map import ground_of, road_map
 from drivesim.scene.types import DrivableArea, front_camera
-from drivesim.world_model.places import Places
+from drivesim.world_model.conditioning import LOOK_DIM
+from drivesim.world_model.places import Places, road_dim
 from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.world_state import ROW_TENSORS, joined
 
@@ -103,12 +104,23 @@ def test_the_map_changes_the_frame_and_each_row_has_its_own(history):
     model = small_world_model()
     torch.nn.init.normal_(model.causal_decoder.out.weight, std=0.1)
     state = model.observe(*history, front_camera(), places=on_roads(4.0, None))
-    assert state.guide_BSG[0, :, -1].sum() > 0
-    assert state.guide_BSG[1, :, -1].sum() == 0
+    is_known = state.guide_BSG[..., -LOOK_DIM - road_dim(16) // 2 - 1]
+    assert is_known[0].sum() > 0
+    assert is_known[1].sum() == 0
     with_map, without = model.imagine(state, TWIST).frames_BHWC
     assert not torch.equal(with_map, without)
     blind = model.imagine(model.observe(*history, front_camera()), TWIST).frames_BHWC
     assert torch.equal(blind[1], without)
+
+
+def test_the_look_is_that_of_the_first_frame(model, history):
+    frames, twist = history
+    state = model.imagine(model.observe(frames, twist, front_camera()), TWIST).state
+    assert torch.equal(state.look_BU, model.observe(frames[:, :1], twist[:, :1], front_camera()).look_BU)
+    assert torch.equal(state.guide_BSG[:, 5, -LOOK_DIM:], state.look_BU)
+    dark = model.observe(frames // 4, twist, front_camera()).look_BU
+    assert (dark[:, :3] < state.look_BU[:, :3]).all()
+    assert (dark[:, 3:6] < state.look_BU[:, 3:6]).all()
 
 
 def test_places_are_those_of_the_last_frame_and_move_on(model, history):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from drivesim.reference.look import Look, Weather
 from drivesim.scene.geometry import FloatArray
-from drivesim.scene.types import DrivableArea, Image
+from drivesim.scene.types import DrivableArea, Image, PaintedLine
 
 MARGIN_M = 60.0
 _FINEST_M = 0.1
@@ -133,15 +133,13 @@ def _drivable_area(lanes: list[LaneEdges], look: Look, size_x: float, size_y: fl
         ):
             cv2.fillConvexPoly(mask, quad, 1, cv2.LINE_8, _SHIFT)
     mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
-    markings = np.zeros((rows, columns), np.uint8)
-    for lane in lanes:
-        for marking in _markings(lane, look):
-            for quad in _pixel_quads(
-                marking.first_xy_m, marking.second_xy_m, rows * _DRIVABLE_CELL_M, _DRIVABLE_CELL_M
-            ):
-                cv2.fillConvexPoly(markings, quad, 255, cv2.LINE_AA, _SHIFT)
+    lines = tuple(
+        PaintedLine(xy_m=(marking.first_xy_m + marking.second_xy_m) / 2, width_m=look.line_width_m)
+        for lane in lanes
+        for marking in _markings(lane, look)
+    )
     return DrivableArea(
-        mask=mask.astype(bool), resolution_m=_DRIVABLE_CELL_M, origin_xy_m=np.zeros(2), markings=markings
+        mask=mask.astype(bool), resolution_m=_DRIVABLE_CELL_M, origin_xy_m=np.zeros(2), lines=lines
     )
 
 

@@ -23,6 +23,7 @@ from drivesim.scene.faults import Fault
 from drivesim.scene.frame_files import FrameFiles, SteadyFrames, steady_frames
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.index_cache import open_index
+from drivesim.scene.map_lines import MapExpansions
 from drivesim.scene.map_masks import MAP_RESOLUTION_M, MapMasks
 from drivesim.scene.nuscenes_lists import MISALIGNED_ROUTE, OUTSIDE_MAP, WRONG_POSE, number_of
 from drivesim.scene.pose_table import PoseTable
@@ -116,6 +117,7 @@ class NuScenesDataset:
         self.is_index_from_cache = False
         self.notes = list(tables.notes)  # what the data set as a whole has to do without
         self._tables, self._index, self._poses, self._masks = tables, index, poses, masks
+        self._lines = MapExpansions(dataroot)
         self._has_can = (dataroot / "can_bus").is_dir()
 
     # ------------------------------------------------------------------------------------- what there is
@@ -324,4 +326,7 @@ class NuScenesDataset:
             drivable = drivable_around(mask, MAP_RESOLUTION_M, np.concatenate([xy_m, route_xy_m]))
             if drivable is None:
                 problems.append("the map shows nothing drivable here; off-road cannot be told")
+            else:
+                location = self._tables.log_of(row).location
+                problems += self._lines.add_to(drivable, names=[location, Path(filename).stem])
         return Surroundings(route_xy_m=route_xy_m, drivable=drivable, problems=problems)

@@ -23,6 +23,7 @@ from drivesim.files import atomic_folder
 from drivesim.scene.can_messages import can_messages
 from drivesim.scene.geometry import quaternion_from_rotation, quaternion_from_yaw
 from drivesim.scene.keyframes import keyframes_of, nearest
+from drivesim.scene.map_lines import EXPANSION_FOLDER, expansion_of
 from drivesim.scene.map_mask import map_mask
 from drivesim.scene.table_files import TableFiles, to_json, token_of
 from drivesim.scene.types import Scene
@@ -197,7 +198,7 @@ class NuScenesWriter:
         return WrittenScene(token=token, samples=samples)
 
     def _add_place(self, scene: Scene, log_token: str, start_us: int) -> None:
-        """Every scene has a log and a map of its own; one without drivable area is empty."""
+        """Every scene has a log, a map and a map expansion of its own; a map without drivable area is empty."""
         date = datetime.fromtimestamp(start_us / 1e6, tz=UTC).date().isoformat()
         log = {"logfile": scene.log_name, "vehicle": VEHICLE, "date_captured": date, "location": scene.place}
         self.tables.add("log", token=log_token, **log)
@@ -205,6 +206,11 @@ class NuScenesWriter:
         filename = f"maps/{token}.png"
         mask = np.zeros((2, 2), dtype=np.uint8) if scene.drivable is None else map_mask(scene.drivable)
         write_image(self._root / filename, mask)
+        if scene.drivable is not None and scene.drivable.lines is not None:
+            folder = self._root / EXPANSION_FOLDER
+            folder.mkdir(exist_ok=True)
+            tables = expansion_of(scene.drivable.lines, seed=token)
+            (folder / f"{token}.json").write_text(to_json(tables) + "\n", encoding="utf-8")
         facts: dict[str, Any] = {
             "category": "semantic_prior",
             "filename": filename,

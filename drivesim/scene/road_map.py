@@ -2,8 +2,8 @@
 
 The pose of the car is known exactly, so a map of the drivable area can be laid out before the camera like the ground
 itself. A distance to the edge says more than "road or not": lanes and their markings lie at certain distances from it,
-and it can be read between the cells of the raster. Where the map knows the markings they are laid out as well, so that a
-long imagined road keeps its lines. `h w`: rows and columns of cells.
+and it can be read between the cells of the raster. Where the map knows the markings they are laid out as well, so that
+a long imagined road keeps its lines. `h w`: rows and columns of cells.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.scene.geometry import FloatArray
-from drivesim.scene.types import Camera, DrivableArea
+from drivesim.scene.types import Camera, DrivableArea, PaintedLine
 
 Float32Array = NDArray[np.float32]
 
@@ -28,7 +28,10 @@ SAMPLE_PX = 2  # the map is read at this stride of the picture
 FARTHEST_M = 90.0  # along the ray; farther ground is a row or two of pixels
 UNKNOWN = -128  # in a packed view
 PACKED_SCALE = 127
-VIEW_DIM = 4  # numbers per cell of a view: distance, whether it is known, painted share, whether that is known
+VIEW_DIM = (
+    4  # numbers per cell of a view: distance, whether it is known, painted share, whether that is known
+)
+_SHIFT = 4  # fractional bits of the coordinates that cv2 draws
 PACKED_DIM = 2  # of a packed view: distance and painted share, each of which may be unknown
 
 
@@ -80,9 +83,10 @@ def road_map(drivable: DrivableArea, *, cell_m: float = MAP_CELL_M) -> RoadMap:
 
 
 def _paint(drivable: DrivableArea) -> Paint | None:
-    if drivable.markings is None:
+    markings = _markings(drivable)
+    if markings is None:
         return None
-    near = np.flipud(drivable.markings)
+    near = np.flipud(markings)
     near = np.pad(near, [(0, (-size) % FAR_PAINT_FACTOR) for size in near.shape])
     size = (near.shape[1] // FAR_PAINT_FACTOR, near.shape[0] // FAR_PAINT_FACTOR)
     return Paint(
@@ -91,6 +95,31 @@ def _paint(drivable: DrivableArea) -> Paint | None:
         cell_m=drivable.resolution_m,
         origin_xy_m=np.asarray(drivable.origin_xy_m, dtype=np.float64),
     )
+
+
+def _markings(drivable: DrivableArea) -> NDArray[np.uint8] | None:
+    """Return which part of each cell of a map is painted, (rows, columns) 0 to 255; None where that is not known."""
+    if drivable.lines is None:
+        return None
+    raster = np.zeros(drivable.mask.shape, np.uint8)
+    corner = np.array(
+        [drivable.origin_xy_m[0], drivable.origin_xy_m[1] + len(raster) * drivable.resolution_m]
+    )
+    for line in drivable.lines:
+        cells = (_outline(line) - corner) * [1.0, -1.0] / drivable.resolution_m - 0.5
+        points = np.round(cells * (1 << _SHIFT)).astype(np.int32)
+        for quad in points:
+            cv2.fillConvexPoly(raster, quad, round(255 * line.share), cv2.LINE_AA, _SHIFT)
+    return raster
+
+
+def _outline(line: PaintedLine) -> FloatArray:
+    """Return the corners (N - 1, 4, 2) of each stretch of a line, global."""
+    along = np.gradient(line.xy_m, axis=0)
+    length = np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9)
+    aside = along[:, ::-1] * [-1.0, 1.0] / length * line.width_m / 2
+    first, second = line.xy_m - aside, line.xy_m + aside
+    return np.stack([first[:-1], first[1:], second[1:], second[:-1]], axis=1)
 
 
 def mapped(drivable: DrivableArea | None) -> RoadMap | None:
@@ -188,8 +217,9 @@ def _painted(paint: Paint | None, ground: Ground, pose: FloatArray) -> Float32Ar
 def packed_road_views(
     roads: RoadMap | None, camera: Camera, xy_m: FloatArray, yaw_rad: FloatArray
 ) -> NDArray[np.int8]:
-    """Return the views from T poses as recordings keep them: (T, PACKED_DIM, h, w), ``UNKNOWN`` or 127 times the
-    distance, and likewise the painted share.
+    """Return the views (T, PACKED_DIM, h, w) from T poses as recordings keep them.
+
+    That is ``UNKNOWN`` or 127 times the distance, and likewise the painted share.
 
     Args:
         roads: the map; None where there is none.

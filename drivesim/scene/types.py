@@ -111,13 +111,22 @@ class Control:
 
 
 @dataclass(kw_only=True, slots=True)
+class PaintedLine:
+    """A line on the road, or one stripe of it."""
+
+    xy_m: FloatArray  # (N, 2) its middle, global
+    width_m: float
+    share: float = 1.0  # that is painted; below 1 where it is not known where the stripes are
+
+
+@dataclass(kw_only=True, slots=True)
 class DrivableArea:
     """A raster of where a car may drive: row 0 is the northern edge, as in a nuScenes map mask."""
 
     mask: NDArray[np.bool_]  # (rows, columns); True = drivable
     resolution_m: float  # metres per cell
     origin_xy_m: FloatArray  # (2,) global position of the lower left corner
-    markings: NDArray[np.uint8] | None = None  # (rows, columns) painted part of each cell, 255 all; None: unknown
+    lines: tuple[PaintedLine, ...] | None = None  # what is painted; None where that is not known
 
     def contains(self, xy_m: FloatArray) -> NDArray[np.bool_]:
         """Tell for (..., 2) global points whether they are drivable; outside the raster is not."""

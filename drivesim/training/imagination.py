@@ -32,8 +32,8 @@ from drivesim.training.rollout_store import RolloutStore
 from drivesim.training.row_draws import RowDraws
 from drivesim.training.running_rollouts import RolloutConfig, rollout_batches
 from drivesim.training.task import Evaluation
-from drivesim.world_model.motion import camera_rays
 from drivesim.world_model.conditioning import picture_look
+from drivesim.world_model.motion import camera_rays
 from drivesim.world_model.places import shows_road, unpacked_view
 from drivesim.world_model.sampler import draw_tokens
 from drivesim.world_model.stpt import FrameMemory

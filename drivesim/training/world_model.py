@@ -75,7 +75,9 @@ class WorldModelModule(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``loss`` (cross-entropy of the hidden tokens, nats), ``accuracy`` and how many tokens are judged."""
         model = self.world_model
-        guide_BTSG = batch_guide(model.tokenizer, batch["expected"], batch["motion"], batch["road"], batch["look"])
+        guide_BTSG = batch_guide(
+            model.tokenizer, batch["expected"], batch["motion"], batch["road"], batch["look"]
+        )
         prompt_BTLC = model.action_encoder(batch["twist"])
         is_masked_BTS, target_BTS = batch["is_masked"], batch["token_ids"].long()
         features_BTSC = model.stpt.hidden_stream(
