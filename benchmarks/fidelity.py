@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         batch_size=options.batch,
         networks=networks,
         has_map=not options.no_map,
+        has_markings=not options.no_markings,
     )
     model = load_world_model(options.weights)
     inverse_dynamics = None if options.idm == "none" else load_inverse_dynamics(options.idm)
@@ -173,9 +174,15 @@ def _facts(options: argparse.Namespace, model: WorldModel, scenes: Sequence[Held
         "temperature": sampler.temperature,
         "temperature_rise": sampler.temperature_rise,
         "noise_memory": sampler.noise_memory,
-        "map": "none" if options.no_map else "drivable area",
+        "map": _map_shown(options),
         **machine_facts(num_threads=options.threads),
     }
+
+
+def _map_shown(options: argparse.Namespace) -> str:
+    if options.no_map:
+        return "none"
+    return "drivable area" if options.no_markings else "drivable area and markings"
 
 
 def _extent(options: argparse.Namespace) -> str:
@@ -232,6 +239,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--drift-roads", type=int, help=f"roads of the drift ({FULL.drift_roads})")
     parser.add_argument("--drift-steps", type=int, help=f"its steps, 0 for none ({FULL.drift_steps})")
     parser.add_argument("--no-map", action="store_true", help="do not show the model where the road is")
+    parser.add_argument("--no-markings", action="store_true", help="do not show it what is painted on the road")
     parser.add_argument("--quick", action="store_true", help="fewer starts, a shorter drift: a first look")
     parser.add_argument("--batch", type=int, default=8, help="starts imagined at once (8)")
     parser.add_argument("--threads", type=int, default=2, help="processor threads (2)")

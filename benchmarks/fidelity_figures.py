@@ -55,6 +55,7 @@ class FidelityConfig:
     batch_size: int = 8
     seed: int = 0
     has_map: bool = True  # whether the model is shown the drivable area, as it is in the environment
+    has_markings: bool = True  # and what is painted on it
     networks: Mapping[Extractor, FeatureNetwork] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -131,6 +132,7 @@ def instruments(
         batch_size=config.batch_size,
         seed=config.seed,
         has_map=config.has_map,
+        has_markings=config.has_markings,
     )
     reader = MotionReader(camera=scene.camera, rate_hz=scene.rate_hz, inverse_dynamics=inverse_dynamics)
     return open_loop, reader

@@ -6,7 +6,7 @@ Letters: `B` starts, `T` steps, `H W` pixels, `A` = 2 (speed in m/s, yaw rate in
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ class OpenLoop:
     batch_size: int = 8
     seed: int = 0
     has_map: bool = True  # whether the model is given the drivable area
+    has_markings: bool = True  # and what is painted on it
     _maps: dict[int, tuple[DrivableArea | None, RoadMap | None]] = field(default_factory=dict)
 
     @property
@@ -84,7 +85,8 @@ class OpenLoop:
     def _map_of(self, area: DrivableArea | None) -> RoadMap | None:
         """Return the map of an area, made once."""
         if id(area) not in self._maps:
-            self._maps[id(area)] = (area, mapped(area))  # holding the area keeps its id
+            shown = area if area is None or self.has_markings else replace(area, lines=None)
+            self._maps[id(area)] = (area, mapped(shown))  # holding the area keeps its id
         return self._maps[id(area)][1]
 
     @torch.no_grad()

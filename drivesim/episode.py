@@ -63,7 +63,7 @@ class EpisodeConfig:
     weights: str = "drive-tiny"  # name of shipped weights, or a path
     hazard_head: str | None = None  # None is the one made for the weights, where there is one; "" is none
     device: str = "cpu"
-    uses_map: bool = True  # show the world model the scene's drivable area, where there is one
+    uses_map: bool = True  # show the world model where road and markings are, where the scene has a map
     sampler: SamplerSettings = field(default_factory=SamplerSettings)  # a SamplerConfig sets all
     reward: RewardConfig = field(default_factory=RewardConfig)
     vehicle: VehicleConfig = field(default_factory=VehicleConfig)

@@ -20,7 +20,7 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     ## Description
     A recorded scene gives the first ``context_frames`` pictures and the motion between them. From then on
     every picture is imagined by the world model under the motion that the actions cause, with the map of the
-    drivable area laid out before the camera where the scene has one. The car itself is
+    road and its markings laid out before the camera where the scene has one. The car itself is
     a kinematic bicycle that is integrated exactly, so its pose, the route, the drivable area and the
     comfort of the ride are always measured and never guessed from pictures. One step lasts ``1 / rate_hz``
     = 1/6 s.
@@ -93,7 +93,7 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | off_road_limit | 0.5 | see Episode End |
     | min_confidence, max_unsure_steps | 0.005, 6 | see Episode End; None never ends an episode so |
     | speed_limit_mps | None | what ``speeding`` is measured by |
-    | uses_map | True | whether the model is shown the scene's drivable area, so that the road stays on the map |
+    | uses_map | True | whether the model is shown the scene's map, so that the road and its lines stay on it |
     | sampler | those of the weights | ``SamplerSettings``: replaces what it names; a ``SamplerConfig``, all |
     | reward, vehicle | defaults | ``RewardConfig``, ``VehicleConfig`` |
     | rate_hz | 6.0 | steps per second: those of the weights |

@@ -141,6 +141,20 @@ def test_a_drift_measures_two_worlds_on_the_same_roads(measured: drift.Drift) ->
     assert measured.twist[1] == pytest.approx(lane_drives.twist_of(driven)[4:])
 
 
+def test_the_model_is_shown_as_much_of_the_map_as_is_asked_for() -> None:
+    world = ReferenceWorld(LOOP)
+    model, ego = small_world_model(), world.ego
+    shown = {}
+    for name, settings in (("all", {}), ("area", {"has_markings": False}), ("none", {"has_map": False})):
+        open_loop = OpenLoop(model=model, camera=front_camera(), **settings)
+        shown[name] = open_loop.places([world.drivable], [ego])
+    assert shown["none"] is None
+    area, full = shown["area"].view(), shown["all"].view()
+    assert torch.equal(area[:, :2], full[:, :2])
+    assert full[:, 2].sum() > 1
+    assert not area[:, 2:].any()
+
+
 def test_drift_rows_name_the_steps_and_curves_run_in_windows(measured: drift.Drift) -> None:
     report = Report(title="drift")
     drift.add_drift_rows(report, measured, DriftConfig(first_seed=900_006, num_roads=2, num_steps=22))

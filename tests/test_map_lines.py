@@ -81,7 +81,7 @@ def test_a_long_line_is_written_with_few_points_and_stays_where_it_is(tmp_path):
     np.testing.assert_allclose(back.xy_m[[0, -1]], xy_m[[0, -1]], atol=0.006)
     fine = np.concatenate([np.linspace(a, b, 900) for a, b in zip(back.xy_m, back.xy_m[1:], strict=False)])
     assert max(np.linalg.norm(fine - point, axis=1).min() for point in xy_m[::5]) < 0.2
-    assert max(np.linalg.norm(xy_m - point, axis=1).min() for point in fine[::5]) < 0.3
+    assert max(np.linalg.norm(xy_m - point, axis=1).min() for point in fine[::5]) < 0.35
 
 
 def test_the_devkit_opens_what_is_written(tmp_path):
