@@ -29,6 +29,7 @@ from drivesim.training.processes import take_turns
 from drivesim.training.token_cache import TokenCache
 from drivesim.training.tokenizer import TokenizerTask, TokenizerTrainingConfig
 from drivesim.training.world_model import WorldModelTask, WorldModelTrainingConfig
+from drivesim.world_model.conditioning import LOOK_DIM
 
 SAMPLES = 8  # of a step
 MODELS = {
@@ -90,7 +91,7 @@ def noise_clips() -> RecordedClips:
         yaw_rad=np.zeros(shape),
         is_collision=np.zeros(shape, bool),
         is_off_road=np.zeros(shape, bool),
-        road=np.zeros((*shape, 32, 56), np.int8),
+        road=np.zeros((*shape, 2, 32, 56), np.int8),
         rate_hz=6.0,
         path=Path("noise"),
     )
@@ -105,7 +106,8 @@ def noise_tokens() -> TokenCache:
         expected=rng.uniform(-1, 1, (*shape, 112, 3)).astype(np.float16),
         motion=rng.uniform(-1, 1, (*shape, 112, 3)).astype(np.float16),
         twist=rng.uniform(0, 0.5, (*shape, 2)).astype(np.float32),
-        road=np.zeros((*shape, 32, 56), np.int8),
+        road=np.zeros((*shape, 2, 32, 56), np.int8),
+        look=rng.uniform(-1, 1, (*shape, LOOK_DIM)).astype(np.float16),
     )
 
 
