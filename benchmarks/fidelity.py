@@ -239,7 +239,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--drift-roads", type=int, help=f"roads of the drift ({FULL.drift_roads})")
     parser.add_argument("--drift-steps", type=int, help=f"its steps, 0 for none ({FULL.drift_steps})")
     parser.add_argument("--no-map", action="store_true", help="do not show the model where the road is")
-    parser.add_argument("--no-markings", action="store_true", help="do not show it what is painted on the road")
+    parser.add_argument(
+        "--no-markings", action="store_true", help="do not show it what is painted on the road"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer starts, a shorter drift: a first look")
     parser.add_argument("--batch", type=int, default=8, help="starts imagined at once (8)")
     parser.add_argument("--threads", type=int, default=2, help="processor threads (2)")

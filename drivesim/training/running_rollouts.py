@@ -32,8 +32,8 @@ class RolloutConfig:
     num_groups: int = 6  # each of ``training.batch_size`` rollouts
     num_true_frames: int = 3  # a rollout begins after these
     frames_per_step: int = 2  # of every rollout of a group, in one training step
-    shortest: int = 4  # frames of a rollout; the length is drawn evenly on a logarithmic scale
-    longest: int = 60
+    shortest: int = 6  # frames of a rollout; the length is drawn evenly on a logarithmic scale
+    longest: int = 80
     no_map_share: float = 0.15  # of the rollouts, in which nothing is known of the road
     no_markings_share: float = 0.15  # of the rollouts, in which nothing is known of what is painted on it
 
