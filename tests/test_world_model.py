@@ -3,13 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from small_models import small_world_model
 
+from drivesim.checkpoint import save_module, tensor_hash
 from drivesim.scene.road_map import ground_of, road_map
 from drivesim.scene.types import DrivableArea, front_camera
 from drivesim.world_model.conditioning import LOOK_DIM
 from drivesim.world_model.places import Places, road_dim
+from drivesim.world_model.pretrained import NEW_INPUTS, load_world_model
 from drivesim.world_model.sampler import SamplerConfig
+from drivesim.world_model.world_model import WorldModel
 from drivesim.world_model.world_state import ROW_TENSORS, joined
 
 
@@ -222,3 +227,21 @@ def test_noise_is_remembered_until_a_frame_is_shown(model, state):
     forgetful = model.imagine(then, TWIST, generator=generator, sampler=SamplerConfig(temperature=1.0)).state
     assert not shown.noise_BHW.any()
     assert not forgetful.noise_BHW.any()
+
+
+def test_weights_made_before_markings_and_looks_were_known_draw_the_same_picture(tmp_path, history):
+    model = small_world_model()
+    torch.nn.init.normal_(model.causal_decoder.out.weight, std=0.1)
+    path = tmp_path / "old.safetensors"
+    with torch.no_grad():
+        for name, num_new in NEW_INPUTS.items():
+            model.get_parameter(name)[:, -num_new:] = 0
+    save_module(model, path, kind=WorldModel.kind, config=model.config, dtype=torch.float32)
+    expected = model.imagine(model.observe(*history, front_camera(), places=on_roads(4.0, None)), TWIST)
+    tensors, header = load_file(path), safe_open(path, framework="pt").metadata()
+    for name, num_new in NEW_INPUTS.items():
+        tensors[name] = tensors[name][:, :-num_new].contiguous()
+    save_file(tensors, path, metadata=header | {"sha256": tensor_hash(tensors)})
+    old = load_world_model(path, dtype=torch.float32)
+    found = old.imagine(old.observe(*history, front_camera(), places=on_roads(4.0, None)), TWIST)
+    assert torch.equal(found.frames_BHWC, expected.frames_BHWC)

@@ -119,9 +119,7 @@ class RecordedClips:
     yaw_rad: NDArray[np.float64]  # (N, T)
     is_collision: NDArray[np.bool_]  # (N, T)
     is_off_road: NDArray[np.bool_]  # (N, T)
-    road: NDArray[
-        np.int8
-    ]  # (N, T, E, h, w) what the map says is seen, see ``scene.road_map.packed_road_views``
+    road: NDArray[np.int8]  # (N, T, E, h, w) what the map says is seen, see ``packed_road_views``
     rate_hz: float
     path: Path
 

@@ -18,9 +18,7 @@ from torch.nn import functional
 from drivesim.scene.road_map import VIEW_DIM
 from drivesim.world_model.motion_field import CELL_PX, CellBlock, Expected
 
-NUM_HINTS = (
-    1 + VIEW_DIM
-)  # per cell, besides pictures and features: the share seen before, and the view of the map
+NUM_HINTS = 1 + VIEW_DIM  # per cell, besides pictures and features: share seen before, view of the map
 UNSEEN_LOGIT, SEEN_LOGIT = -2.5, 1.5  # of the blend, before training
 
 

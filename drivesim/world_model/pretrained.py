@@ -38,7 +38,7 @@ def load_world_model(
 
 
 def _widened(checkpoint: Checkpoint, model: WorldModel) -> Checkpoint:
-    """Let weights of versions before 0.2, which knew neither markings nor looks, read them as nothing."""
+    """Let weights that were made before there were markings and looks read nothing of them."""
     tensors = dict(checkpoint.tensors)
     for name, num_new in NEW_INPUTS.items():
         old, wanted = tensors.get(name), model.get_parameter(name)
