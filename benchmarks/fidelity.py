@@ -174,15 +174,17 @@ def _facts(options: argparse.Namespace, model: WorldModel, scenes: Sequence[Held
         "temperature": sampler.temperature,
         "temperature_rise": sampler.temperature_rise,
         "noise_memory": sampler.noise_memory,
-        "map": _map_shown(options),
+        "map": _map_shown(options, scenes),
         **machine_facts(num_threads=options.threads),
     }
 
 
-def _map_shown(options: argparse.Namespace) -> str:
-    if options.no_map:
+def _map_shown(options: argparse.Namespace, scenes: Sequence[HeldOutScene]) -> str:
+    areas = [scene.scene.drivable for scene in scenes if scene.scene.drivable is not None]
+    if options.no_map or not areas:
         return "none"
-    return "drivable area" if options.no_markings else "drivable area and markings"
+    has_lines = not options.no_markings and any(area.lines is not None for area in areas)
+    return "drivable area and markings" if has_lines else "drivable area"
 
 
 def _extent(options: argparse.Namespace) -> str:

@@ -54,8 +54,8 @@ class FidelityConfig:
     takes_fewer: bool = False  # where the recordings have fewer; else that is refused
     batch_size: int = 8
     seed: int = 0
-    has_map: bool = True  # whether the model is shown the drivable area, as it is in the environment
-    has_markings: bool = True  # and what is painted on it
+    has_map: bool = True  # whether the model is shown the map, as it is in the environment
+    has_markings: bool = True  # and what is painted on the road
     networks: Mapping[Extractor, FeatureNetwork] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from drivesim.scene.road_map import ground_of, road_map
-from drivesim.scene.types import Camera, DrivableArea
+from drivesim.scene.types import Camera, DrivableArea, PaintedLine
 from drivesim.world_model.places import Places
 from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.world_model import WorldModel, WorldModelConfig
@@ -50,8 +50,11 @@ def imagined_step(
 
 
 def on_a_plain(batch_size: int, camera: Camera) -> Places:
-    """Return cars on a plain of half a kilometre that is road all over; a map costs the same whatever it shows."""
-    area = DrivableArea(mask=np.ones((1000, 1000), bool), resolution_m=0.5, origin_xy_m=np.zeros(2))
+    """Return cars on a plain of half a kilometre that is road, with a line; a map costs the same whatever it shows."""
+    line = PaintedLine(xy_m=np.array([[0.0, 250.0], [500.0, 250.0]]), width_m=0.15)
+    area = DrivableArea(
+        mask=np.ones((1000, 1000), bool), resolution_m=0.5, origin_xy_m=np.zeros(2), lines=(line,)
+    )
     pose = np.tile([250.0, 250.0, 0.0], (batch_size, 1))
     return Places(maps=(road_map(area),) * batch_size, ground=ground_of(camera), pose=pose)
 

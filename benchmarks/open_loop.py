@@ -35,7 +35,7 @@ class OpenLoop:
     seed: int = 0
     has_map: bool = True  # whether the model is given the drivable area
     has_markings: bool = True  # and what is painted on it
-    _maps: dict[int, tuple[DrivableArea | None, RoadMap | None]] = field(default_factory=dict)
+    _maps: dict[int, tuple[DrivableArea | None, RoadMap | None]] = field(default_factory=dict, init=False)
 
     @property
     def num_context_frames(self) -> int:

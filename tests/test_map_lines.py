@@ -9,7 +9,13 @@ import pytest
 from nuscenes.map_expansion.map_api import NuScenesMap
 
 from drivesim.errors import InputError
-from drivesim.scene.map_lines import DASHED_SHARE, EXPANSION_FOLDER, expansion_of, read_map_lines
+from drivesim.scene.map_lines import (
+    DASHED_SHARE,
+    EXPANSION_FOLDER,
+    MapExpansions,
+    expansion_of,
+    read_map_lines,
+)
 from drivesim.scene.nuscenes import EMBEDDED_ROOT, embedded_dataset, open_dataset
 from drivesim.scene.types import PaintedLine
 
@@ -100,7 +106,9 @@ def test_the_devkit_opens_what_is_written(tmp_path):
     [
         (lambda tables: tables.pop("node"), "KeyError"),
         (lambda tables: tables["node"][0].update(x=None), "TypeError"),
-        (lambda tables: tables["node"][0].update(x=float("nan")), "without a place"),
+        (lambda tables: tables["node"][0].update(x=float("nan")), "finite"),
+        (lambda tables: tables["node"][0].update(x=2e8), "below"),
+        (lambda tables: tables["node"][0].update(x=10**400), "OverflowError"),
         (lambda tables: tables["line"][0].update(node_tokens=["gone"]), "gone"),
         (lambda tables: tables.update(lane_divider=3), "TypeError"),
         (lambda tables: tables["lane_divider"].append("?"), "AttributeError"),
@@ -111,6 +119,40 @@ def test_a_damaged_expansion_is_told(tmp_path, damage, word):
     damage(tables)
     with pytest.raises(InputError, match=rf"map expansion .*map\.json .*{word}"):
         read_map_lines(write(tmp_path / "map.json", tables))
+
+
+def test_nesting_without_end_is_told(tmp_path):
+    path = tmp_path / "map.json"
+    path.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(InputError, match=r"RecursionError.*remove it"):
+        read_map_lines(path)
+
+
+@pytest.mark.parametrize("node_tokens", [[], ["n0"]])
+def test_lines_of_no_length_are_left_out(tmp_path, node_tokens):
+    tables = expansion([])
+    tables["line"][0]["node_tokens"] = node_tokens
+    assert len(read_map_lines(write(tmp_path / "map.json", tables))) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"xy_m": np.zeros((1, 2))}, "at least 2"),
+        ({"xy_m": np.array([[0.0, np.nan], [1.0, 1.0]])}, "finite"),
+        ({"width_m": 0.0}, "width_m > 0"),
+        ({"share": 1.5}, "1.5"),
+    ],
+)
+def test_what_is_no_line_is_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        PaintedLine(**{"xy_m": np.array([[0.0, 0.0], [1.0, 1.0]]), "width_m": 0.15} | change)
+
+
+@pytest.mark.parametrize("far_x", [0.0, 5.0])
+def test_a_line_that_folds_back_keeps_its_length(far_x):
+    line = PaintedLine(xy_m=np.array([[0.0, 0.0], [10.0, 0.0], [far_x, 0.0]]), width_m=0.15)
+    assert [node["x"] for node in expansion_of([line], seed="a")["node"]] == [0.0, 10.0, far_x]
 
 
 @pytest.fixture
@@ -150,6 +192,13 @@ def test_an_expansion_is_found_under_the_name_of_its_city(dataroot):
     write(folder / "reference-winding.json", expansion_of(lines, seed="a"))
     (line,) = open_dataset(dataroot).load("scene-2001").drivable.lines
     np.testing.assert_allclose(line.xy_m[[0, -1]], middle[[0, -1]], atol=0.006)
+
+
+def test_a_place_with_a_name_too_long_for_a_file_can_be_driven(dataroot):
+    (dataroot / EXPANSION_FOLDER).mkdir()
+    drivable = embedded_dataset().load("scene-2001").drivable
+    expansions = MapExpansions(dataroot)
+    assert expansions.add_to(drivable, names=["x" * 5000, "y"]) == []
 
 
 def test_a_scene_with_a_damaged_expansion_can_be_driven(dataroot):

@@ -107,6 +107,42 @@ def test_a_far_stripe_fades_instead_of_flickering(straight):
     assert shares.max() < 1.3 * shares.min()
 
 
+def test_lines_look_alike_in_maps_of_other_cells(straight):
+    line = PaintedLine(xy_m=np.array([[1000.0, 2030.5], [1120.0, 2030.5]]), width_m=0.15)
+    ground, pose = ground_of(front_camera()), np.array([1040.0, 2030.0, 0.0])
+    fine = road_view(road_map(replace(straight, lines=(line,))), ground, pose)
+    coarse = DrivableArea(
+        mask=straight.mask[::5, ::5], resolution_m=1.0, origin_xy_m=straight.origin_xy_m, lines=(line,)
+    )
+    np.testing.assert_allclose(road_view(road_map(coarse), ground, pose)[2], fine[2], atol=1e-3)
+
+
+def test_a_solid_line_hides_a_dashed_one(straight):
+    xy_m = np.array([[1000.0, 2030.0], [1120.0, 2030.0]])
+    solid, dashed = (PaintedLine(xy_m=xy_m, width_m=0.4, share=share) for share in (1.0, 0.4))
+    ground, pose = ground_of(front_camera()), np.array([1040.0, 2030.0, 0.0])
+    alone, *both = (
+        road_view(road_map(replace(straight, lines=lines)), ground, pose)[2]
+        for lines in ((solid,), (solid, dashed), (dashed, solid))
+    )
+    for view in both:
+        np.testing.assert_allclose(view, alone, atol=0.1)  # a soft edge over another
+    only_dashed = road_view(road_map(replace(straight, lines=(dashed,))), ground, pose)[2]
+    np.testing.assert_allclose(only_dashed, 0.4 * alone, atol=0.02)
+
+
+def test_a_map_of_many_kilometres_is_read_like_a_small_one():
+    line = PaintedLine(xy_m=np.array([[0.0, 4.0], [6600.0, 4.0]]), width_m=0.15)
+    pose, ground = np.array([6500.0, 4.0, 0.0]), ground_of(front_camera())
+    whole = DrivableArea(
+        mask=np.ones((40, 33_000), bool), resolution_m=0.2, origin_xy_m=np.zeros(2), lines=(line,)
+    )
+    end = replace(whole, mask=whole.mask[:, 32_000:], origin_xy_m=np.array([6400.0, 0.0]))
+    np.testing.assert_allclose(
+        road_view(road_map(whole), ground, pose)[2], road_view(road_map(end), ground, pose)[2], atol=0.02
+    )
+
+
 @pytest.mark.parametrize("has_markings", [True, False])
 def test_packed_views_come_back(has_markings):
     scene = make_scene()

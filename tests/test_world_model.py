@@ -12,7 +12,7 @@ from drivesim.scene.road_map import ground_of, road_map
 from drivesim.scene.types import DrivableArea, front_camera
 from drivesim.world_model.conditioning import LOOK_DIM
 from drivesim.world_model.places import Places, road_dim
-from drivesim.world_model.pretrained import NEW_INPUTS, load_world_model
+from drivesim.world_model.pretrained import load_world_model, new_inputs
 from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.world_model import WorldModel
 from drivesim.world_model.world_state import ROW_TENSORS, joined
@@ -234,12 +234,12 @@ def test_weights_made_before_markings_and_looks_were_known_draw_the_same_picture
     torch.nn.init.normal_(model.causal_decoder.out.weight, std=0.1)
     path = tmp_path / "old.safetensors"
     with torch.no_grad():
-        for name, num_new in NEW_INPUTS.items():
+        for name, num_new in new_inputs(model).items():
             model.get_parameter(name)[:, -num_new:] = 0
     save_module(model, path, kind=WorldModel.kind, config=model.config, dtype=torch.float32)
     expected = model.imagine(model.observe(*history, front_camera(), places=on_roads(4.0, None)), TWIST)
     tensors, header = load_file(path), safe_open(path, framework="pt").metadata()
-    for name, num_new in NEW_INPUTS.items():
+    for name, num_new in new_inputs(model).items():
         tensors[name] = tensors[name][:, :-num_new].contiguous()
     save_file(tensors, path, metadata=header | {"sha256": tensor_hash(tensors)})
     old = load_world_model(path, dtype=torch.float32)

@@ -24,6 +24,8 @@ EXPANSION_FOLDER = "maps/expansion"
 LINE_WIDTH_M = 0.15  # the expansion has no widths
 TOLERANCE_M = 0.02  # to which written lines are simplified
 DASHED_SHARE = 0.4  # painted part of a dashed line
+MAX_BYTES = 512 << 20  # those of nuScenes have some tens of millions
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 _BARE, _SOLID = "NIL", "SINGLE_SOLID_WHITE"
 _LAYERS = (  # in the order of the original files
     "polygon",
@@ -55,7 +57,7 @@ class MapExpansions:
     def add_to(self, drivable: DrivableArea, *, names: list[str]) -> list[Fault]:
         """Let an area know what is painted on it, from the first map of these names; return what is wrong with that."""
         paths = [self._folder / f"{Path(name).name}.json" for name in names]
-        path = next((path for path in paths if path.is_file()), None)
+        path = next((path for path in paths if _is_there(path)), None)
         if path is None:
             return []
         if path not in self._read:
@@ -73,6 +75,13 @@ class MapExpansions:
         return []
 
 
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # places have names of any length
+        return False
+
+
 def _read_or_fault(path: Path) -> list[PaintedLine] | Fault:
     try:
         return read_map_lines(path)
@@ -87,6 +96,8 @@ def read_map_lines(path: Path) -> list[PaintedLine]:
         InputError: the file cannot be read or is no map expansion.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"it is larger than {MAX_BYTES >> 20} MB")
         tables = json.loads(path.read_text(encoding="utf-8"))
         nodes = {row["token"]: (float(row["x"]), float(row["y"])) for row in tables["node"]}
         by_token = {row["token"]: row["node_tokens"] for row in tables["line"]}
@@ -95,10 +106,11 @@ def read_map_lines(path: Path) -> list[PaintedLine]:
             for tokens, kinds in _dividers(tables, by_token)
             for xy_m, share in _painted_parts(np.array([nodes[token] for token in tokens]), kinds)
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"map expansion {path} cannot be read ({type(error).__name__}: {error})") from error
-    if not all(np.isfinite(line.xy_m).all() for line in lines):
-        raise InputError(f"map expansion {path} has nodes without a place")
+    except _DAMAGE as error:
+        raise InputError(
+            f"map expansion {path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0][:200]}); unpack "
+            "it again or remove it"
+        ) from error
     return lines
 
 
@@ -140,14 +152,14 @@ def expansion_of(lines: Iterable[PaintedLine], *, seed: str) -> dict[str, Any]:
     for number, line in enumerate(lines):
         token, line_token = (token_of(kind, seed, number) for kind in ("lane_divider", "line"))
         xy_m = _simplified(line.xy_m)
-        nodes = [token_of("node", seed, number, place) for place in range(len(xy_m))]
+        nodes = [token_of("node", seed, number, place)[:16] for place in range(len(xy_m))]
         kind = _SOLID if line.share >= 1 else "DOUBLE_DASHED_WHITE"
         tables["node"] += [
             {"token": node, "x": round(x, 2), "y": round(y, 2)}
             for node, (x, y) in zip(nodes, xy_m.tolist(), strict=True)
         ]
         tables["line"].append({"token": line_token, "node_tokens": nodes})
-        segments = [{"node_token": nodes[0], "segment_type": kind}]  # one kind for the whole line
+        segments = [{"node_token": node, "segment_type": kind} for node in nodes]
         tables["lane_divider"].append(
             {"token": token, "line_token": line_token, "lane_divider_segments": segments}
         )
@@ -172,4 +184,5 @@ def _is_straight(xy_m: FloatArray) -> bool:
     across = xy_m[-1] - xy_m[0]
     offset = xy_m[1:-1] - xy_m[0]
     area = np.abs(across[0] * offset[:, 1] - across[1] * offset[:, 0])
-    return bool((area <= TOLERANCE_M * np.hypot(*across)).all())
+    goes_on = (np.diff(xy_m, axis=0) @ across > 0).all()
+    return bool(goes_on and (area <= TOLERANCE_M * np.hypot(*across)).all())

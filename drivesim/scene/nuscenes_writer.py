@@ -1,8 +1,8 @@
 """Scenes -> a nuScenes data set on disk, readable by the unmodified devkit.
 
-All 13 tables, CAM_FRONT key frames (2 Hz) and sweeps, CAN bus files and one map mask per scene are written; what
-others annotate is added by whoever knows of others. Names and tokens depend on the scenes alone, so that the same
-scenes give the same bytes.
+All 13 tables, CAM_FRONT key frames (2 Hz) and sweeps, CAN bus files, one map mask and, where lines are known, one map
+expansion per scene are written; what others annotate is added by whoever knows of others. Names and tokens depend
+on the scenes alone, so that the same scenes give the same bytes.
 """
 
 from __future__ import annotations

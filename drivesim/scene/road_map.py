@@ -9,6 +9,7 @@ a long imagined road keeps its lines. `h w`: rows and columns of cells.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,6 +22,7 @@ Float32Array = NDArray[np.float32]
 
 EDGE_REACH_M = 4.0  # distances are clipped there
 MAP_CELL_M = 0.5
+PAINT_CELL_M = 0.2
 FAR_PAINT_FACTOR = 4  # cells of markings that share one on the coarse map, which is read from afar
 FAR_PAINT_M = 14.0  # where that begins
 VIEW_CELL_PX = 4
@@ -31,6 +33,7 @@ PACKED_SCALE = 127
 VIEW_DIM = (
     4  # numbers per cell of a view: distance, whether it is known, painted share, whether that is known
 )
+_MOST_CELLS = 32_000  # a side that OpenCV reads from
 _SHIFT = 4  # fractional bits of the coordinates that cv2 draws
 PACKED_DIM = 2  # of a packed view: distance and painted share, each of which may be unknown
 
@@ -47,7 +50,7 @@ class RoadMap:
 
 @dataclass(kw_only=True, slots=True)
 class Paint:
-    """Which part of each cell is painted, 0 to 255, in fine cells and in ``FAR_PAINT_FACTOR`` times as large ones."""
+    """Painted lines, 0 to 255, in cells of ``PAINT_CELL_M`` and in ``FAR_PAINT_FACTOR`` times as large ones."""
 
     near: NDArray[np.uint8]  # (rows, columns); row 0 is the southern edge
     far: NDArray[np.uint8]
@@ -83,30 +86,29 @@ def road_map(drivable: DrivableArea, *, cell_m: float = MAP_CELL_M) -> RoadMap:
 
 
 def _paint(drivable: DrivableArea) -> Paint | None:
-    markings = _markings(drivable)
-    if markings is None:
+    if drivable.lines is None:
         return None
-    near = np.flipud(markings)
+    near = np.flipud(_markings(drivable, drivable.lines))
     near = np.pad(near, [(0, (-size) % FAR_PAINT_FACTOR) for size in near.shape])
     size = (near.shape[1] // FAR_PAINT_FACTOR, near.shape[0] // FAR_PAINT_FACTOR)
     return Paint(
         near=near,
         far=np.asarray(cv2.resize(near, size, interpolation=cv2.INTER_AREA), dtype=np.uint8),
-        cell_m=drivable.resolution_m,
+        cell_m=PAINT_CELL_M,
         origin_xy_m=np.asarray(drivable.origin_xy_m, dtype=np.float64),
     )
 
 
-def _markings(drivable: DrivableArea) -> NDArray[np.uint8] | None:
-    """Return which part of each cell of a map is painted, (rows, columns) 0 to 255; None where that is not known."""
-    if drivable.lines is None:
-        return None
-    raster = np.zeros(drivable.mask.shape, np.uint8)
-    corner = np.array(
-        [drivable.origin_xy_m[0], drivable.origin_xy_m[1] + len(raster) * drivable.resolution_m]
-    )
-    for line in drivable.lines:
-        cells = (_outline(line) - corner) * [1.0, -1.0] / drivable.resolution_m - 0.5
+def _markings(drivable: DrivableArea, lines: tuple[PaintedLine, ...]) -> NDArray[np.uint8]:
+    """Draw lines in cells of ``PAINT_CELL_M``, (rows, columns) 0 to 255; row 0 is the northern edge.
+
+    Every line comes out half a cell wider on either side than it is, so that a thin one can be seen from afar.
+    """
+    size = np.array(drivable.mask.shape) * drivable.resolution_m / PAINT_CELL_M
+    raster = np.zeros(np.ceil(size - 1e-6).astype(int), np.uint8)
+    corner = np.array([drivable.origin_xy_m[0], drivable.origin_xy_m[1] + len(raster) * PAINT_CELL_M])
+    for line in sorted(lines, key=lambda line: line.share):  # what is painted more is drawn over the rest
+        cells = (_outline(line) - corner) * [1.0, -1.0] / PAINT_CELL_M - 0.5
         points = np.round(cells * (1 << _SHIFT)).astype(np.int32)
         for quad in points:
             cv2.fillConvexPoly(raster, quad, round(255 * line.share), cv2.LINE_AA, _SHIFT)
@@ -172,7 +174,7 @@ def road_view(roads: RoadMap | None, ground: Ground, pose: FloatArray) -> Float3
     if roads is None:
         return np.zeros((VIEW_DIM, rows // factor, columns // factor), np.float32)
     cells = _cells(ground.xy_m, pose, roads.origin_xy_m, roads.cell_m)
-    distance = cv2.remap(roads.distance, cells, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    distance = _read_at(roads.distance, cells, cv2.BORDER_REPLICATE)
     limit = np.array(roads.distance.shape[::-1])
     is_known = ((cells > -0.5) & (cells < limit - 0.5)).all(axis=-1) * ground.is_near
     fine = np.stack([distance * is_known, is_known, _painted(roads.paint, ground, pose)])
@@ -198,6 +200,17 @@ def _cells(xy_m: Float32Array, pose: FloatArray, origin_xy_m: FloatArray, cell_m
     return np.asarray(cells, dtype=np.float32)
 
 
+def _read_at(raster: NDArray[Any], cells: Float32Array, border: int) -> NDArray[Any]:
+    """Read a raster between its cells at (..., 2) columns and rows; one too large for OpenCV around them only."""
+    if max(raster.shape) >= _MOST_CELLS:
+        limit = np.array(raster.shape[::-1])
+        low = np.clip(np.floor(cells.min(axis=(0, 1))) - 1, 0, limit - 1).astype(int)
+        high = np.clip(np.ceil(cells.max(axis=(0, 1))) + 2, low + 1, limit).astype(int)
+        raster = np.ascontiguousarray(raster[low[1] : high[1], low[0] : high[0]])
+        cells = cells - low.astype(np.float32)
+    return np.asarray(cv2.remap(raster, cells, None, cv2.INTER_LINEAR, borderMode=border))
+
+
 def _painted(paint: Paint | None, ground: Ground, pose: FloatArray) -> Float32Array:
     """Return the painted share (rows, columns) at each place of the ground; 0 where nothing is known."""
     result = np.zeros(ground.is_near.shape, np.float32)
@@ -210,7 +223,7 @@ def _painted(paint: Paint | None, ground: Ground, pose: FloatArray) -> Float32Ar
     ):
         if ground.xy_m[part].size:
             cells = _cells(ground.xy_m[part], pose, paint.origin_xy_m, paint.cell_m * factor)
-            result[part] = cv2.remap(raster, cells, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+            result[part] = _read_at(raster, cells, cv2.BORDER_CONSTANT)
     return result * ground.is_near / 255.0
 
 

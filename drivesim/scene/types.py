@@ -110,6 +110,9 @@ class Control:
     accel_mps2: float
 
 
+FARTHEST_XY_M = 1e7  # of a place from the origin of its map
+
+
 @dataclass(kw_only=True, slots=True)
 class PaintedLine:
     """A line on the road, or one stripe of it."""
@@ -117,6 +120,17 @@ class PaintedLine:
     xy_m: FloatArray  # (N, 2) its middle, global
     width_m: float
     share: float = 1.0  # that is painted; below 1 where it is not known where the stripes are
+
+    def __post_init__(self) -> None:
+        """Refuse what is no line."""
+        if self.xy_m.ndim != 2 or self.xy_m.shape[0] < 2 or self.xy_m.shape[1] != 2:
+            raise ValueError(f"a painted line has (N, 2) points, N at least 2, got {self.xy_m.shape}")
+        if not (np.abs(self.xy_m) < FARTHEST_XY_M).all():
+            raise ValueError(f"points of a painted line must be finite and below {FARTHEST_XY_M:.0e} m")
+        if not (self.width_m > 0 and 0 < self.share <= 1):
+            raise ValueError(
+                f"a painted line needs width_m > 0 and share in (0, 1], got {self.width_m} and {self.share}"
+            )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -171,7 +171,7 @@ def _clips(
     facts = {
         "dataroot": str(dataset.dataroot),
         "version": dataset.version,
-        "tables": fingerprint(dataset.dataroot / dataset.version),
+        "tables": fingerprint(dataset.dataroot, dataset.version),
         "segments": [asdict(segment) for segment in segments],
         **asdict(windows),
     }

@@ -119,7 +119,7 @@ def rollout_batches(
 ) -> Iterator[dict[str, Tensor]]:
     """Yield what each training step from ``start_step`` on is about.
 
-    A batch holds ``frames`` (B, T, H, W, 3) uint8, ``twist`` (B, T, 2), ``road`` (B, T, h, w) packed, ``group`` and
+    A batch holds ``frames`` (B, T, H, W, 3) uint8, ``twist`` (B, T, 2), ``road`` (B, T, E, h, w) packed, ``group`` and
     ``depth``, the frames imagined so far; at depth 0 the true frames come before the others.
     """
     seed_words = [seed, rank, world_size]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from drivesim.errors import InputError
 from drivesim.files import atomic_folder
 from drivesim.reference.seeds import FIRST_VALIDATION_SEED
+from drivesim.scene.map_lines import EXPANSION_FOLDER
 from drivesim.scene.nuscenes import NuScenesDataset, open_dataset
 from drivesim.scene.rectification import Fleet
 from drivesim.scene.types import Camera, Scene, front_camera
@@ -264,6 +265,7 @@ def _facts(
     return {
         "dataroot": str(dataset.dataroot),
         "version": dataset.version,
+        "map_expansions": sorted(path.name for path in (dataset.dataroot / EXPANSION_FOLDER).glob("*.json")),
         "scenes": list(names),
         "frames_per_clip": frames_per_clip,
         "stride": stride,

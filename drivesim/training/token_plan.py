@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from drivesim.errors import InputError, nearest
+from drivesim.scene.map_lines import EXPANSION_FOLDER
 from drivesim.scene.nuscenes import NuScenesDataset
 from drivesim.scene.types import front_camera
 from drivesim.training.scene_source import RATE_HZ
@@ -99,7 +100,7 @@ def settings_of(dataset: NuScenesDataset, model: WorldModel, config: TokenizeCon
         dtype=str(dtype).removeprefix("torch."),
         device=device,
         version=dataset.version,
-        tables=fingerprint(dataset.dataroot / dataset.version),
+        tables=fingerprint(dataset.dataroot, dataset.version),
         rate_hz=RATE_HZ,
         width_px=size[0],
         height_px=size[1],
@@ -113,10 +114,11 @@ def settings_of(dataset: NuScenesDataset, model: WorldModel, config: TokenizeCon
     )
 
 
-def fingerprint(tables: Path) -> str:
-    """Return a hash that tells data sets apart: the scene table, and the sizes of the others."""
+def fingerprint(dataroot: Path, version: str) -> str:
+    """Return a hash that tells data sets apart: the scene table, and the sizes of the others and of map expansions."""
+    tables = dataroot / version
     digest = hashlib.sha256((tables / "scene.json").read_bytes())
-    for path in sorted(tables.glob("*.json")):
+    for path in [*sorted(tables.glob("*.json")), *sorted((dataroot / EXPANSION_FOLDER).glob("*.json"))]:
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())
     return digest.hexdigest()
 

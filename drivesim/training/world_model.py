@@ -49,6 +49,11 @@ class WorldModelTrainingConfig:
         """Refuse windows without a past."""
         if self.frames_per_window < 2 or not 0 <= self.context_noise < 1 or self.horizon < 1:
             raise ValueError("frames_per_window must be >= 2, context_noise in [0, 1) and horizon >= 1")
+        if not (0 <= self.no_map_share <= 1 and 0 <= self.no_markings_share <= 1):
+            raise ValueError(
+                "no_map_share and no_markings_share must lie in [0, 1], got "
+                f"{self.no_map_share} and {self.no_markings_share}"
+            )
         if not self.model.stpt.is_frame_causal:
             raise ValueError(
                 "driving worlds are trained frame by frame: leave model.stpt.is_frame_causal=true"

@@ -9,12 +9,13 @@ import torch
 
 from drivesim.checkpoint import Checkpoint, config_from_json, load_state, read_checkpoint, resolve_weights
 from drivesim.errors import InputError
+from drivesim.scene.road_map import VIEW_DIM
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig
 from drivesim.world_model.conditioning import LOOK_DIM
+from drivesim.world_model.places import road_dim
 from drivesim.world_model.world_model import WorldModel, WorldModelConfig
 
 TOKENIZER_PREFIX = "tokenizer."
-NEW_INPUTS = {"stpt.embedding.guide.weight": 17 + LOOK_DIM, "causal_decoder.stem.weight": 2}
 
 
 def load_world_model(
@@ -37,10 +38,19 @@ def load_world_model(
     return model.to(device=device, dtype=dtype or fast_dtype(device)).eval().requires_grad_(False)
 
 
+def new_inputs(model: WorldModel) -> dict[str, int]:
+    """Return how many of the last inputs of which tensors tell of markings and looks."""
+    markings_dim = road_dim(model.tokenizer.config.stride) // 2
+    return {
+        "stpt.embedding.guide.weight": markings_dim + LOOK_DIM,
+        "causal_decoder.stem.weight": VIEW_DIM // 2,
+    }
+
+
 def _widened(checkpoint: Checkpoint, model: WorldModel) -> Checkpoint:
     """Let weights that were made before there were markings and looks read nothing of them."""
     tensors = dict(checkpoint.tensors)
-    for name, num_new in NEW_INPUTS.items():
+    for name, num_new in new_inputs(model).items():
         old, wanted = tensors.get(name), model.get_parameter(name)
         if old is not None and old.shape[1] == wanted.shape[1] - num_new:
             tensors[name] = torch.cat([old, old.new_zeros(len(old), num_new, *old.shape[2:])], dim=1)
