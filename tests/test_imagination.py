@@ -12,6 +12,7 @@ from drivesim.errors import InputError
 from drivesim.scene.road_map import UNKNOWN
 from drivesim.scene.types import front_camera
 from drivesim.tokenizer.vqgan import normalized
+from drivesim.training import fading
 from drivesim.training.data import RecordedClips
 from drivesim.training.fading import faded
 from drivesim.training.imagination import ImaginationTask, ImaginationTrainingConfig
@@ -77,7 +78,7 @@ def late_terms(task: ImaginationTask, view: list[float]) -> dict[str, torch.Tens
 
 @pytest.mark.parametrize("view", [[-127, 0], [UNKNOWN, UNKNOWN], [127, UNKNOWN]])
 def test_late_in_a_rollout_the_decoder_is_judged_by_true_tokens_and_the_transformer_is_not(view):
-    task = make_task(full_depth=1)
+    task = make_task(full_depth=1, look_weight=0.0)
     terms = late_terms(task, view)
     assert terms["loss"].item() == pytest.approx(terms["pictures"].item())
     terms["loss"].backward()
@@ -88,14 +89,23 @@ def test_late_in_a_rollout_the_decoder_is_judged_by_true_tokens_and_the_transfor
 
 
 def test_a_known_road_is_judged_at_any_depth():
-    task = make_task(full_depth=1)
+    task = make_task(full_depth=1, look_weight=0.0)
     terms = late_terms(task, [127, 0])
     weight = task.config.token_weight
     assert terms["loss"].item() == pytest.approx((terms["pictures"] + weight * terms["tokens"]).item())
     terms["loss"].backward()
     assert any(p.grad is not None and p.grad.any() for p in task.model.world_model.stpt.parameters())
-    blind = late_terms(make_task(full_depth=1, road_trust=0.0), [127, 0])
+    blind = late_terms(make_task(full_depth=1, road_trust=0.0, look_weight=0.0), [127, 0])
     assert blind["loss"].item() == pytest.approx(blind["pictures"].item())
+
+
+def test_the_look_of_a_frame_is_judged_at_any_depth():
+    task = make_task(full_depth=1, road_trust=0.0)
+    terms = late_terms(task, [UNKNOWN, UNKNOWN])
+    weight = task.config.look_weight
+    assert terms["loss"].item() == pytest.approx((terms["pictures"] + weight * terms["look"]).item())
+    terms["loss"].backward()
+    assert any(p.grad is not None and p.grad.any() for p in task.model.world_model.stpt.parameters())
 
 
 def test_a_faded_start_keeps_the_look_of_the_truth():
@@ -151,17 +161,24 @@ def test_the_recording_is_trusted_less_and_less():
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("token_weight", -1), ("faded_share", 1.5), ("full_depth", 0), ("road_trust", 1.5)]
+    ("name", "value"),
+    [("token_weight", -1), ("look_weight", -2), ("faded_share", 1.5), ("full_depth", 0), ("road_trust", 1.5)],
 )
 def test_settings_without_a_meaning_are_refused(name, value):
     with pytest.raises(ValueError, match=r"imagination.*" + str(value)):
         ImaginationTrainingConfig(**{name: value})
 
 
-def test_faded_frames_have_less_contrast_and_the_same_light():
+def test_faded_frames_have_less_contrast_and_some_another_light(monkeypatch):
     torch.manual_seed(0)
     frames = torch.randint(0, 256, (12, 2, 64, 64, 3), dtype=torch.uint8)
     assert torch.equal(faded(frames, 0.0), frames)
+    light = faded(frames, 1.0).float().mean((1, 2, 3)) / frames.float().mean((1, 2, 3))  # (rows, colours)
+    is_other = (light - 1).abs().amax(1) > 0.05
+    assert 2 <= is_other.sum() <= 10
+    assert light.mean(1).min() < 0.8
+    assert (light[is_other].amax(1) / light[is_other].amin(1) > 1.05).any()
+    monkeypatch.setattr(fading, "LIGHT_SHARE", 0.0)
     after = faded(frames, 1.0)
     contrast = after.float().std(dim=(1, 2, 3, 4)) / frames.float().std(dim=(1, 2, 3, 4))
     assert (contrast <= 1.01).all()

@@ -38,7 +38,7 @@ def test_a_ground_point_comes_from_where_the_camera_saw_it(rays):
     camera = front_camera()
     pixels, _ = previous_pixels(rays, twist(12.0, 0.3), DT_S)
     row, column = 100, 60
-    ray = rays.direction_HW3[row, column].double().numpy()
+    ray = rays.direction_3HW[:, row, column].double().numpy()
     eye = camera.ego_from_cam[:3, 3]
     ground_now = eye + ray * (-eye[2] / ray[2])
     dx, dy, dyaw = dynamics.planar_motion(12.0, 0.3, DT_S)
@@ -73,6 +73,21 @@ def test_what_was_outside_is_not_seen(rays):
 
 def test_rays_move_to_a_device_as_a_whole(rays):
     moved = rays.to(torch.device("meta"))
-    assert all(getattr(moved, name).device.type == "meta" for name in moved.__slots__)
+    tensors = {
+        name: value for name in rays.__slots__ if isinstance(value := getattr(moved, name), torch.Tensor)
+    }
+    assert len(tensors) == 5
+    assert all(value.device.type == "meta" for value in tensors.values())
+    assert moved.coarse(2).direction_3HW.device.type == "meta"
     pixels, is_ahead = previous_pixels(moved, twist(3.0, 0.1).to("meta"), DT_S)
     assert pixels.device.type == is_ahead.device.type == "meta"
+
+
+def test_coarse_rays_are_the_mean_of_their_pixels_and_kept(rays):
+    coarse = rays.coarse(2)
+    assert coarse is rays.coarse(2)
+    assert rays.coarse(1) is rays
+    torch.testing.assert_close(
+        coarse.direction_3HW[:, 5, 7], rays.direction_3HW[:, 10:12, 14:16].mean((1, 2))
+    )
+    torch.testing.assert_close(coarse.inverse_depth_HW[60, 7], rays.inverse_depth_HW[120:122, 14:16].mean())

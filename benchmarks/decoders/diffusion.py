@@ -55,9 +55,12 @@ class Denoiser(nn.Module):
         x_BSC = self.read(latents_BSQ.to(self.place_SC.dtype)) + self.place_SC
         prompt_BLC = torch.cat([prompt_BLC, self._level_token(level).expand(len(x_BSC), 1, -1)], dim=1)
         appended = []
+        first = self.layers[0]
+        assert isinstance(first, STPTLayer)
+        moment = first.moment(memory[0], 1)
         for layer, past in zip(self.layers, memory, strict=True):
             assert isinstance(layer, STPTLayer)
-            x_BSC, new = layer.frame(x_BSC, past, prompt_BLC, None)
+            x_BSC, new = layer.frame(x_BSC, past, prompt_BLC, None, moment)
             appended.append(new)
         return self.write(x_BSC).float(), appended
 

@@ -175,10 +175,13 @@ def road_view(roads: RoadMap | None, ground: Ground, pose: FloatArray) -> Float3
         return np.zeros((VIEW_DIM, rows // factor, columns // factor), np.float32)
     cells = _cells(ground.xy_m, pose, roads.origin_xy_m, roads.cell_m)
     distance = _read_at(roads.distance, cells, cv2.BORDER_REPLICATE)
-    limit = np.array(roads.distance.shape[::-1])
-    is_known = ((cells > -0.5) & (cells < limit - 0.5)).all(axis=-1) * ground.is_near
+    column, row = cells[..., 0], cells[..., 1]
+    most_row, most_column = (size - 0.5 for size in roads.distance.shape)
+    is_inside = (column > -0.5) & (column < most_column) & (row > -0.5) & (row < most_row)
+    is_known = is_inside * ground.is_near
     fine = np.stack([distance * is_known, is_known, _painted(roads.paint, ground, pose)])
-    sums, share, paint = fine.reshape(3, rows // factor, factor, columns // factor, factor).mean(axis=(2, 4))
+    parts = [fine[:, i::factor, j::factor] for i in range(factor) for j in range(factor)]
+    sums, share, paint = np.sum(parts, axis=0) / factor**2
     is_cell_known = share >= 0.5
     view = np.stack(
         [

@@ -4,10 +4,10 @@ A world model that only ever saw the truth does not know its own mistakes, and t
 one training step to the next, and their tokens are drawn as they will be, not taken for granted. At first the recording
 says what every frame should have been. Later what has come into view could not be known, and a picture that is right on
 average over all that might have come is fog. So the transformer is then asked no more, but for the road, whose shape
-and markings the map tells, and the causal decoder is judged by the picture that it makes of the TRUE tokens: it learns
-to believe its tokens where the past does not fit them. Some
-rollouts begin with faded frames, so that the model learns to mend them while the recording can still say how. Gradients
-stay within a frame; motion field and encoder do not learn, the tokenizer's decoder only where asked for.
+and markings the map tells, and for the look of the frame as a whole (``training.token_look``). The causal decoder is
+then judged by the picture that it makes of the TRUE tokens: it learns to believe its tokens where the past does not fit
+them. Some rollouts begin with faded frames, so that the model learns to mend them while the recording can still say
+how. Gradients stay within a frame; motion field and encoder do not learn, the tokenizer's decoder only where asked for.
 
 Letters: see ``drivesim/world_model/__init__.py``; here `H W` also count the cells of a road view.
 """
@@ -32,6 +32,7 @@ from drivesim.training.rollout_store import RolloutStore
 from drivesim.training.row_draws import RowDraws
 from drivesim.training.running_rollouts import RolloutConfig, rollout_batches
 from drivesim.training.task import Evaluation
+from drivesim.training.token_look import CodeLooks, token_look
 from drivesim.world_model.conditioning import picture_look
 from drivesim.world_model.motion import camera_rays
 from drivesim.world_model.places import shows_road, unpacked_view
@@ -59,15 +60,19 @@ class ImaginationTrainingConfig:
     faded_share: float = 0.2  # of the rollouts, which begin with frames that must be mended
     true_token_share: float = 0.2  # of the frames that can be judged, drawn from true tokens; later all are
     token_weight: float = 0.02
+    look_weight: float = 0.05  # of the frame's look as a whole, which the recording can judge at any depth
     has_tokenizer_decoder: bool = False  # let the tokenizer's decoder learn too; its codes stay what they are
     horizon: int = 24  # steps of the open-loop check during training
 
     def __post_init__(self) -> None:
         """Refuse negative weights and what is no share."""
-        if min(self.token_weight, self.temperature) < 0 or min(self.horizon, self.full_depth) < 1:
+        if (
+            min(self.token_weight, self.look_weight, self.temperature) < 0
+            or min(self.horizon, self.full_depth) < 1
+        ):
             raise ValueError(
-                "imagination needs token_weight, temperature >= 0 and horizon, full_depth >= 1, got "
-                f"{self.token_weight}, {self.temperature}, {self.horizon} and {self.full_depth}"
+                "imagination needs token_weight, look_weight, temperature >= 0 and horizon, full_depth >= 1, got "
+                f"{self.token_weight}, {self.look_weight}, {self.temperature}, {self.horizon} and {self.full_depth}"
             )
         shares = {name: getattr(self, name) for name in ("faded_share", "true_token_share", "road_trust")}
         if not all(0 <= share <= 1 for share in shares.values()):
@@ -100,6 +105,7 @@ class ImaginationModule(nn.Module):
         )
         model.config = replace(model.config, sampler=sampler)
         self.rollouts = RolloutStore(model, num_groups=config.rollouts.num_groups, batch_size=batch_size)
+        self.code_looks = CodeLooks(model.tokenizer.quantizer.codebook_size)
         self.rays = camera_rays(camera)
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -157,9 +163,22 @@ class ImaginationModule(nn.Module):
         is_road_BS = shows_road(outlook.road_BVHW, model.tokenizer.config.stride)
         trust_BS = torch.where(is_road_BS, max(trust, config.road_trust), trust)
         pictures = picture_distance(drawn_BCHW, target_BCHW).mean()
-        loss = pictures + config.token_weight * (trust_BS * tokens_BS).mean()
-        terms = {"loss": loss, "pictures": pictures.detach(), "tokens": tokens_BS.detach().mean()}
+        look = self._look_distance(logits_BSK, true_ids_BS, target_BCHW)
+        loss = pictures + config.token_weight * (trust_BS * tokens_BS).mean() + config.look_weight * look
+        terms = {
+            "loss": loss,
+            "pictures": pictures.detach(),
+            "tokens": tokens_BS.detach().mean(),
+            "look": look.detach(),
+        }
         return advanced(state, outlook, memory, token_ids_BS, pictures_BCHW), terms
+
+    def _look_distance(self, logits_BSK: Tensor, true_ids_BS: Tensor, target_BCHW: Tensor) -> Tensor:
+        """Return how far the look of what is drawn lies from the recorded one, at the temperature of drawing."""
+        tokenizer, temperature = self.world_model.tokenizer.config, self.config.temperature
+        look_BSU = token_look(target_BCHW, tokenizer.stride)
+        self.code_looks.see(true_ids_BS, look_BSU)
+        return self.code_looks.distance(logits_BSK / max(temperature, 1e-2), look_BSU, tokenizer.grid)
 
     def _logits(self, state: WorldState, outlook: Outlook) -> tuple[Tensor, list[FrameMemory]]:
         """Return the logits of the next frame, all hidden, and the memory, of which no gradient is kept."""

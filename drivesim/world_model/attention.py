@@ -51,8 +51,13 @@ def rotary_angles(positions_T: Tensor, head_dim: int) -> Tensor:
 
 def rotate(x: Tensor, angles: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
     """Rotate channel pairs of ``x`` (..., D) by ``angles`` that broadcast to (..., D / 2), computed in ``dtype``."""
-    first, second = x.to(dtype).chunk(2, dim=-1)
-    cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+    return turned(x, (angles.cos().to(dtype), angles.sin().to(dtype)))
+
+
+def turned(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotate channel pairs of ``x`` (..., D) by angles given as cosine and sine, computed in their type."""
+    cos, sin = turn
+    first, second = x.to(cos.dtype).chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, first * sin + second * cos], dim=-1).to(x.dtype)
 
 
@@ -109,29 +114,31 @@ class PatchAttention(nn.Module):
         projected: Tensor = self.out(from_patches(mixed_FPJC, self.grid, self.stride))
         return projected
 
-    def over_window(
-        self, q: Tensor, keys: Tensor, values: Tensor, is_valid_FW: Tensor | None = None
-    ) -> Tensor:
+    def over_window(self, q: Tensor, keys: Tensor, values: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """Let each frame attend to the frames of its window; returns (F, S, C).
 
         Args:
             q: queries (F, P, N, J, D) of the frame, rotated to its time.
             keys: rotated likewise, of the past frames of its window and of itself (F, P, N, W, J, D), oldest first.
             values: (F, P, N, W, J, D).
-            is_valid_FW: which of these frames exist, (F, W); all if left out.
+            attn_mask: of :meth:`window_mask`, where some of these frames do not exist.
+        """
+        return self.attend(q, keys.flatten(3, 4), values.flatten(3, 4), attn_mask)
 
-        The mask of one frame with a window of four, before which only two frames exist (x = may attend)::
+    def window_mask(self, is_valid_FW: Tensor) -> Tensor:
+        """Return the mask (F, 1, 1, 1, V) that hides the frames of a window that do not exist.
+
+        That of one frame with a window of four, before which only two frames exist (x = may attend)::
 
             past:  -  x  x   own: x
         """
-        attn_mask = None
-        if is_valid_FW is not None:
-            attn_mask = rearrange(is_valid_FW.repeat_interleave(keys.shape[-2], dim=1), "f v -> f 1 1 1 v")
-        return self.attend(q, keys.flatten(3, 4), values.flatten(3, 4), attn_mask)
+        num_tokens = self.grid[0] * self.grid[1] // self.stride**2
+        return rearrange(is_valid_FW.repeat_interleave(num_tokens, dim=1), "f v -> f 1 1 1 v")
 
-    def rotated(self, x_FPNJD: Tensor, times_F: Tensor) -> Tensor:
-        """Rotate queries or keys (F, P, N, J, D) to the times (F,) of their frames."""
-        return rotate(x_FPNJD, rearrange(rotary_angles(times_F, self.head_dim), "f d -> f 1 1 1 d"))
+    def turn(self, times_F: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what :func:`turned` rotates queries or keys (F, P, N, J, D) by, to the times (F,) of their frames."""
+        angles = rearrange(rotary_angles(times_F, self.head_dim), "f d -> f 1 1 1 d")
+        return angles.cos().float(), angles.sin().float()
 
     def within_frames(self, x_FSC: Tensor) -> Tensor:
         """Let every token attend to its own frame inside its patch, wherever in time that is; returns (F, S, C)."""

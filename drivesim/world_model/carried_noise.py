@@ -98,10 +98,13 @@ def _smooth(noise_BHW: Tensor) -> Tensor:
     kernel = torch.exp(-0.5 * (reach / _BLUR_POINTS) ** 2)
     weights = (kernel / kernel.square().sum().sqrt()).tolist()
     for dim in (-2, -1):
-        smooth_BHW = torch.zeros_like(
-            noise_BHW
-        )  # added up one by one: the same for a row whatever its neighbours are
-        for shift, weight in zip(reach.int().tolist(), weights, strict=True):
-            smooth_BHW = smooth_BHW + weight * noise_BHW.roll(shift, dim)
+        size = noise_BHW.shape[dim]
+        ends = (noise_BHW.narrow(dim, size - _BLUR_REACH, _BLUR_REACH), noise_BHW.narrow(dim, 0, _BLUR_REACH))
+        around = torch.cat([ends[0], noise_BHW, ends[1]], dim=dim)
+        smooth_BHW = torch.zeros_like(noise_BHW)
+        for start, weight in enumerate(
+            weights
+        ):  # added up one by one: the same for a row whatever its neighbours
+            smooth_BHW.add_(around.narrow(dim, start, size), alpha=weight)
         noise_BHW = smooth_BHW
     return noise_BHW

@@ -179,7 +179,7 @@ class MotionField(nn.Module):
     ) -> Tensor:
         """Return how badly the two frames agree at each candidate, absolute and relative (B, 2 I, h, w)."""
         count = len(self.inverse_depths)
-        ground_1HW = reduce(rays.inverse_depth_HW, "(h i) (w j) -> 1 h w", "mean", i=MATCH_PX, j=MATCH_PX)
+        ground_1HW = rays.coarse(MATCH_PX).inverse_depth_HW.unsqueeze(0)
         rho_IHW = ground_1HW + rearrange(ground_1HW.new_tensor(self.inverse_depths), "i -> i 1 1")
         seen_at = []
         for frames, steps in ((last_BCHW, motion), (earlier_BCHW, two_steps)):

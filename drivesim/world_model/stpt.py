@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from drivesim.tokenizer.quantizer import Quantizer
-from drivesim.world_model.attention import ImageAttention, PatchAttention, PromptAttention
+from drivesim.world_model.attention import ImageAttention, PatchAttention, PromptAttention, turned
 from drivesim.world_model.token_embedding import TokenEmbedding, TokenHead
 
 NUM_CONV_PAST = 2  # earlier frames that the frame-causal 3D convolution sees
@@ -72,11 +72,21 @@ class FrameMemory:
             torch.cat([self.values, values.unsqueeze(3)], dim=3),
         )
 
-    def is_valid_FW(self) -> Tensor:
-        """Return which frames of the window, the next one included, exist."""
-        window = self.keys.shape[3] + 1
-        slots = torch.arange(window, device=self.keys.device)
-        return slots >= window - 1 - self.num_frames_F.unsqueeze(-1)
+    def two_windows(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the windows of one more frame and of the frame after it, from those of both frames.
+
+        Args:
+            keys: (2 * F, P, N, J, D), the newer frames after the others.
+            values: likewise.
+
+        Returns:
+            keys and values (2 * F, P, N, W, J, D).
+        """
+        windows = []
+        for past, both in ((self.keys, keys), (self.values, values)):
+            track = torch.cat([past, *both.unsqueeze(3).chunk(2)], dim=3)
+            windows.append(torch.cat([track[:, :, :, :-1], track[:, :, :, 1:]]))
+        return windows[0], windows[1]
 
     def after(self, lows_F3RS: Tensor, keys: Tensor, values: Tensor) -> FrameMemory:
         """Return the memory one frame later from the full window; the oldest frame drops out, nothing is copied."""
@@ -112,6 +122,14 @@ class FrameMemory:
         )
 
 
+@dataclass(kw_only=True, slots=True)
+class Moment:
+    """What every layer needs to know of the times of the frames in one pass, worked out once."""
+
+    turn: tuple[Tensor, Tensor]  # see ``attention.turned``
+    mask: Tensor | None  # (F, 1, 1, 1, V), see ``PatchAttention.window_mask``; None where all frames exist
+
+
 class STPTLayer(nn.Module):
     """One layer; the methods are the parts that full, two-stream and cached forward passes put together."""
 
@@ -121,7 +139,8 @@ class STPTLayer(nn.Module):
         dim, self.grid = config.dim, grid
         self.conv_norm = nn.LayerNorm(dim)
         self.conv_low = nn.Linear(dim, config.conv_dim, bias=False)
-        self.conv = nn.Conv2d((NUM_CONV_PAST + 1) * config.conv_dim, dim, 3, padding=1)
+        conv = nn.Conv2d((NUM_CONV_PAST + 1) * config.conv_dim, dim, 3, padding=1)
+        self.conv = conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.attention = PatchAttention(dim, config.num_heads, grid=grid, stride=config.patch_stride)
         self.image_attention = config.image_attention
         self.frame_attention: PatchAttention | None = None
@@ -172,20 +191,34 @@ class STPTLayer(nn.Module):
         x_FSC = self.finished(rearrange(x_BTSC, "b t s c -> (b t) s c"), prompt_FLC, is_given_FL)
         return rearrange(x_FSC, "(b t) s c -> b t s c", b=batch)
 
+    def moment(self, memory: FrameMemory, num_frames: int) -> Moment:
+        """Return the moment of the frames (``num_frames`` of each row, one after the other) that follow ``memory``."""
+        seen_F = torch.cat([memory.num_frames_F + k for k in range(num_frames)])
+        num_past, mask = memory.keys.shape[3], None
+        if seen_F.device.type != "cpu" or bool((seen_F < num_past).any()):
+            slots = torch.arange(num_past + 1, device=seen_F.device)
+            mask = self.attention.window_mask(slots >= num_past - seen_F.unsqueeze(-1))
+        return Moment(turn=self.attention.turn(seen_F), mask=mask)
+
     def frame(
-        self, x_FSC: Tensor, memory: FrameMemory, prompt_FLC: Tensor, is_given_FL: Tensor | None
+        self,
+        x_FSC: Tensor,
+        memory: FrameMemory,
+        prompt_FLC: Tensor,
+        is_given_FL: Tensor | None,
+        moment: Moment,
     ) -> tuple[Tensor, FrameMemory]:
         """One frame against the memory of earlier ones; also returns the memory with this frame appended."""
         lows_F3RS = torch.cat([memory.low_FWRS, self.low(x_FSC).unsqueeze(1)], dim=1)
         x_FSC = x_FSC + self.convolved(lows_F3RS)
         q, k, v = self.attention.project(x_FSC)
-        times_F = memory.num_frames_F
-        q, k = self.attention.rotated(q, times_F), self.attention.rotated(k, times_F)
-        keys, values = memory.window(k, v)
-        x_FSC = x_FSC + self.attention.over_window(q, keys, values, memory.is_valid_FW())
+        keys, values = memory.window(turned(k, moment.turn), v)
+        x_FSC = x_FSC + self.attention.over_window(turned(q, moment.turn), keys, values, moment.mask)
         return self.finished(x_FSC, prompt_FLC, is_given_FL), memory.after(lows_F3RS, keys, values)
 
-    def next_to(self, x_FSC: Tensor, memory: FrameMemory, prompt_FLC: Tensor) -> tuple[Tensor, FrameMemory]:
+    def next_to(
+        self, x_FSC: Tensor, memory: FrameMemory, prompt_FLC: Tensor, moment: Moment
+    ) -> tuple[Tensor, FrameMemory]:
         """Two frames at once: F / 2 newest frames, then as many hidden ones that follow them.
 
         Equals two calls of :meth:`frame`, the second with the memory that the first returns, in half the passes.
@@ -197,14 +230,9 @@ class STPTLayer(nn.Module):
         hidden_F3RS = torch.cat([lows_F3RS[:, 1:], low_FRS[count:].unsqueeze(1)], dim=1)
         x_FSC = x_FSC + self.convolved(torch.cat([lows_F3RS, hidden_F3RS]))
         q, k, v = self.attention.project(x_FSC)
-        times_F = torch.cat([memory.num_frames_F, memory.num_frames_F + 1])
-        q, k = self.attention.rotated(q, times_F), self.attention.rotated(k, times_F)
-        keys, values = memory.window(k[:count], v[:count])
-        after = memory.after(lows_F3RS, keys, values)
-        newest = self.attention.over_window(q[:count], keys, values, memory.is_valid_FW())
-        keys, values = after.window(k[count:], v[count:])
-        hidden = self.attention.over_window(q[count:], keys, values, after.is_valid_FW())
-        x_FSC = x_FSC + torch.cat([newest, hidden])
+        keys, values = memory.two_windows(turned(k, moment.turn), v)
+        x_FSC = x_FSC + self.attention.over_window(turned(q, moment.turn), keys, values, moment.mask)
+        after = memory.after(lows_F3RS, keys[:count], values[:count])
         return self.finished(x_FSC, prompt_FLC, None), after
 
     def two_stream(
@@ -222,11 +250,12 @@ class STPTLayer(nn.Module):
         clean_low = _past_windows(_clean_half(low_FRS, batch, frames), NUM_CONV_PAST)
         x_FSC = x_FSC + self.convolved(torch.cat([clean_low.repeat(2, 1, 1, 1), low_FRS.unsqueeze(1)], dim=1))
         q, k, v = self.attention.project(x_FSC)
-        times_F = torch.arange(frames, device=k.device).repeat(2 * batch)
-        q, k = self.attention.rotated(q, times_F), self.attention.rotated(k, times_F)
+        turn = self.attention.turn(torch.arange(frames, device=k.device).repeat(2 * batch))
+        q, k = turned(q, turn), turned(k, turn)
         keys, values = (_with_past(t, batch, frames, window - 1) for t in (k, v))
         is_valid_FW = functional.pad(_valid_past(batch, frames, window - 1, q.device), (0, 1), value=True)
-        x_FSC = x_FSC + self.attention.over_window(q, keys, values, is_valid_FW.repeat(2, 1))
+        attn_mask = self.attention.window_mask(is_valid_FW.repeat(2, 1))
+        x_FSC = x_FSC + self.attention.over_window(q, keys, values, attn_mask)
         given = None if is_given_FL is None else is_given_FL.repeat(2, 1)
         x_FSC = self.finished(x_FSC, prompt_FLC.repeat(2, 1, 1), given)
         clean, hidden = rearrange(x_FSC, "(two b t) s c -> two b t s c", two=2, b=batch)
@@ -360,8 +389,9 @@ class STPT(nn.Module):
         guide_BTSG = None if guide_BSG is None else guide_BSG.unsqueeze(1)
         x_BSC = self.embedding(token_ids_BS.unsqueeze(1), is_masked_BS.unsqueeze(1), guide_BTSG).squeeze(1)
         appended = []
+        moment = self.moment(memory, 1)
         for layer, past in zip(self.layers, memory, strict=True):
-            x_BSC, new = layer.frame(x_BSC, past, prompt_BLC, None)  # type: ignore[operator]
+            x_BSC, new = layer.frame(x_BSC, past, prompt_BLC, None, moment)  # type: ignore[operator]
             appended.append(new)
         return x_BSC, appended
 
@@ -390,10 +420,17 @@ class STPT(nn.Module):
         x_FSC = self.embedding(ids_2BS, is_masked_2BS, guide_2BSG).flatten(0, 1)
         prompt_FLC = prompt_2BLC.flatten(0, 1)
         appended = []
+        moment = self.moment(memory, 2)
         for layer, past in zip(self.layers, memory, strict=True):
-            x_FSC, new = layer.next_to(x_FSC, past, prompt_FLC)  # type: ignore[operator]
+            x_FSC, new = layer.next_to(x_FSC, past, prompt_FLC, moment)  # type: ignore[operator]
             appended.append(new)
         return x_FSC[len(newest_ids_BS) :], appended
+
+    def moment(self, memory: list[FrameMemory], num_frames: int) -> Moment:
+        """Return the moment of the next frames of every row; all layers have seen the same frames."""
+        first = self.layers[0]
+        assert isinstance(first, STPTLayer)
+        return first.moment(memory[0], num_frames)
 
     def _expect(self, *, is_causal: bool) -> None:
         if self.config.is_frame_causal is not is_causal:

@@ -1,0 +1,76 @@
+"""What a frame's tokens look like all in all, of which a recording can judge a rollout at any depth.
+
+After some seconds nobody can say where a tree should stand, and a token that is asked for there makes fog. But how
+light a frame is, in which colours, and how much is to be seen in it still follows from the place, the hour and the
+weather. So each code is known by what it showed in recorded frames, and of the tokens that a model expects only the
+mean over a band of rows is judged: moments are matched, positions are not.
+
+Letters: `B` rollouts, `S` tokens, `K` codebook size, `U` numbers of a token's look, `N` bands of rows.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional
+
+from drivesim.world_model.conditioning import LOOK_BANDS
+
+TOKEN_LOOK_DIM = 7  # red, green, blue, their squares, and edges
+_PRIOR_COUNT = 1.0  # with how much of the mean over all codes a code begins
+
+
+def token_look(frames_BCHW: Tensor, stride_px: int) -> Tensor:
+    """Return the look (B, S, U) of each token's pixels: mean of colours in [-1, 1], of their squares, and of edges."""
+    edges_B1HW = functional.pad(frames_BCHW.diff(dim=2).abs(), (0, 0, 0, 1)).mean(1, keepdim=True)
+    edges_B1HW = edges_B1HW + functional.pad(frames_BCHW.diff(dim=3).abs(), (0, 1)).mean(1, keepdim=True)
+    numbers_BUHW = torch.cat([frames_BCHW, frames_BCHW.square(), edges_B1HW], dim=1)
+    return rearrange(functional.avg_pool2d(numbers_BUHW, stride_px), "b u h w -> b (h w) u")
+
+
+class CodeLooks(nn.Module):
+    """The look of each code, a running mean over recorded frames; part of a run's checkpoint, not of its weights."""
+
+    def __init__(self, num_codes: int) -> None:
+        """Begin with nothing seen."""
+        super().__init__()
+        self.counts_K: Tensor
+        self.sums_KU: Tensor
+        self.square_sums_U: Tensor
+        self.register_buffer("counts_K", torch.zeros(num_codes, dtype=torch.float64))
+        self.register_buffer("sums_KU", torch.zeros(num_codes, TOKEN_LOOK_DIM, dtype=torch.float64))
+        self.register_buffer("square_sums_U", torch.zeros(TOKEN_LOOK_DIM, dtype=torch.float64))
+
+    @torch.no_grad()
+    def see(self, token_ids_BS: Tensor, look_BSU: Tensor) -> None:
+        """Count recorded tokens (B, S) that look so (B, S, U)."""
+        ids_X, look_XU = token_ids_BS.flatten(), look_BSU.flatten(0, 1).double()
+        self.counts_K += torch.bincount(ids_X, minlength=len(self.counts_K))
+        self.sums_KU.index_add_(0, ids_X, look_XU)
+        self.square_sums_U += look_XU.square().sum(0)
+
+    def distance(self, logits_BSK: Tensor, look_BSU: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return how far the look that logits expect lies from a recorded one, a scalar.
+
+        Args:
+            logits_BSK: of the distribution that tokens are drawn from.
+            look_BSU: of the recorded frames, see :func:`token_look`.
+            grid: tokens down and across.
+
+        Returns:
+            the mean over bands and numbers of the squared difference of means, in units of each number's variance.
+        """
+        total = self.counts_K.sum().clamp_min(1.0)
+        mean_U = self.sums_KU.sum(0) / total
+        variance_U = (self.square_sums_U / total - mean_U.square()).clamp_min(1e-6)
+        means_KU = (self.sums_KU + _PRIOR_COUNT * mean_U) / (self.counts_K + _PRIOR_COUNT).unsqueeze(-1)
+        expected_BSU = logits_BSK.float().softmax(-1) @ means_KU.float()
+        difference_BNU = _bands(expected_BSU, grid) - _bands(look_BSU, grid)
+        return (difference_BNU.square() / variance_U.float()).mean()
+
+
+def _bands(look_BSU: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return the means (B, N, U) over bands of rows: sky, what stands at the horizon, ground."""
+    look_BHWU = rearrange(look_BSU.float(), "b (h w) u -> b h w u", h=grid[0], w=grid[1])
+    return torch.stack([part.mean(dim=(1, 2)) for part in look_BHWU.tensor_split(LOOK_BANDS, dim=1)], dim=1)
