@@ -78,7 +78,7 @@ def late_terms(task: ImaginationTask, view: list[float]) -> dict[str, torch.Tens
 
 @pytest.mark.parametrize("view", [[-127, 0], [UNKNOWN, UNKNOWN], [127, UNKNOWN]])
 def test_late_in_a_rollout_the_decoder_is_judged_by_true_tokens_and_the_transformer_is_not(view):
-    task = make_task(full_depth=1, look_weight=0.0)
+    task = make_task(full_depth=1, look_weight=0.0, edge_weight=0.0)
     terms = late_terms(task, view)
     assert terms["loss"].item() == pytest.approx(terms["pictures"].item())
     terms["loss"].backward()
@@ -89,23 +89,32 @@ def test_late_in_a_rollout_the_decoder_is_judged_by_true_tokens_and_the_transfor
 
 
 def test_a_known_road_is_judged_at_any_depth():
-    task = make_task(full_depth=1, look_weight=0.0)
+    task = make_task(full_depth=1, look_weight=0.0, edge_weight=0.0)
     terms = late_terms(task, [127, 0])
     weight = task.config.token_weight
     assert terms["loss"].item() == pytest.approx((terms["pictures"] + weight * terms["tokens"]).item())
     terms["loss"].backward()
     assert any(p.grad is not None and p.grad.any() for p in task.model.world_model.stpt.parameters())
-    blind = late_terms(make_task(full_depth=1, road_trust=0.0, look_weight=0.0), [127, 0])
+    blind = late_terms(make_task(full_depth=1, road_trust=0.0, look_weight=0.0, edge_weight=0.0), [127, 0])
     assert blind["loss"].item() == pytest.approx(blind["pictures"].item())
 
 
-def test_the_look_of_a_frame_is_judged_at_any_depth():
+def test_look_and_edges_of_a_frame_are_judged_late_too():
     task = make_task(full_depth=1, road_trust=0.0)
     terms = late_terms(task, [UNKNOWN, UNKNOWN])
-    weight = task.config.look_weight
-    assert terms["loss"].item() == pytest.approx((terms["pictures"] + weight * terms["look"]).item())
+    config = task.config
+    late = config.look_weight * terms["look"] + config.edge_weight * terms["edges"]
+    assert terms["loss"].item() == pytest.approx((terms["pictures"] + late).item())
     terms["loss"].backward()
     assert any(p.grad is not None and p.grad.any() for p in task.model.world_model.stpt.parameters())
+
+
+def test_edges_are_not_judged_where_the_recording_can_judge_every_pixel():
+    task = make_task(full_depth=6)
+    terms = late_terms(task, [UNKNOWN, UNKNOWN])
+    config = task.config
+    others = config.token_weight * terms["tokens"] + config.look_weight * terms["look"]
+    assert terms["loss"].item() == pytest.approx((terms["pictures"] + others).item())
 
 
 def test_a_faded_start_keeps_the_look_of_the_truth():
@@ -162,7 +171,14 @@ def test_the_recording_is_trusted_less_and_less():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("token_weight", -1), ("look_weight", -2), ("faded_share", 1.5), ("full_depth", 0), ("road_trust", 1.5)],
+    [
+        ("token_weight", -1),
+        ("look_weight", -2),
+        ("edge_weight", -3),
+        ("faded_share", 1.5),
+        ("full_depth", 0),
+        ("road_trust", 1.5),
+    ],
 )
 def test_settings_without_a_meaning_are_refused(name, value):
     with pytest.raises(ValueError, match=r"imagination.*" + str(value)):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from drivesim.training.token_look import CodeLooks, token_look
+from drivesim.training.token_look import CodeLooks, edge_distance, token_look
 
 GRID, STRIDE, NUM_CODES = (6, 4), 16, 4
 GREYS = torch.tensor([-0.9, -0.3, 0.3, 0.9])  # what each code shows
@@ -86,3 +86,13 @@ def test_codes_never_seen_look_like_the_mean():
     mean = token_look(frames_of(token_ids), STRIDE).mean(1, keepdim=True).expand(1, 24, 7)
     assert looks.distance(sure_of(torch.full((1, 24), 2)), mean, GRID) < 1e-6
     assert looks.distance(sure_of(torch.full((1, 24), 3)), mean, GRID) > 0.1
+
+
+def test_edges_are_compared_cell_by_cell_by_their_strength_alone():
+    torch.manual_seed(0)
+    noise = torch.randn(1, 3, 32, 32)
+    soft = torch.nn.functional.avg_pool2d(noise, 3, 1, 1)
+    assert edge_distance(noise, noise) == 0
+    assert edge_distance(soft, noise) > 0.3
+    assert edge_distance(-noise + 0.5, noise) < 1e-6  # light and sign do not matter
+    assert edge_distance(noise.roll(16, -1), noise) > 0.05  # but where they are does

@@ -32,7 +32,7 @@ from drivesim.training.rollout_store import RolloutStore
 from drivesim.training.row_draws import RowDraws
 from drivesim.training.running_rollouts import RolloutConfig, rollout_batches
 from drivesim.training.task import Evaluation
-from drivesim.training.token_look import CodeLooks, token_look
+from drivesim.training.token_look import CodeLooks, edge_distance, token_look
 from drivesim.world_model.conditioning import picture_look
 from drivesim.world_model.motion import camera_rays
 from drivesim.world_model.places import shows_road, unpacked_view
@@ -61,19 +61,19 @@ class ImaginationTrainingConfig:
     true_token_share: float = 0.2  # of the frames that can be judged, drawn from true tokens; later all are
     token_weight: float = 0.02
     look_weight: float = 0.05  # of the frame's look as a whole, which the recording can judge at any depth
+    edge_weight: float = (
+        0.5  # of the strength of edges in late pictures, which are too soft by distance alone
+    )
     has_tokenizer_decoder: bool = False  # let the tokenizer's decoder learn too; its codes stay what they are
     horizon: int = 24  # steps of the open-loop check during training
 
     def __post_init__(self) -> None:
         """Refuse negative weights and what is no share."""
-        if (
-            min(self.token_weight, self.look_weight, self.temperature) < 0
-            or min(self.horizon, self.full_depth) < 1
-        ):
-            raise ValueError(
-                "imagination needs token_weight, look_weight, temperature >= 0 and horizon, full_depth >= 1, got "
-                f"{self.token_weight}, {self.look_weight}, {self.temperature}, {self.horizon} and {self.full_depth}"
-            )
+        least = dict.fromkeys(("token_weight", "look_weight", "edge_weight", "temperature"), 0.0)
+        least |= {"horizon": 1, "full_depth": 1}
+        for name, value in least.items():
+            if not getattr(self, name) >= value:
+                raise ValueError(f"imagination.{name} must be at least {value}, got {getattr(self, name)}")
         shares = {name: getattr(self, name) for name in ("faded_share", "true_token_share", "road_trust")}
         if not all(0 <= share <= 1 for share in shares.values()):
             raise ValueError(f"shares of imagination must lie in [0, 1], got {shares}")
@@ -163,13 +163,16 @@ class ImaginationModule(nn.Module):
         is_road_BS = shows_road(outlook.road_BVHW, model.tokenizer.config.stride)
         trust_BS = torch.where(is_road_BS, max(trust, config.road_trust), trust)
         pictures = picture_distance(drawn_BCHW, target_BCHW).mean()
+        edges = edge_distance(drawn_BCHW, target_BCHW)
         look = self._look_distance(logits_BSK, true_ids_BS, target_BCHW)
         loss = pictures + config.token_weight * (trust_BS * tokens_BS).mean() + config.look_weight * look
+        loss = loss + config.edge_weight * (1.0 - trust) * edges
         terms = {
             "loss": loss,
             "pictures": pictures.detach(),
             "tokens": tokens_BS.detach().mean(),
             "look": look.detach(),
+            "edges": edges.detach(),
         }
         return advanced(state, outlook, memory, token_ids_BS, pictures_BCHW), terms
 

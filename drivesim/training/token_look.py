@@ -17,16 +17,31 @@ from torch.nn import functional
 
 from drivesim.world_model.conditioning import LOOK_BANDS
 
+EDGE_CELL_PX = 8
 TOKEN_LOOK_DIM = 7  # red, green, blue, their squares, and edges
 _PRIOR_COUNT = 1.0  # with how much of the mean over all codes a code begins
 
 
 def token_look(frames_BCHW: Tensor, stride_px: int) -> Tensor:
     """Return the look (B, S, U) of each token's pixels: mean of colours in [-1, 1], of their squares, and of edges."""
-    edges_B1HW = functional.pad(frames_BCHW.diff(dim=2).abs(), (0, 0, 0, 1)).mean(1, keepdim=True)
-    edges_B1HW = edges_B1HW + functional.pad(frames_BCHW.diff(dim=3).abs(), (0, 1)).mean(1, keepdim=True)
-    numbers_BUHW = torch.cat([frames_BCHW, frames_BCHW.square(), edges_B1HW], dim=1)
+    numbers_BUHW = torch.cat([frames_BCHW, frames_BCHW.square(), _edges(frames_BCHW)], dim=1)
     return rearrange(functional.avg_pool2d(numbers_BUHW, stride_px), "b u h w -> b (h w) u")
+
+
+def edge_distance(pictures_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+    """Return how far edges are from being as strong as they should be, a mean over cells of ``EDGE_CELL_PX`` pixels."""
+    return (_edge_cells(pictures_BCHW) - _edge_cells(target_BCHW)).abs().mean()
+
+
+def _edge_cells(frames_BCHW: Tensor) -> Tensor:
+    return functional.avg_pool2d(_edges(frames_BCHW), EDGE_CELL_PX)
+
+
+def _edges(frames_BCHW: Tensor) -> Tensor:
+    """Return the differences to the pixel below and to the right, summed, (B, 1, H, W)."""
+    down = functional.pad(frames_BCHW.diff(dim=2).abs(), (0, 0, 0, 1))
+    right = functional.pad(frames_BCHW.diff(dim=3).abs(), (0, 1))
+    return (down + right).mean(1, keepdim=True)
 
 
 class CodeLooks(nn.Module):

@@ -98,11 +98,25 @@ class PatchAttention(nn.Module):
 
     def project(self, x_FSC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return normalised queries and keys and values, each (F, P, N, J, D)."""
-        qkv = to_patches(self.qkv(self.norm(x_FSC)), self.grid, self.stride)
-        q, k, v = rearrange(qkv, "f p j (three n d) -> three f p n j d", three=3, n=self.num_heads)
+        q, k, v = self._queries_keys_values(x_FSC)
         q = functional.rms_norm(q, (self.head_dim,), self.query_scale_D.to(q.dtype))
         k = functional.rms_norm(k, (self.head_dim,), self.key_scale_D.to(k.dtype))
         return q.to(v.dtype), k.to(v.dtype), v
+
+    def project_at(self, x_FSC: Tensor, turn: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what :meth:`project` does with queries and keys rotated by :meth:`turn`, all in float32 at one go."""
+        qkv = self._queries_keys_values(x_FSC)
+        qk = qkv[:2].float()
+        size = qk.square().mean(-1, keepdim=True) + torch.finfo(torch.float32).eps
+        scale_2D = torch.stack([self.query_scale_D, self.key_scale_D]).float()
+        qk = turned(qk * size.rsqrt() * rearrange(scale_2D, "two d -> two 1 1 1 1 d"), turn)
+        q, k = qk.to(qkv.dtype)
+        return q, k, qkv[2]
+
+    def _queries_keys_values(self, x_FSC: Tensor) -> Tensor:
+        """Return queries, keys and values as they come, (3, F, P, N, J, D)."""
+        qkv = to_patches(self.qkv(self.norm(x_FSC)), self.grid, self.stride)
+        return rearrange(qkv, "f p j (three n d) -> three f p n j d", three=3, n=self.num_heads)
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor, attn_mask: Tensor | None) -> Tensor:
         """Attend from queries (F, P, N, U, D) to keys and values (F, P, N, V, D); returns (F, S, C)."""

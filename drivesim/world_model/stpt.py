@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from drivesim.tokenizer.quantizer import Quantizer
-from drivesim.world_model.attention import ImageAttention, PatchAttention, PromptAttention, turned
+from drivesim.world_model.attention import ImageAttention, PatchAttention, PromptAttention
 from drivesim.world_model.token_embedding import TokenEmbedding, TokenHead
 
 NUM_CONV_PAST = 2  # earlier frames that the frame-causal 3D convolution sees
@@ -211,9 +211,9 @@ class STPTLayer(nn.Module):
         """One frame against the memory of earlier ones; also returns the memory with this frame appended."""
         lows_F3RS = torch.cat([memory.low_FWRS, self.low(x_FSC).unsqueeze(1)], dim=1)
         x_FSC = x_FSC + self.convolved(lows_F3RS)
-        q, k, v = self.attention.project(x_FSC)
-        keys, values = memory.window(turned(k, moment.turn), v)
-        x_FSC = x_FSC + self.attention.over_window(turned(q, moment.turn), keys, values, moment.mask)
+        q, k, v = self.attention.project_at(x_FSC, moment.turn)
+        keys, values = memory.window(k, v)
+        x_FSC = x_FSC + self.attention.over_window(q, keys, values, moment.mask)
         return self.finished(x_FSC, prompt_FLC, is_given_FL), memory.after(lows_F3RS, keys, values)
 
     def next_to(
@@ -229,9 +229,9 @@ class STPTLayer(nn.Module):
         lows_F3RS = torch.cat([memory.low_FWRS, low_FRS[:count].unsqueeze(1)], dim=1)
         hidden_F3RS = torch.cat([lows_F3RS[:, 1:], low_FRS[count:].unsqueeze(1)], dim=1)
         x_FSC = x_FSC + self.convolved(torch.cat([lows_F3RS, hidden_F3RS]))
-        q, k, v = self.attention.project(x_FSC)
-        keys, values = memory.two_windows(turned(k, moment.turn), v)
-        x_FSC = x_FSC + self.attention.over_window(turned(q, moment.turn), keys, values, moment.mask)
+        q, k, v = self.attention.project_at(x_FSC, moment.turn)
+        keys, values = memory.two_windows(k, v)
+        x_FSC = x_FSC + self.attention.over_window(q, keys, values, moment.mask)
         after = memory.after(lows_F3RS, keys[:count], values[:count])
         return self.finished(x_FSC, prompt_FLC, None), after
 
@@ -249,9 +249,8 @@ class STPTLayer(nn.Module):
         low_FRS = self.low(x_FSC)
         clean_low = _past_windows(_clean_half(low_FRS, batch, frames), NUM_CONV_PAST)
         x_FSC = x_FSC + self.convolved(torch.cat([clean_low.repeat(2, 1, 1, 1), low_FRS.unsqueeze(1)], dim=1))
-        q, k, v = self.attention.project(x_FSC)
-        turn = self.attention.turn(torch.arange(frames, device=k.device).repeat(2 * batch))
-        q, k = turned(q, turn), turned(k, turn)
+        turn = self.attention.turn(torch.arange(frames, device=x_FSC.device).repeat(2 * batch))
+        q, k, v = self.attention.project_at(x_FSC, turn)
         keys, values = (_with_past(t, batch, frames, window - 1) for t in (k, v))
         is_valid_FW = functional.pad(_valid_past(batch, frames, window - 1, q.device), (0, 1), value=True)
         attn_mask = self.attention.window_mask(is_valid_FW.repeat(2, 1))
