@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from drivesim.scene.road_map import VIEW_DIM
-from drivesim.world_model.motion_field import CELL_PX, CellBlock, Expected
+from drivesim.world_model.motion_field import CELL_PX, CellBlock, Expected, unshuffled
 
 NUM_HINTS = 1 + VIEW_DIM  # per cell, besides pictures and features: share seen before, view of the map
 UNSEEN_LOGIT, SEEN_LOGIT = -2.5, 1.5  # of the blend, before training
@@ -69,7 +69,7 @@ class CausalDecoder(nn.Module):
         pictures = torch.cat([warped_BCHW, drawn_BCHW, (warped_BCHW - drawn_BCHW).abs() * 2], dim=1)
         dtype = self.stem.weight.dtype
         cells = [
-            functional.pixel_unshuffle(pictures, CELL_PX).to(dtype),
+            unshuffled(pictures.to(dtype)),
             expected.features_BFHW.to(dtype),
             functional.avg_pool2d(is_seen_B1HW, CELL_PX).to(dtype),
             road_BVHW.to(dtype),

