@@ -42,7 +42,7 @@ class Extent:
     steps: int
 
 
-FULL = Extent(num_scenes=12, steps=60)
+FULL = Extent(num_scenes=24, steps=60)
 QUICK = Extent(num_scenes=3, steps=24)
 
 

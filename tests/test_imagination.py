@@ -109,6 +109,16 @@ def test_look_and_edges_of_a_frame_are_judged_late_too():
     assert any(p.grad is not None and p.grad.any() for p in task.model.world_model.stpt.parameters())
 
 
+def test_a_picture_softer_than_its_tokens_teaches_the_causal_decoder():
+    task = make_task(full_depth=1, road_trust=0.0, look_weight=0.0)
+    with torch.no_grad():
+        task.model.world_model.causal_decoder.out.weight.normal_(std=0.1)
+    terms = late_terms(task, [UNKNOWN, UNKNOWN])
+    assert terms["edges"] > 0
+    others = terms["loss"] - terms["pictures"]
+    assert others.item() == pytest.approx(task.config.edge_weight * terms["edges"].item(), rel=1e-4)
+
+
 def test_edges_are_not_judged_where_the_recording_can_judge_every_pixel():
     task = make_task(full_depth=6)
     terms = late_terms(task, [UNKNOWN, UNKNOWN])

@@ -27,12 +27,12 @@ from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.data import ClipSource, RecordedClips
 from drivesim.training.fading import faded
 from drivesim.training.open_loop import OpenLoopCheck
-from drivesim.training.picture_loss import picture_distance
+from drivesim.training.picture_loss import missing_edges, picture_distance
 from drivesim.training.rollout_store import RolloutStore
 from drivesim.training.row_draws import RowDraws
 from drivesim.training.running_rollouts import RolloutConfig, rollout_batches
 from drivesim.training.task import Evaluation
-from drivesim.training.token_look import CodeLooks, edge_distance, token_look
+from drivesim.training.token_look import CodeLooks, token_look
 from drivesim.world_model.conditioning import picture_look
 from drivesim.world_model.motion import camera_rays
 from drivesim.world_model.places import shows_road, unpacked_view
@@ -153,20 +153,28 @@ class ImaginationModule(nn.Module):
         with torch.no_grad():
             true_ids_BS = model.tokenizer.encode(target_BCHW)
             token_ids_BS = draw_tokens(logits_BSK, config.temperature, None)
-            pictures_BCHW = model.draw(token_ids_BS, outlook)
+            imagined_BCHW = model.tokenizer.decode(token_ids_BS)
             true_share = 1.0 + trust * (config.true_token_share - 1.0)
             is_given_B1 = torch.rand(len(true_ids_BS), 1, device=true_ids_BS.device) < true_share
             judged_ids_BS = torch.where(is_given_B1, true_ids_BS, token_ids_BS)
+        edge_weight = config.edge_weight * (1.0 - trust)
+        with torch.set_grad_enabled(edge_weight > 0):
+            pictures_BCHW = model.causal_decoder(imagined_BCHW, outlook.expected, outlook.road_BVHW).clamp(
+                -1, 1
+            )
+            edges = missing_edges(pictures_BCHW, imagined_BCHW)
         tokenized_BCHW = model.tokenizer.decode(judged_ids_BS)
         drawn_BCHW = model.causal_decoder(tokenized_BCHW, outlook.expected, outlook.road_BVHW)
         tokens_BS = functional.cross_entropy(logits_BSK.mT, true_ids_BS, reduction="none")
         is_road_BS = shows_road(outlook.road_BVHW, model.tokenizer.config.stride)
         trust_BS = torch.where(is_road_BS, max(trust, config.road_trust), trust)
         pictures = picture_distance(drawn_BCHW, target_BCHW).mean()
-        edges = edge_distance(drawn_BCHW, target_BCHW)
         look = self._look_distance(logits_BSK, true_ids_BS, target_BCHW)
-        loss = pictures + config.token_weight * (trust_BS * tokens_BS).mean() + config.look_weight * look
-        loss = loss + config.edge_weight * (1.0 - trust) * edges
+        loss = pictures + config.token_weight * (trust_BS * tokens_BS).mean()
+        if config.look_weight > 0:
+            loss = loss + config.look_weight * look
+        if edge_weight > 0:
+            loss = loss + edge_weight * edges
         terms = {
             "loss": loss,
             "pictures": pictures.detach(),
@@ -174,14 +182,15 @@ class ImaginationModule(nn.Module):
             "look": look.detach(),
             "edges": edges.detach(),
         }
-        return advanced(state, outlook, memory, token_ids_BS, pictures_BCHW), terms
+        return advanced(state, outlook, memory, token_ids_BS, pictures_BCHW.detach()), terms
 
     def _look_distance(self, logits_BSK: Tensor, true_ids_BS: Tensor, target_BCHW: Tensor) -> Tensor:
         """Return how far the look of what is drawn lies from the recorded one, at the temperature of drawing."""
         tokenizer, temperature = self.world_model.tokenizer.config, self.config.temperature
-        look_BSU = token_look(target_BCHW, tokenizer.stride)
-        self.code_looks.see(true_ids_BS, look_BSU)
-        return self.code_looks.distance(logits_BSK / max(temperature, 1e-2), look_BSU, tokenizer.grid)
+        self.code_looks.see(true_ids_BS, token_look(target_BCHW, tokenizer.stride))
+        with torch.set_grad_enabled(self.config.look_weight > 0):
+            logits_BSK = logits_BSK / max(temperature, 1e-2)
+            return self.code_looks.distance(logits_BSK, true_ids_BS, tokenizer.grid)
 
     def _logits(self, state: WorldState, outlook: Outlook) -> tuple[Tensor, list[FrameMemory]]:
         """Return the logits of the next frame, all hidden, and the memory, of which no gradient is kept."""

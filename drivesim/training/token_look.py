@@ -15,33 +15,18 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from drivesim.training.picture_loss import edges
 from drivesim.world_model.conditioning import LOOK_BANDS
 
-EDGE_CELL_PX = 8
 TOKEN_LOOK_DIM = 7  # red, green, blue, their squares, and edges
+_MEMORY = 0.9999  # from call to call: what was seen long ago counts less, or float32 could not count on
 _PRIOR_COUNT = 1.0  # with how much of the mean over all codes a code begins
 
 
 def token_look(frames_BCHW: Tensor, stride_px: int) -> Tensor:
     """Return the look (B, S, U) of each token's pixels: mean of colours in [-1, 1], of their squares, and of edges."""
-    numbers_BUHW = torch.cat([frames_BCHW, frames_BCHW.square(), _edges(frames_BCHW)], dim=1)
+    numbers_BUHW = torch.cat([frames_BCHW, frames_BCHW.square(), edges(frames_BCHW)], dim=1)
     return rearrange(functional.avg_pool2d(numbers_BUHW, stride_px), "b u h w -> b (h w) u")
-
-
-def edge_distance(pictures_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
-    """Return how far edges are from being as strong as they should be, a mean over cells of ``EDGE_CELL_PX`` pixels."""
-    return (_edge_cells(pictures_BCHW) - _edge_cells(target_BCHW)).abs().mean()
-
-
-def _edge_cells(frames_BCHW: Tensor) -> Tensor:
-    return functional.avg_pool2d(_edges(frames_BCHW), EDGE_CELL_PX)
-
-
-def _edges(frames_BCHW: Tensor) -> Tensor:
-    """Return the differences to the pixel below and to the right, summed, (B, 1, H, W)."""
-    down = functional.pad(frames_BCHW.diff(dim=2).abs(), (0, 0, 0, 1))
-    right = functional.pad(frames_BCHW.diff(dim=3).abs(), (0, 1))
-    return (down + right).mean(1, keepdim=True)
 
 
 class CodeLooks(nn.Module):
@@ -53,24 +38,26 @@ class CodeLooks(nn.Module):
         self.counts_K: Tensor
         self.sums_KU: Tensor
         self.square_sums_U: Tensor
-        self.register_buffer("counts_K", torch.zeros(num_codes, dtype=torch.float64))
-        self.register_buffer("sums_KU", torch.zeros(num_codes, TOKEN_LOOK_DIM, dtype=torch.float64))
-        self.register_buffer("square_sums_U", torch.zeros(TOKEN_LOOK_DIM, dtype=torch.float64))
+        self.register_buffer("counts_K", torch.zeros(num_codes))
+        self.register_buffer("sums_KU", torch.zeros(num_codes, TOKEN_LOOK_DIM))
+        self.register_buffer("square_sums_U", torch.zeros(TOKEN_LOOK_DIM))
 
     @torch.no_grad()
     def see(self, token_ids_BS: Tensor, look_BSU: Tensor) -> None:
         """Count recorded tokens (B, S) that look so (B, S, U)."""
-        ids_X, look_XU = token_ids_BS.flatten(), look_BSU.flatten(0, 1).double()
-        self.counts_K += torch.bincount(ids_X, minlength=len(self.counts_K))
-        self.sums_KU.index_add_(0, ids_X, look_XU)
-        self.square_sums_U += look_XU.square().sum(0)
+        token_ids, looks = token_ids_BS.flatten(), look_BSU.flatten(0, 1).float()
+        for buffer in (self.counts_K, self.sums_KU, self.square_sums_U):
+            buffer.mul_(_MEMORY)
+        self.counts_K.index_add_(0, token_ids, torch.ones_like(looks[:, 0]))
+        self.sums_KU.index_add_(0, token_ids, looks)
+        self.square_sums_U += looks.square().sum(0)
 
-    def distance(self, logits_BSK: Tensor, look_BSU: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Return how far the look that logits expect lies from a recorded one, a scalar.
+    def distance(self, logits_BSK: Tensor, token_ids_BS: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Return how far the look that logits expect lies from that of recorded tokens, a scalar; 0 for those tokens.
 
         Args:
             logits_BSK: of the distribution that tokens are drawn from.
-            look_BSU: of the recorded frames, see :func:`token_look`.
+            token_ids_BS: of the recorded frames. What codes do not tell of these is not asked for.
             grid: tokens down and across.
 
         Returns:
@@ -80,12 +67,14 @@ class CodeLooks(nn.Module):
         mean_U = self.sums_KU.sum(0) / total
         variance_U = (self.square_sums_U / total - mean_U.square()).clamp_min(1e-6)
         means_KU = (self.sums_KU + _PRIOR_COUNT * mean_U) / (self.counts_K + _PRIOR_COUNT).unsqueeze(-1)
-        expected_BSU = logits_BSK.float().softmax(-1) @ means_KU.float()
-        difference_BNU = _bands(expected_BSU, grid) - _bands(look_BSU, grid)
-        return (difference_BNU.square() / variance_U.float()).mean()
+        with torch.autocast(logits_BSK.device.type, enabled=False):
+            expected_BSU = logits_BSK.float().softmax(-1) @ means_KU
+        difference_BNU = _bands(expected_BSU, grid) - _bands(means_KU[token_ids_BS], grid)
+        return (difference_BNU.square() / variance_U).mean()
 
 
 def _bands(look_BSU: Tensor, grid: tuple[int, int]) -> Tensor:
     """Return the means (B, N, U) over bands of rows: sky, what stands at the horizon, ground."""
     look_BHWU = rearrange(look_BSU.float(), "b (h w) u -> b h w u", h=grid[0], w=grid[1])
-    return torch.stack([part.mean(dim=(1, 2)) for part in look_BHWU.tensor_split(LOOK_BANDS, dim=1)], dim=1)
+    parts = look_BHWU.tensor_split(min(LOOK_BANDS, grid[0]), dim=1)
+    return torch.stack([part.mean(dim=(1, 2)) for part in parts], dim=1)
