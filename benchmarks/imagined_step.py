@@ -15,7 +15,6 @@ from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.world_model import WorldModel, WorldModelConfig
 
 TWIST = (8.0, 0.05)  # speed in m/s and yaw rate in rad/s that every car drives with
-NUM_PAST_FRAMES = 2
 
 
 def imagined_step(
@@ -28,14 +27,14 @@ def imagined_step(
 ) -> Callable[[], None]:
     """Return a call that imagines one step further for a batch of cars.
 
-    Two frames are enough of a past: a memory has its full size from the start, frames that are not there are hidden
-    by a mask, and so a step costs what it costs with a full window. Operations can be counted one by one only
-    without ``inference_mode``.
+    The past fills the window: a younger car costs a little more, as frames that are not there must be hidden.
+    Operations can be counted one by one only without ``inference_mode``.
     """
     size = (model.config.vqgan.height_px, model.config.vqgan.width_px)
+    num_frames = model.config.stpt.window + 1
     generator = torch.Generator().manual_seed(0)
-    frames = torch.randint(256, (1, NUM_PAST_FRAMES, *size, 3), dtype=torch.uint8, generator=generator)
-    twist_BTA = torch.tensor(TWIST).expand(batch_size, NUM_PAST_FRAMES, 2)
+    frames = torch.randint(256, (1, num_frames, *size, 3), dtype=torch.uint8, generator=generator)
+    twist_BTA = torch.tensor(TWIST).expand(batch_size, num_frames, 2)
     camera = camera.resized(width_px=size[1], height_px=size[0])
     with torch.inference_mode(inference_mode):
         history = frames.expand(batch_size, *frames.shape[1:])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from drivesim.world_model.carried_noise import next_noise, no_noise, uniform_of
+from drivesim.world_model.carried_noise import _smooth, next_noise, no_noise, uniform_of
 from drivesim.world_model.motion import Compensated
 from drivesim.world_model.sampler import SamplerConfig, draw_tokens
 
@@ -89,6 +91,20 @@ def test_grids_of_any_size_have_noise():
         field = torch.randn(1, 4 * grid[0], 4 * grid[1], generator=generator())
         assert torch.isfinite(uniform_of(field)).all()
         assert uniform_of(field).shape == (1, grid[0] * grid[1])
+        assert torch.isfinite(_smooth(field)).all()
+
+
+@pytest.mark.parametrize("size", [(2, 3), (32, 56)])
+def test_smooth_noise_is_the_sum_of_its_weighed_neighbours_around_the_edge(size):
+    noise = torch.randn(2, *size, generator=generator())
+    reach = range(-6, 7)
+    weights = torch.tensor([math.exp(-0.5 * (shift / 3.0) ** 2) for shift in reach])
+    weights /= weights.square().sum().sqrt()
+    expected = noise
+    for dim in (-2, -1):
+        rolled = [expected.roll(shift, dim) for shift in reach]
+        expected = torch.stack([w * part for w, part in zip(weights, rolled, strict=True)]).sum(0)
+    torch.testing.assert_close(_smooth(noise), expected)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])

@@ -1,5 +1,7 @@
 """Motion compensation: geometry, signs, and agreement with pictures of the reference world."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,9 @@ def test_coarse_rays_are_the_mean_of_their_pixels_and_kept(rays):
     coarse = rays.coarse(2)
     assert coarse is rays.coarse(2)
     assert rays.coarse(1) is rays
+    assert rays.to(torch.device("cpu")) is rays
+    level = replace(rays, inverse_depth_HW=torch.zeros_like(rays.inverse_depth_HW))
+    assert level.coarse(2).inverse_depth_HW.abs().max() == 0
     torch.testing.assert_close(
         coarse.direction_3HW[:, 5, 7], rays.direction_3HW[:, 10:12, 14:16].mean((1, 2))
     )

@@ -12,7 +12,14 @@ from drivesim.world_model.motion import (
     motion_after,
     planar_motion,
 )
-from drivesim.world_model.motion_field import MotionField, MotionFieldConfig
+from drivesim.world_model.motion_field import (
+    CELL_PX,
+    MotionField,
+    MotionFieldConfig,
+    _blurred,
+    joined,
+    unshuffled,
+)
 
 DT_S = 1 / 6
 WALL_INVERSE_DEPTH = 0.05
@@ -149,3 +156,18 @@ def test_widths_must_fit_group_norm(widths):
         MotionFieldConfig(widths=widths)
     with pytest.raises(ValueError, match="widths"):
         CausalDecoderConfig(width=sum(widths) + 1)
+
+
+def test_blurring_is_pooling_that_does_not_count_what_is_outside():
+    x = torch.randn(2, 3, 9, 11)
+    pooled = torch.nn.functional.avg_pool2d(x, 5, stride=1, padding=2, count_include_pad=False)
+    torch.testing.assert_close(_blurred(x), pooled)
+
+
+def test_cells_are_those_of_pixel_unshuffle_with_channels_last():
+    x, other = torch.randn(2, 3, 8, 12), torch.randn(2, 1, 2, 3)
+    cells = unshuffled(x)
+    assert torch.equal(cells, torch.nn.functional.pixel_unshuffle(x, CELL_PX))
+    both = joined([cells, other])
+    assert torch.equal(both, torch.cat([cells, other], dim=1))
+    assert both.is_contiguous(memory_format=torch.channels_last)

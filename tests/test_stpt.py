@@ -4,7 +4,7 @@ import pytest
 import torch
 from small_models import GRID, small_world_model
 
-from drivesim.world_model.attention import attention, from_patches, rotary_angles, rotate, to_patches
+from drivesim.world_model.attention import attention, from_patches, rotary_angles, rotate, to_patches, turned
 from drivesim.world_model.stpt import STPTConfig
 
 S = GRID[0] * GRID[1]
@@ -50,6 +50,46 @@ def test_rotary_positions_are_relative():
 
     assert score(3, 1) == pytest.approx(score(1003, 1001), abs=1e-3)
     assert score(3, 1) != pytest.approx(score(3, 2), abs=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_queries_and_keys_are_normalised_and_turned_at_one_go(causal, dtype):
+    part = causal.stpt.layers[0].attention
+    for scale in (part.query_scale_D, part.key_scale_D):
+        torch.nn.init.uniform_(scale, 0.5, 2.0)
+    part = part.to(dtype)
+    x, times = torch.randn(3, S, causal.stpt.config.dim).to(dtype), torch.tensor([0, 4, 900])
+    turn = part.turn(times)
+    q, k, v = part.project_at(x, turn)
+    plain_q, plain_k, plain_v = part.project(x)
+    close = {"atol": 0.05, "rtol": 0.02} if dtype is torch.bfloat16 else {"atol": 1e-5, "rtol": 1e-5}
+    assert torch.equal(v, plain_v)
+    assert q.dtype == k.dtype == dtype
+    torch.testing.assert_close(q, turned(plain_q, turn), **close)
+    torch.testing.assert_close(k, turned(plain_k, turn), **close)
+    angles = rotary_angles(times, part.head_dim).view(3, 1, 1, 1, -1)
+    torch.testing.assert_close(turned(plain_q, turn), rotate(plain_q, angles))
+    (q.float().square().sum() + k.float().sum()).backward()
+    assert part.query_scale_D.grad.abs().sum() > 0
+    assert part.key_scale_D.grad.abs().sum() > 0
+
+
+def test_frames_that_do_not_exist_are_masked_and_full_windows_need_no_mask(causal):
+    ids, _, guide, prompt = inputs(causal, batch=2, frames=9)
+    memory = causal.stpt.empty_memory(2, ids.device, torch.float32)
+    visible = torch.zeros_like(ids[:, 0], dtype=torch.bool)
+    num_past = causal.stpt.config.window - 1
+    for t in range(9):
+        moment = causal.stpt.moment(memory, 2)
+        assert (moment.attn_mask is None) == (t >= num_past)
+        if moment.attn_mask is not None:
+            frames = moment.attn_mask.view(2, 2, num_past + 1, -1).float().mean(-1)
+            assert frames.sum(-1).tolist() == [[t + 1.0] * 2, [min(t + 2.0, num_past + 1)] * 2]
+        _, memory = causal.stpt.frame(ids[:, t], visible, prompt[:, t], memory, guide_BSG=guide[:, t])
+    mixed = [layer.rows(torch.tensor([0, 1])) for layer in memory]
+    mixed[0].num_frames_F = torch.tensor([9, 1])
+    assert causal.stpt.moment(mixed, 1).attn_mask[0].all()
+    assert not causal.stpt.moment(mixed, 1).attn_mask[1].all()
 
 
 def test_written_out_attention_equals_the_fused_kernel():

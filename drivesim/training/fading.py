@@ -1,8 +1,8 @@
 """Frames that have faded, as pictures do that were imagined for long, so that a model learns to mend them.
 
-They blur, sink into fog, and drift to another light, all frames of a rollout alike.
+They blur, sink into fog, and stand in another light, all frames of a rollout alike.
 
-Letters: `B` rollouts, `T` frames, `H W` pixels.
+Letters: `B` rollouts, `T` frames, `C` colours, `H W` pixels.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ says what every frame should have been. Later what has come into view could not 
 average over all that might have come is fog. So the transformer is then asked no more, but for the road, whose shape
 and markings the map tells, and for the look of the frame as a whole (``training.token_look``). The causal decoder is
 then judged by the picture that it makes of the TRUE tokens: it learns to believe its tokens where the past does not fit
-them. Some rollouts begin with faded frames, so that the model learns to mend them while the recording can still say
-how. Gradients stay within a frame; motion field and encoder do not learn, the tokenizer's decoder only where asked for.
+them; and by whether the picture of its own tokens is as sharp as they are. Some rollouts begin with faded frames, so
+that the model learns to mend them while the recording can still say how. Gradients stay within a frame; motion field
+and encoder do not learn, the tokenizer's decoder only where asked for.
 
 Letters: see ``drivesim/world_model/__init__.py``; here `H W` also count the cells of a road view.
 """

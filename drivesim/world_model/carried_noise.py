@@ -99,12 +99,11 @@ def _smooth(noise_BHW: Tensor) -> Tensor:
     weights = (kernel / kernel.square().sum().sqrt()).tolist()
     for dim in (-2, -1):
         size = noise_BHW.shape[dim]
-        ends = (noise_BHW.narrow(dim, size - _BLUR_REACH, _BLUR_REACH), noise_BHW.narrow(dim, 0, _BLUR_REACH))
-        around = torch.cat([ends[0], noise_BHW, ends[1]], dim=dim)
+        places = torch.arange(-_BLUR_REACH, size + _BLUR_REACH, device=noise_BHW.device) % size
+        around = noise_BHW.index_select(dim, places)
         smooth_BHW = torch.zeros_like(noise_BHW)
-        for start, weight in enumerate(
-            weights
-        ):  # added up one by one: the same for a row whatever its neighbours
+        # Added up one by one: the same for a row whatever its neighbours are.
+        for start, weight in enumerate(weights):
             smooth_BHW.add_(around.narrow(dim, start, size), alpha=weight)
         noise_BHW = smooth_BHW
     return noise_BHW

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from drivesim.scene.road_map import VIEW_DIM
-from drivesim.world_model.motion_field import CELL_PX, CellBlock, Expected, unshuffled
+from drivesim.world_model.motion_field import CELL_PX, CellBlock, Expected, joined, unshuffled
 
 NUM_HINTS = 1 + VIEW_DIM  # per cell, besides pictures and features: share seen before, view of the map
 UNSEEN_LOGIT, SEEN_LOGIT = -2.5, 1.5  # of the blend, before training
@@ -74,7 +74,7 @@ class CausalDecoder(nn.Module):
             functional.avg_pool2d(is_seen_B1HW, CELL_PX).to(dtype),
             road_BVHW.to(dtype),
         ]
-        x = self.first(self.stem(torch.cat(cells, dim=1).contiguous(memory_format=torch.channels_last)))
+        x = self.first(self.stem(joined(cells)))
         inner = self.up(self.inner(self.down(functional.silu(x))))
         x = self.last(x + functional.interpolate(inner, scale_factor=2))
         out_B4HW = functional.pixel_shuffle(self.out(functional.silu(x)).float(), CELL_PX)

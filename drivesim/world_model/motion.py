@@ -30,10 +30,12 @@ class Rays:
     camera_xyz_3: Tensor  # camera centre in the ego frame
     cam_from_ego_33: Tensor
     intrinsic_33: Tensor
-    _coarse: dict[int, Rays] = field(default_factory=dict, repr=False, compare=False)
+    _coarse: dict[int, Rays] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def to(self, device: torch.device) -> Rays:
-        """Return the same rays on ``device``."""
+        """Return the same rays on ``device``, themselves where they are there already."""
+        if self.direction_3HW.device == device:
+            return self
         names = ("direction_3HW", "inverse_depth_HW", "camera_xyz_3", "cam_from_ego_33", "intrinsic_33")
         return Rays(**{name: getattr(self, name).to(device) for name in names})
 
@@ -44,7 +46,7 @@ class Rays:
         if stride not in self._coarse:
             mean = reduce(self.direction_3HW, "d (h i) (w j) -> d h w", "mean", i=stride, j=stride)
             ground = reduce(self.inverse_depth_HW, "(h i) (w j) -> h w", "mean", i=stride, j=stride)
-            self._coarse[stride] = replace(self, direction_3HW=mean, inverse_depth_HW=ground, _coarse={})
+            self._coarse[stride] = replace(self, direction_3HW=mean, inverse_depth_HW=ground)
         return self._coarse[stride]
 
 

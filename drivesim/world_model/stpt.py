@@ -72,21 +72,17 @@ class FrameMemory:
             torch.cat([self.values, values.unsqueeze(3)], dim=3),
         )
 
-    def two_windows(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the windows of one more frame and of the frame after it, from those of both frames.
+    def tracks(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values (F, P, N, W + 1, J, D) of the remembered frames and of two more.
 
         Args:
-            keys: (2 * F, P, N, J, D), the newer frames after the others.
+            keys: (2 * F, P, N, J, D), those of the later frame after those of the earlier.
             values: likewise.
-
-        Returns:
-            keys and values (2 * F, P, N, W, J, D).
         """
-        windows = []
-        for past, both in ((self.keys, keys), (self.values, values)):
-            track = torch.cat([past, *both.unsqueeze(3).chunk(2)], dim=3)
-            windows.append(torch.cat([track[:, :, :, :-1], track[:, :, :, 1:]]))
-        return windows[0], windows[1]
+        return (
+            torch.cat([self.keys, *keys.unsqueeze(3).chunk(2)], dim=3),
+            torch.cat([self.values, *values.unsqueeze(3).chunk(2)], dim=3),
+        )
 
     def after(self, lows_F3RS: Tensor, keys: Tensor, values: Tensor) -> FrameMemory:
         """Return the memory one frame later from the full window; the oldest frame drops out, nothing is copied."""
@@ -127,7 +123,7 @@ class Moment:
     """What every layer needs to know of the times of the frames in one pass, worked out once."""
 
     turn: tuple[Tensor, Tensor]  # see ``attention.turned``
-    mask: Tensor | None  # (F, 1, 1, 1, V), see ``PatchAttention.window_mask``; None where all frames exist
+    attn_mask: Tensor | None  # (F, 1, 1, 1, V), see ``PatchAttention.window_mask``; None: all frames exist
 
 
 class STPTLayer(nn.Module):
@@ -194,11 +190,14 @@ class STPTLayer(nn.Module):
     def moment(self, memory: FrameMemory, num_frames: int) -> Moment:
         """Return the moment of the frames (``num_frames`` of each row, one after the other) that follow ``memory``."""
         seen_F = torch.cat([memory.num_frames_F + k for k in range(num_frames)])
-        num_past, mask = memory.keys.shape[3], None
-        if seen_F.device.type != "cpu" or bool((seen_F < num_past).any()):
+        num_past, attn_mask = memory.keys.shape[3], None
+        is_asked = (
+            seen_F.device.type == "cpu" and not torch.compiler.is_compiling()
+        )  # elsewhere asking costs more
+        if not is_asked or bool((seen_F < num_past).any()):
             slots = torch.arange(num_past + 1, device=seen_F.device)
-            mask = self.attention.window_mask(slots >= num_past - seen_F.unsqueeze(-1))
-        return Moment(turn=self.attention.turn(seen_F), mask=mask)
+            attn_mask = self.attention.window_mask(slots >= num_past - seen_F.unsqueeze(-1))
+        return Moment(turn=self.attention.turn(seen_F), attn_mask=attn_mask)
 
     def frame(
         self,
@@ -213,7 +212,7 @@ class STPTLayer(nn.Module):
         x_FSC = x_FSC + self.convolved(lows_F3RS)
         q, k, v = self.attention.project_at(x_FSC, moment.turn)
         keys, values = memory.window(k, v)
-        x_FSC = x_FSC + self.attention.over_window(q, keys, values, moment.mask)
+        x_FSC = x_FSC + self.attention.over_window(q, keys, values, moment.attn_mask)
         return self.finished(x_FSC, prompt_FLC, is_given_FL), memory.after(lows_F3RS, keys, values)
 
     def next_to(
@@ -230,9 +229,10 @@ class STPTLayer(nn.Module):
         hidden_F3RS = torch.cat([lows_F3RS[:, 1:], low_FRS[count:].unsqueeze(1)], dim=1)
         x_FSC = x_FSC + self.convolved(torch.cat([lows_F3RS, hidden_F3RS]))
         q, k, v = self.attention.project_at(x_FSC, moment.turn)
-        keys, values = memory.two_windows(k, v)
-        x_FSC = x_FSC + self.attention.over_window(q, keys, values, moment.mask)
-        after = memory.after(lows_F3RS, keys[:count], values[:count])
+        tracks = memory.tracks(k, v)
+        keys, values = (torch.cat([track[:, :, :, :-1], track[:, :, :, 1:]]) for track in tracks)
+        x_FSC = x_FSC + self.attention.over_window(q, keys, values, moment.attn_mask)
+        after = memory.after(lows_F3RS, *(track[:, :, :, :-1] for track in tracks))
         return self.finished(x_FSC, prompt_FLC, None), after
 
     def two_stream(
