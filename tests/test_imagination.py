@@ -109,7 +109,7 @@ def test_look_and_edges_of_a_frame_are_judged_late_too():
     assert any(p.grad is not None and p.grad.any() for p in task.model.world_model.stpt.parameters())
 
 
-def test_a_picture_softer_than_its_tokens_teaches_the_causal_decoder():
+def test_a_picture_softer_or_harsher_than_its_tokens_teaches_the_causal_decoder():
     task = make_task(full_depth=1, road_trust=0.0, look_weight=0.0)
     with torch.no_grad():
         task.model.world_model.causal_decoder.out.weight.normal_(std=0.1)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from drivesim.training.picture_loss import missing_edges
+from drivesim.training.picture_loss import edge_distance
 from drivesim.training.token_look import CodeLooks, token_look
 
 GRID, STRIDE, NUM_CODES = (6, 4), 16, 4
@@ -101,12 +101,12 @@ def test_grids_of_any_height_are_judged(grid):
     assert torch.isfinite(looks.distance(torch.randn(2, grid[0] * grid[1], NUM_CODES), token_ids, grid))
 
 
-def test_edges_are_missed_cell_by_cell_by_their_strength_alone():
+def test_edges_are_compared_cell_by_cell_by_their_strength_alone():
     torch.manual_seed(0)
     noise = torch.randn(1, 3, 32, 32)
     soft = torch.nn.functional.avg_pool2d(noise, 3, 1, 1)
-    assert missing_edges(noise, noise) == 0
-    assert missing_edges(soft, noise) > 0.3
-    assert missing_edges(noise, soft) < 1e-3  # more than enough
-    assert missing_edges(-noise + 0.5, noise) < 1e-6  # light and sign do not matter
-    assert missing_edges(noise.roll(16, -1), noise) > 0.01  # but where they are does
+    assert edge_distance(noise, noise) == 0
+    assert edge_distance(soft, noise) > 0.3
+    assert edge_distance(noise, soft) == edge_distance(soft, noise)
+    assert edge_distance(-noise + 0.5, noise) < 1e-6  # light and sign do not matter
+    assert edge_distance(noise.roll(16, -1), noise) > 0.01  # but where they are does

@@ -28,7 +28,7 @@ from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.data import ClipSource, RecordedClips
 from drivesim.training.fading import faded
 from drivesim.training.open_loop import OpenLoopCheck
-from drivesim.training.picture_loss import missing_edges, picture_distance
+from drivesim.training.picture_loss import edge_distance, picture_distance
 from drivesim.training.rollout_store import RolloutStore
 from drivesim.training.row_draws import RowDraws
 from drivesim.training.running_rollouts import RolloutConfig, rollout_batches
@@ -163,7 +163,7 @@ class ImaginationModule(nn.Module):
             pictures_BCHW = model.causal_decoder(imagined_BCHW, outlook.expected, outlook.road_BVHW).clamp(
                 -1, 1
             )
-            edges = missing_edges(pictures_BCHW, imagined_BCHW)
+            edges = edge_distance(pictures_BCHW, imagined_BCHW)
         tokenized_BCHW = model.tokenizer.decode(judged_ids_BS)
         drawn_BCHW = model.causal_decoder(tokenized_BCHW, outlook.expected, outlook.road_BVHW)
         tokens_BS = functional.cross_entropy(logits_BSK.mT, true_ids_BS, reduction="none")

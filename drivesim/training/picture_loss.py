@@ -15,9 +15,9 @@ def picture_distance(pictures_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
     return (ABSOLUTE_WEIGHT * difference_BCHW.abs() + difference_BCHW.square()).mean(1)
 
 
-def missing_edges(pictures_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
-    """Return by how much edges are weaker than they should be, a mean over cells of ``EDGE_CELL_PX`` pixels."""
-    return (_edge_cells(target_BCHW) - _edge_cells(pictures_BCHW)).clamp_min(0).mean()
+def edge_distance(pictures_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+    """Return how far edges are from as strong as they should be, a mean over cells of ``EDGE_CELL_PX`` pixels."""
+    return (_edge_cells(target_BCHW) - _edge_cells(pictures_BCHW)).abs().mean()
 
 
 def _edge_cells(frames_BCHW: Tensor) -> Tensor:
