@@ -49,28 +49,25 @@ class ImaginationTrainingConfig:
 
     init: str = "drive-tiny"  # the world model that goes on learning: a shipped name or a file
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
-    temperature: float = (
-        0.8  # at which tokens are drawn, here by new noise in each frame; the weights keep it
-    )
-    temperature_rise: int = 24  # frames over which users of the weights reach it
-    noise_memory: float = (
-        0.95  # of the noise that their tokens are drawn by; training on such noise made it worse
-    )
+    training_temperature: float = 0.8  # at which tokens are drawn here, by new noise in each frame
+    temperature: float = 0.6  # of the weights in use: chosen on validation roads, as are the next two
+    temperature_rise: int = 24  # frames over which they reach it
+    noise_memory: float = 0.98  # of the noise that they draw by; training on such noise made it worse
     full_depth: int = 12  # imagined frames that the recording can judge; after twice as many it cannot
     road_trust: float = 1.0  # of the recording at any depth where the map shows road: what is there is known
-    faded_share: float = 0.2  # of the rollouts, which begin with frames that must be mended
+    faded_share: float = 0.3  # of the rollouts, which begin with frames that must be mended
     true_token_share: float = 0.2  # of the frames that can be judged, drawn from true tokens; later all are
     token_weight: float = 0.02
     look_weight: float = 0.05  # of the frame's look as a whole, which the recording can judge at any depth
-    edge_weight: float = (
-        0.5  # of the strength of edges in late pictures, which are too soft by distance alone
-    )
+    edge_weight: float = 0.5  # of late pictures that are softer or harsher than the tokens drawn for them
     has_tokenizer_decoder: bool = False  # let the tokenizer's decoder learn too; its codes stay what they are
     horizon: int = 24  # steps of the open-loop check during training
 
     def __post_init__(self) -> None:
         """Refuse negative weights and what is no share."""
-        least = dict.fromkeys(("token_weight", "look_weight", "edge_weight", "temperature"), 0.0)
+        least = dict.fromkeys(
+            ("token_weight", "look_weight", "edge_weight", "temperature", "training_temperature"), 0.0
+        )
         least |= {"horizon": 1, "full_depth": 1}
         for name, value in least.items():
             if not getattr(self, name) >= value:
@@ -153,7 +150,7 @@ class ImaginationModule(nn.Module):
         logits_BSK, memory = self._logits(state, outlook)
         with torch.no_grad():
             true_ids_BS = model.tokenizer.encode(target_BCHW)
-            token_ids_BS = draw_tokens(logits_BSK, config.temperature, None)
+            token_ids_BS = draw_tokens(logits_BSK, config.training_temperature, None)
             imagined_BCHW = model.tokenizer.decode(token_ids_BS)
             true_share = 1.0 + trust * (config.true_token_share - 1.0)
             is_given_B1 = torch.rand(len(true_ids_BS), 1, device=true_ids_BS.device) < true_share
@@ -187,7 +184,7 @@ class ImaginationModule(nn.Module):
 
     def _look_distance(self, logits_BSK: Tensor, true_ids_BS: Tensor, target_BCHW: Tensor) -> Tensor:
         """Return how far the look of what is drawn lies from the recorded one, at the temperature of drawing."""
-        tokenizer, temperature = self.world_model.tokenizer.config, self.config.temperature
+        tokenizer, temperature = self.world_model.tokenizer.config, self.config.training_temperature
         self.code_looks.see(true_ids_BS, token_look(target_BCHW, tokenizer.stride))
         with torch.set_grad_enabled(self.config.look_weight > 0):
             logits_BSK = logits_BSK / max(temperature, 1e-2)
