@@ -52,7 +52,7 @@ class ImaginationTrainingConfig:
     training_temperature: float = 0.8  # at which tokens are drawn here, by new noise in each frame
     temperature: float = 0.6  # of the weights in use: chosen on validation roads, as are the next two
     temperature_rise: int = 24  # frames over which they reach it
-    noise_memory: float = 0.98  # of the noise that they draw by; training on such noise made it worse
+    noise_memory: float = 0.99  # of the noise that they draw by; training on such noise made it worse
     full_depth: int = 12  # imagined frames that the recording can judge; after twice as many it cannot
     road_trust: float = 1.0  # of the recording at any depth where the map shows road: what is there is known
     faded_share: float = 0.3  # of the rollouts, which begin with frames that must be mended
