@@ -41,15 +41,22 @@ def seconds_of(call: Callable[[], object]) -> float:
 
 
 def take_turns(
-    title: str, contenders: Mapping[str, Callable[[], object]], *, num_rounds: int, num_warm_up: int = 1
+    title: str,
+    contenders: Mapping[str, Callable[[], object]],
+    *,
+    num_rounds: int,
+    num_warm_up: int = 1,
+    num_calls: int = 1,
 ) -> dict[str, Timing]:
-    """Time every contender once per round, in an order that turns around from round to round.
+    """Time every contender in every round, in an order that turns around from round to round.
 
     Args:
         title: What is being timed, for the progress line.
         contenders: What to call, by name.
         num_rounds: Samples per contender.
         num_warm_up: Calls of each that are not counted, before the first round.
+        num_calls: Calls in a row that make a sample, which is their mean: more than one for what is called again and
+            again in use, and would otherwise pay each time for caches that the contender before it left to it.
     """
     for call in contenders.values():
         for _ in range(num_warm_up):
@@ -59,7 +66,8 @@ def take_turns(
         for round_index in range(num_rounds):
             names = list(contenders)
             for name in names if round_index % 2 == 0 else reversed(names):
-                samples_s[name].append(seconds_of(contenders[name]))
+                seconds = [seconds_of(contenders[name]) for _ in range(num_calls)]
+                samples_s[name].append(sum(seconds) / num_calls)
             bar.advance()
     return {name: Timing(samples_s=samples) for name, samples in samples_s.items()}
 

@@ -11,6 +11,7 @@ import torch
 from small_models import small_world_model
 
 from benchmarks import compiled, growth, reference_speed, speed, speed_tables, vector_speed
+from benchmarks import timing as timing_module
 from benchmarks.imagined_step import imagined_step, with_size, with_window
 from benchmarks.stages import StageClock
 from benchmarks.timing import Timing, take_turns
@@ -89,13 +90,23 @@ def test_what_a_car_costs_among_eight_is_told_three_ways() -> None:
     assert result["vector_speedup_batch8"] == pytest.approx(1.6)
 
 
-def test_turns_alternate_and_keep_every_sample() -> None:
+def test_turns_alternate_and_keep_every_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     timings = take_turns(
         "turns", {name: lambda name=name: calls.append(name) for name in "ab"}, num_rounds=3, num_warm_up=2
     )
     assert "".join(calls) == "aabb" + "ab" + "ba" + "ab"
     assert {name: len(timing.samples_s) for name, timing in timings.items()} == {"a": 3, "b": 3}
+    calls.clear()
+    in_a_row = take_turns(
+        "rows", {name: lambda name=name: calls.append(name) for name in "ab"}, num_rounds=2, num_calls=3
+    )
+    assert "".join(calls) == "ab" + "aaabbb" + "bbbaaa"
+    assert {name: len(timing.samples_s) for name, timing in in_a_row.items()} == {"a": 2, "b": 2}
+    seconds = iter([1.0, 3.0])
+    monkeypatch.setattr(timing_module, "seconds_of", lambda call: next(seconds))
+    mean = take_turns("mean", {"a": lambda: None}, num_rounds=1, num_warm_up=0, num_calls=2)
+    assert mean["a"].samples_s == [2.0]
     timing = Timing(samples_s=[3.0, 1.0, 2.0])
     assert (timing.median_s, timing.min_s, timing.max_s) == (2.0, 1.0, 3.0)
 

@@ -28,6 +28,7 @@ PAPER_ROUNDS = 10  # of UNCACHED: what WorldDreamer decodes with
 AUTOREGRESSIVE_SAME_DEPTH = "autoregressive_same_depth"  # as few layers as ours, the cheapest form
 UNCACHED_SAME_ROUNDS = "uncached_same_rounds"  # as few rounds as ours
 PRECISION_ROUNDS = 3
+FRAMES_IN_A_ROW = 3  # of one decoder before the next has its turn, as they come in a drive
 Steps = dict[str, Callable[[], object]]  # by name of a decoder or precision
 NOTES = {
     AUTOREGRESSIVE: "token by token, key/value cache, GPT layers of the usual shape",
@@ -119,7 +120,8 @@ def compare(
         chosen, timings = fastest(name, by_precision, num_rounds=PRECISION_ROUNDS if batch_size == 1 else 1)
         precisions[name], steps[name] = chosen, by_precision[chosen]
         precision_timings.update({f"{name} {key}": timing for key, timing in timings.items()})
-    timings = take_turns(f"decoders, batch {batch_size}", steps, num_rounds=num_rounds)
+    num_calls = FRAMES_IN_A_ROW if batch_size == 1 else 1
+    timings = take_turns(f"decoders, batch {batch_size}", steps, num_rounds=num_rounds, num_calls=num_calls)
     return Comparison(
         batch_size=batch_size,
         timings=timings,
