@@ -5,7 +5,7 @@ import torch
 from small_models import GRID, small_world_model
 
 from drivesim.world_model.attention import attention, from_patches, rotary_angles, rotate, to_patches, turned
-from drivesim.world_model.stpt import STPTConfig
+from drivesim.world_model.stpt import STPTConfig, next_moment
 
 S = GRID[0] * GRID[1]
 
@@ -80,7 +80,7 @@ def test_frames_that_do_not_exist_are_masked_and_full_windows_need_no_mask(causa
     visible = torch.zeros_like(ids[:, 0], dtype=torch.bool)
     num_past = causal.stpt.config.window - 1
     for t in range(9):
-        moment = causal.stpt.moment(memory, 2)
+        moment = next_moment(causal.stpt.layers, memory, 2)
         assert (moment.attn_mask is None) == (t >= num_past)
         if moment.attn_mask is not None:
             frames = moment.attn_mask.view(2, 2, num_past + 1, -1).float().mean(-1)
@@ -88,8 +88,8 @@ def test_frames_that_do_not_exist_are_masked_and_full_windows_need_no_mask(causa
         _, memory = causal.stpt.frame(ids[:, t], visible, prompt[:, t], memory, guide_BSG=guide[:, t])
     mixed = [layer.rows(torch.tensor([0, 1])) for layer in memory]
     mixed[0].num_frames_F = torch.tensor([9, 1])
-    assert causal.stpt.moment(mixed, 1).attn_mask[0].all()
-    assert not causal.stpt.moment(mixed, 1).attn_mask[1].all()
+    assert next_moment(causal.stpt.layers, mixed, 1).attn_mask[0].all()
+    assert not next_moment(causal.stpt.layers, mixed, 1).attn_mask[1].all()
 
 
 def test_written_out_attention_equals_the_fused_kernel():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from benchmarks.decoders.frame_decoder import FrameDecoder, randomize_zeros
 from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.world_model.conditioning import ActionEncoder
-from drivesim.world_model.stpt import STPT, FrameMemory, STPTLayer
+from drivesim.world_model.stpt import STPT, FrameMemory, STPTLayer, next_moment
 from drivesim.world_model.world_model import WorldModelConfig
 
 NUM_EVALUATIONS = 30
@@ -55,9 +55,7 @@ class Denoiser(nn.Module):
         x_BSC = self.read(latents_BSQ.to(self.place_SC.dtype)) + self.place_SC
         prompt_BLC = torch.cat([prompt_BLC, self._level_token(level).expand(len(x_BSC), 1, -1)], dim=1)
         appended = []
-        first = self.layers[0]
-        assert isinstance(first, STPTLayer)
-        moment = first.moment(memory[0], 1)
+        moment = next_moment(self.layers, memory, 1)
         for layer, past in zip(self.layers, memory, strict=True):
             assert isinstance(layer, STPTLayer)
             x_BSC, new = layer.frame(x_BSC, past, prompt_BLC, None, moment)

@@ -187,18 +187,6 @@ class STPTLayer(nn.Module):
         x_FSC = self.finished(rearrange(x_BTSC, "b t s c -> (b t) s c"), prompt_FLC, is_given_FL)
         return rearrange(x_FSC, "(b t) s c -> b t s c", b=batch)
 
-    def moment(self, memory: FrameMemory, num_frames: int) -> Moment:
-        """Return the moment of the frames (``num_frames`` of each row, one after the other) that follow ``memory``."""
-        seen_F = torch.cat([memory.num_frames_F + k for k in range(num_frames)])
-        num_past, attn_mask = memory.keys.shape[3], None
-        is_asked = (
-            seen_F.device.type == "cpu" and not torch.compiler.is_compiling()
-        )  # elsewhere asking costs more
-        if not is_asked or bool((seen_F < num_past).any()):
-            slots = torch.arange(num_past + 1, device=seen_F.device)
-            attn_mask = self.attention.window_mask(slots >= num_past - seen_F.unsqueeze(-1))
-        return Moment(turn=self.attention.turn(seen_F), attn_mask=attn_mask)
-
     def frame(
         self,
         x_FSC: Tensor,
@@ -259,6 +247,23 @@ class STPTLayer(nn.Module):
         x_FSC = self.finished(x_FSC, prompt_FLC.repeat(2, 1, 1), given)
         clean, hidden = rearrange(x_FSC, "(two b t) s c -> two b t s c", two=2, b=batch)
         return clean, hidden
+
+
+def next_moment(layers: nn.ModuleList, memory: Sequence[FrameMemory], num_frames: int) -> Moment:
+    """Return the moment of the frames that follow ``memory``, ``num_frames`` of each row one after the other.
+
+    All layers have seen the same frames, and so the first of them stands for all.
+    """
+    layer, first = layers[0], memory[0]
+    assert isinstance(layer, STPTLayer)
+    seen_F = torch.cat([first.num_frames_F + k for k in range(num_frames)])
+    num_past, attn_mask = first.keys.shape[3], None
+    # Only on a CPU is it cheaper to ask for the age of rows than to mask nothing.
+    can_ask = seen_F.device.type == "cpu" and not torch.compiler.is_compiling()
+    if not (can_ask and bool((seen_F >= num_past).all())):
+        slots = torch.arange(num_past + 1, device=seen_F.device)
+        attn_mask = layer.attention.window_mask(slots >= num_past - seen_F.unsqueeze(-1))
+    return Moment(turn=layer.attention.turn(seen_F), attn_mask=attn_mask)
 
 
 def _clean_half(x: Tensor, batch: int, frames: int) -> Tensor:
@@ -388,7 +393,7 @@ class STPT(nn.Module):
         guide_BTSG = None if guide_BSG is None else guide_BSG.unsqueeze(1)
         x_BSC = self.embedding(token_ids_BS.unsqueeze(1), is_masked_BS.unsqueeze(1), guide_BTSG).squeeze(1)
         appended = []
-        moment = self.moment(memory, 1)
+        moment = next_moment(self.layers, memory, 1)
         for layer, past in zip(self.layers, memory, strict=True):
             x_BSC, new = layer.frame(x_BSC, past, prompt_BLC, None, moment)  # type: ignore[operator]
             appended.append(new)
@@ -419,17 +424,11 @@ class STPT(nn.Module):
         x_FSC = self.embedding(ids_2BS, is_masked_2BS, guide_2BSG).flatten(0, 1)
         prompt_FLC = prompt_2BLC.flatten(0, 1)
         appended = []
-        moment = self.moment(memory, 2)
+        moment = next_moment(self.layers, memory, 2)
         for layer, past in zip(self.layers, memory, strict=True):
             x_FSC, new = layer.next_to(x_FSC, past, prompt_FLC, moment)  # type: ignore[operator]
             appended.append(new)
         return x_FSC[len(newest_ids_BS) :], appended
-
-    def moment(self, memory: list[FrameMemory], num_frames: int) -> Moment:
-        """Return the moment of the next frames of every row; all layers have seen the same frames."""
-        first = self.layers[0]
-        assert isinstance(first, STPTLayer)
-        return first.moment(memory[0], num_frames)
 
     def _expect(self, *, is_causal: bool) -> None:
         if self.config.is_frame_causal is not is_causal:
