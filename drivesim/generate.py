@@ -22,6 +22,7 @@ from drivesim.dynamics import checked_actions, twists
 from drivesim.errors import InputError
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import Camera
+from drivesim.world_model.clip_completion import GuidanceConfig
 from drivesim.world_model.drives import drive_on, observed
 from drivesim.world_model.long_clips import (
     Clip,
@@ -34,7 +35,7 @@ from drivesim.world_model.long_clips import (
     windows,
 )
 from drivesim.world_model.sampler import SamplerConfig
-from drivesim.world_model.video_model import GuidanceConfig, VideoModel
+from drivesim.world_model.video_model import VideoModel
 from drivesim.world_model.world_model import WorldModel
 
 
@@ -131,6 +132,8 @@ def inpaint(
 ) -> Generated:
     """Draw what is under a mask anew; all other pixels of the result are those of ``frames``.
 
+    A frame-causal model sees the frame itself and those before it, not those after it.
+
     Args:
         model: the model.
         frames: (T, H, W, 3); T = 1 is an image.
@@ -192,8 +195,7 @@ def action_to_video(
     """Drive on from a picture, or a few; the car is taken to have driven straight on at the first action's speed.
 
     Args:
-        model: a driving world model, which goes on for any time, or a general one that reads actions, which draws the
-            whole drive at once.
+        model: a driving world model, or a general one that reads actions.
         frames: (T, H, W, 3), the last of them is where the drive begins.
         actions: (N, 2) road-wheel steering in rad, left positive, and speed in m/s, one per frame to come.
         camera: of the frames, for a driving world model; the front camera of the reference world if left out.
@@ -205,12 +207,12 @@ def action_to_video(
 
     Raises:
         InputError: no frames, frames of another size, actions that no car can follow or that the weights do not read,
-            or more frames than a general world model sees at once.
+            or more frames than a general world model sees that draws all of them at once.
     """
     config, actions = config or GenerateConfig(), checked_actions(actions)
     num_given = len(frames)
     if isinstance(model, VideoModel):
-        return _drive_at_once(model, frames, actions, config)
+        return _drive_as_clip(model, frames, actions, config)
     twist_TA = torch.from_numpy(twists(actions, 1.0 / model.rate_hz, num_before=num_given)).float()
     state = observed(model, frames, twist_TA[:num_given], camera)
     drive = partial(drive_on, model, state, twist_TA[num_given:], sampler=config.sampler)
@@ -226,8 +228,13 @@ def action_to_video(
 
 
 def num_rounds(model: VideoModel, config: GenerateConfig, *, num_given: int, num_frames: int) -> int:
-    """Return how many decoding rounds a request takes, for progress bars; a long clip is drawn in several windows."""
+    """Return how many decoding rounds a request takes, for progress bars.
+
+    They are those of every frame that is not given, or of every window of a long clip where frames are drawn at once.
+    """
     rounds = (config.sampler or model.config.sampler).num_decode_steps
+    if model.is_frame_causal:
+        return rounds * max(0, num_frames - num_given) * config.num_samples
     return rounds * len(windows(num_frames, model.config.num_frames, num_given)) * config.num_samples
 
 
@@ -267,7 +274,8 @@ def _filled(
             generator=torch.Generator(model.device).manual_seed(config.seed + index),
             on_round=on_round,
         )
-        samples.append(fill_windows(ids_TS, is_hidden_TS, model.config.num_frames, complete))
+        window = len(ids_TS) if model.is_frame_causal else model.config.num_frames
+        samples.append(fill_windows(ids_TS, is_hidden_TS, window, complete))
     return Generated(
         frames=np.stack([clip_pictures(model, filled_TS) for filled_TS in samples]),
         token_ids=torch.stack(samples).cpu().numpy(),
@@ -276,11 +284,11 @@ def _filled(
     )
 
 
-def _drive_at_once(model: VideoModel, frames: Clip, actions: FloatArray, config: GenerateConfig) -> Generated:
+def _drive_as_clip(model: VideoModel, frames: Clip, actions: FloatArray, config: GenerateConfig) -> Generated:
     if model.action_encoder is None:
         raise InputError("a video model without action tokens reads no actions; take other weights")
     given, length = len(frames), len(frames) + len(actions)
-    if length > model.config.num_frames:
+    if length > model.config.num_frames and not model.is_frame_causal:
         raise InputError(
             f"{given} frames are given and {len(actions)} actions follow, {length} frames in all; these weights see "
             f"{model.config.num_frames} at once, so give fewer"

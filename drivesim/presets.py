@@ -68,10 +68,12 @@ def _of_video(name: str, config: VideoModelConfig) -> ModelSummary:
     prompts = "text (bytes)" if config.prompt is PromptKind.BYTES else f"text ({config.t5})"
     return ModelSummary(
         name=name,
-        frames=f"{config.num_frames}, {_size(config)}",
+        frames=f"window of {config.stpt.window}, {_size(config)}"
+        if model.is_frame_causal
+        else f"{config.num_frames}, {_size(config)}",
         tokens_per_frame=model.tokenizer.num_tokens,
         codes=model.tokenizer.codebook_size,
-        attention="both ways in time",
+        attention="frame-causal" if model.is_frame_causal else "both ways in time",
         prompts=prompts + (", actions" if config.num_action_tokens else ""),
         weights_mb=_weights_mb(name),
         **_counts(model, model.tokenizer),

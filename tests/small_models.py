@@ -35,7 +35,7 @@ def small_video_config(**changes) -> VideoModelConfig:
         "vqgan": VQGANConfig(
             height_px=64, width_px=96, channels=[8, 8, 16], num_res_blocks=[1, 1, 1], fsq_levels=[4, 4, 3]
         ),
-        "stpt": STPTConfig(is_frame_causal=False, has_frame_attention=True, **stpt),
+        "stpt": STPTConfig(**{"is_frame_causal": False, "has_frame_attention": True} | stpt),
         "sampler": SamplerConfig(num_decode_steps=3, temperature=1.0, choice_temperature=2.0),
         "bytes_encoder": BytesEncoderConfig(dim=32),
         "num_frames": 4,

@@ -21,17 +21,24 @@ from drivesim.generate import (
     stylize,
     text_to_video,
 )
+from drivesim.world_model.clip_completion import GuidanceConfig
 from drivesim.world_model.long_clips import clip_tokens, fill_windows, num_unmasked, windows
 from drivesim.world_model.sampler import Sampled, SamplerConfig, fill_in
-from drivesim.world_model.video_model import GuidanceConfig, VideoModel
+from drivesim.world_model.video_model import VideoModel
 
 H, W, S = 64, 96, 24
 UNGUIDED = GuidanceConfig(scale=0)
 QUICK = SamplerConfig(num_decode_steps=2, temperature=1.0)
 
 
+@pytest.fixture(scope="module", params=[False, True], ids=["at once", "frame by frame"])
+def model(request):
+    return small_video_model(stpt={"is_frame_causal": request.param})
+
+
 @pytest.fixture(scope="module")
-def model():
+def whole():
+    """A model that draws all frames at once."""
     return small_video_model()
 
 
@@ -147,17 +154,17 @@ def test_seeds_reproduce_and_samples_differ(model):
     assert np.array_equal(three.token_ids[2], draw(seed=7).token_ids[0])
 
 
-def test_guidance_of_0_is_no_guidance(model):
+def test_guidance_of_0_is_no_guidance(whole):
     ids, hidden = torch.zeros(1, 4 * S, dtype=torch.int64), torch.ones(1, 4 * S, dtype=torch.bool)
-    prepared = model.prompt_encoder.prepared(["a dog"])
+    prepared = whole.prompt_encoder.prepared(["a dog"])
 
     @torch.no_grad()
     def logits_of(ids_BS, hidden_BS):
-        logits = model(ids_BS.view(1, 4, S), hidden_BS.view(1, 4, S), prepared)
+        logits = whole(ids_BS.view(1, 4, S), hidden_BS.view(1, 4, S), prepared)
         return logits.flatten(1, 2)
 
     plain = fill_in(logits_of, ids, hidden, QUICK, torch.Generator().manual_seed(0)).token_ids_BS.numpy()
-    result = text_to_video(model, "a dog", quick(negative_prompt="fog"))
+    result = text_to_video(whole, "a dog", quick(negative_prompt="fog"))
     assert np.array_equal(result.token_ids.reshape(1, -1), plain)
 
 
@@ -177,23 +184,23 @@ def test_settings_left_out_are_those_of_the_weights(model):
     assert np.array_equal(one, other)
 
 
-def test_rounds_are_counted_over_samples_and_windows(model, clip):
+def test_rounds_are_counted_over_samples_and_windows(whole, clip):
     told = []
     config = quick(num_samples=2, num_frames=9, on_round=told.append)
-    predict(model, clip[:1], "", config)
-    assert told == list(range(1, num_rounds(model, config, num_given=1, num_frames=9) + 1))
+    predict(whole, clip[:1], "", config)
+    assert told == list(range(1, num_rounds(whole, config, num_given=1, num_frames=9) + 1))
     assert len(told) == 2 * 2 * 4
 
 
-def test_the_rounds_of_inpainting_leave_out_frames_before_the_mask(model, clip):
+def test_the_rounds_of_inpainting_leave_out_frames_before_the_mask(whole, clip):
     told, frames = [], np.tile(clip, (3, 1, 1, 1))
     mask = np.zeros((12, H, W), dtype=bool)
     mask[7:] = box()
     assert num_unmasked(mask) == 7
     assert num_unmasked(box()) == 0
     config = quick(on_round=told.append)
-    inpaint(model, frames, mask, "", config)
-    assert len(told) == num_rounds(model, config, num_given=7, num_frames=12) == 2 * 3
+    inpaint(whole, frames, mask, "", config)
+    assert len(told) == num_rounds(whole, config, num_given=7, num_frames=12) == 2 * 3
 
 
 @pytest.mark.parametrize("task", ["text", "drive"])
@@ -299,7 +306,7 @@ def acting_model():
     return small_video_model(num_action_tokens=2)
 
 
-def test_a_video_model_that_reads_actions_draws_the_drive_at_once(acting_model, clip, monkeypatch):
+def test_a_video_model_that_reads_actions_draws_the_drive(acting_model, clip, monkeypatch):
     seen = []
 
     def complete(ids_BTS, hidden_BTS, **options):

@@ -51,8 +51,9 @@ from drivesim.general_world.content import (
 from drivesim.general_world.renderer import render
 from drivesim.general_world.sampling import Combination, Split, draw_prompt_scene, is_held_out
 from drivesim.generate import GenerateConfig
+from drivesim.world_model.clip_completion import GuidanceConfig
 from drivesim.world_model.sampler import SamplerConfig
-from drivesim.world_model.video_model import GuidanceConfig, VideoModel
+from drivesim.world_model.video_model import VideoModel
 
 SEED = 900_000
 EXTENT = Extent(num_prompts=12, num_flips=4, num_inpaintings=2, num_camera_prompts=4, num_table_prompts=2)

@@ -47,6 +47,8 @@ def test_sizes_are_the_papers(stages):
         assert stage.captions.detect_cuts
         assert stage.video_model.masks.tube == 1.0
         assert model.stpt.image_attention is ImageAttention.IDENTITY
+        flags = ("is_frame_causal", "has_frame_attention", "has_frame_places")
+        assert not any(getattr(model.stpt, name) for name in flags)
         assert (model.stpt.patch_stride, model.num_action_tokens, model.sampler.num_decode_steps) == (
             2,
             1,

@@ -1,4 +1,4 @@
-"""The model of whole clips: guidance, isolation of clips, prompts and actions, masks of training, int8 weights."""
+"""The model of clips, drawn at once: guidance, isolation, prompts and actions, masks of training, int8 weights."""
 
 import itertools
 
@@ -10,17 +10,11 @@ from small_models import small_video_config, small_video_model
 from drivesim.checkpoint import load_state, read_checkpoint, save_module
 from drivesim.errors import InputError
 from drivesim.world_model.attention import ImageAttention, PatchAttention
+from drivesim.world_model.clip_completion import GuidanceConfig, GuidanceSchedule, guided
 from drivesim.world_model.masking import ClipMaskConfig, draw_clip_mask
 from drivesim.world_model.pretrained_video import load_video_model
 from drivesim.world_model.sampler import SamplerConfig
-from drivesim.world_model.stpt import STPTConfig
-from drivesim.world_model.video_model import (
-    GuidanceConfig,
-    GuidanceSchedule,
-    VideoModel,
-    VideoModelConfig,
-    guided,
-)
+from drivesim.world_model.video_model import VideoModel, VideoModelConfig
 
 GRID = (4, 6)
 S, K = 24, 48
@@ -242,10 +236,10 @@ def test_it_runs_in_bfloat16(acting_model):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"num_frames": 0}, {"num_action_tokens": -1}, {"rate_hz": float("nan")}, {"stpt": STPTConfig()}],
+    [{"num_frames": 0}, {"num_action_tokens": -1}, {"rate_hz": float("nan")}],
 )
 def test_models_that_cannot_be_built_are_refused(bad):
-    with pytest.raises(ValueError, match=r"needs num_frames|is_frame_causal=false"):
+    with pytest.raises(ValueError, match="needs num_frames"):
         VideoModelConfig(**bad)
 
 

@@ -21,8 +21,9 @@ from benchmarks.decoders.diffusion import NUM_EVALUATIONS, NUM_LEVEL_WAVES
 from benchmarks.decoders.frame_decoder import num_parameters, randomize_zeros
 from benchmarks.timing import seconds_of
 from drivesim.tokenizer.vqgan import to_uint8
+from drivesim.world_model.clip_completion import guided
 from drivesim.world_model.stpt import STPTLayer
-from drivesim.world_model.video_model import VideoModel, guided
+from drivesim.world_model.video_model import VideoModel
 
 
 class ClipDiffusion(nn.Module):

@@ -144,7 +144,7 @@ class ActionFlags(DrawFlags):
     steps: Annotated[
         int | None,
         typer.Option(
-            help="Frames to drive; if left out 24, or what general weights see at once after those given."
+            help="Frames to drive; if left out 24, or the rest of a clip of general weights after those given."
         ),
     ] = None
     actions: Annotated[

@@ -17,11 +17,12 @@ from drivesim.checkpoint import config_to_json, resolve_weights
 from drivesim.cli_generate.files import MAX_FRAMES, fingerprint
 from drivesim.errors import InputError, nearest
 from drivesim.generate import GenerateConfig
+from drivesim.world_model.clip_completion import GuidanceSchedule
 from drivesim.world_model.pretrained import load_world_model
 from drivesim.world_model.pretrained_video import KIND as VIDEO_KIND
 from drivesim.world_model.pretrained_video import load_video_model
 from drivesim.world_model.sampler import UnmaskOrder
-from drivesim.world_model.video_model import GuidanceSchedule, VideoModel
+from drivesim.world_model.video_model import VideoModel
 from drivesim.world_model.world_model import WorldModel
 
 Flags = Mapping[str, Any]

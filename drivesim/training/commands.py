@@ -153,7 +153,12 @@ def train_video_model(
     _check_clips(config)
     train, validation = open_general(config)
     torch.manual_seed(config.training.seed)  # of the initial weights
-    model = trainable_video_model(settings.init, settings.model, public_tokenizer=settings.public_tokenizer)
+    model = trainable_video_model(
+        settings.init,
+        settings.model,
+        public_tokenizer=settings.public_tokenizer,
+        is_turned=settings.is_turned,
+    )
     task = video_model.VideoModelTask(
         settings, tokenized(train, model.tokenizer), tokenized(validation, model.tokenizer), model
     )
@@ -164,6 +169,11 @@ def train_video_model(
 def _check_clips(config: TrainConfig) -> None:
     """Refuse clips of another length or rate than the model's."""
     model, general = config.video_model.model, config.general
+    if model.stpt.is_frame_causal and config.video_model.frames_per_window > general.frames_per_clip:
+        raise InputError(
+            f"windows of {config.video_model.frames_per_window} frames do not fit into clips of "
+            f"{general.frames_per_clip}; lower video_model.frames_per_window"
+        )
     if general.frames_per_clip != model.num_frames:
         raise InputError(
             f"clips of {general.frames_per_clip} frames are to train a model of {model.num_frames}; set "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -31,8 +32,9 @@ def initialize_from(model: nn.Module, weights: str | Path, *, new_modules: Seque
             would mean nothing.
     """
     path = _weights_file(weights)
-    tensors = _read(path)
+    tensors, config = _read(path)
     state, prefix = _matching_part(model, tensors)
+    _check_mode(path, model.get_submodule(prefix.removesuffix(".")), config)
     _check_new_modules(new_modules, state.keys() | tensors.keys())
     wanted = {name: tensor for name, tensor in state.items() if not _is_within(name, new_modules)}
     _check_names(path, wanted, {name for name in tensors if not _is_within(name, new_modules)})
@@ -53,17 +55,30 @@ def _weights_file(weights: str | Path) -> Path:
     return resolve_weights(weights)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a trained model, its hash checked, or of a run's averaged weights, which have none."""
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return tensors and configuration of a trained model, its hash checked; a run's averaged weights have neither."""
     try:
         with safe_open(path, framework="pt") as file:
             if "sha256" not in (file.metadata() or {}):
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return {name: file.get_tensor(name) for name in file.keys()}, {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"{path} is not a readable safetensors file ({error}); name other weights"
         ) from error
-    return read_checkpoint(path).tensors
+    checkpoint = read_checkpoint(path)
+    return checkpoint.tensors, checkpoint.config
+
+
+def _check_mode(path: Path, part: nn.Module, config: dict[str, Any]) -> None:
+    """Refuse weights of a transformer that sees the future for one that does not: their tensors look alike."""
+    is_causal = config.get("stpt", {}).get("is_frame_causal")
+    own = getattr(getattr(part, "config", None), "stpt", None)
+    if own is not None and is_causal not in (None, own.is_frame_causal):
+        sees = "earlier frames only" if is_causal else "all frames at once"
+        raise InputError(
+            f"{path} holds a transformer that sees {sees}, and this run trains another kind; set "
+            f"stpt.is_frame_causal={str(is_causal).lower()}, or begin with video_model.is_turned"
+        )
 
 
 def _matching_part(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:

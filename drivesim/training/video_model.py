@@ -22,7 +22,7 @@ from drivesim.training.captioned_tokens import CaptionedTokens
 from drivesim.training.row_draws import RowDraws, rows_of
 from drivesim.training.task import WEIGHT, Evaluation
 from drivesim.video import contact_sheet
-from drivesim.world_model.masking import ClipMaskConfig, draw_clip_mask
+from drivesim.world_model.masking import ClipMaskConfig, draw_clip_mask, draw_frame_masks
 from drivesim.world_model.video_model import VideoModel, VideoModelConfig
 
 UNJUDGED = -100
@@ -37,6 +37,9 @@ class VideoTrainingConfig:
 
     model: VideoModelConfig = field(default_factory=VideoModelConfig)
     init: str = "general-tiny"  # weights to begin with: a tokenizer, or a video model to go on with
+    is_turned: bool = (
+        False  # init sees all frames at once: its weights begin a model that goes frame by frame
+    )
     image_share: float = 0.5  # of the batches
     prompt_drop: float = 0.1  # prompts left out, for guidance (section 3.3)
     label_smoothing: float = 0.0
@@ -44,6 +47,11 @@ class VideoTrainingConfig:
         0.0  # codes weigh in the loss as their frequency to minus this: rare ones are things
     )
     masks: ClipMaskConfig = field(default_factory=ClipMaskConfig)
+    frames_per_window: int = (
+        8  # of a clip that a frame-causal model is shown at once: more than its attention sees
+    )
+    start_share: float = 0.5  # of these windows are the first frames of their clip
+    context_noise: float = 0.1  # and tokens of the past replaced at random: the rate is uniform in [0, this]
     public_tokenizer: str | None = None  # folder of a public VQGAN that stands in for our own
 
     def __post_init__(self) -> None:
@@ -52,6 +60,11 @@ class VideoTrainingConfig:
             raise ValueError(
                 f"image_share must lie in [0, 1) and prompt_drop in [0, 1], got {self.image_share} and "
                 f"{self.prompt_drop}"
+            )
+        if self.frames_per_window < 2 or not 0 <= self.context_noise < 1 or not 0 <= self.start_share <= 1:
+            raise ValueError(
+                "frames_per_window must be >= 2, context_noise lie in [0, 1) and start_share in [0, 1], got "
+                f"{self.frames_per_window}, {self.context_noise} and {self.start_share}"
             )
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.code_balance <= 1:
             raise ValueError(
@@ -74,8 +87,13 @@ class VideoModelModule(nn.Module):
         """Return ``loss`` (cross-entropy of the hidden tokens, nats), ``accuracy`` and what the tokens weigh."""
         target_BTS, is_masked_BTS = batch["token_ids"].long(), batch["is_masked"]
         prepared = {name: value for name, value in batch.items() if name not in _NO_PROMPT}
+        past_ids_BTS = batch.get("context_ids")
         logits_BTSK = self.video_model(
-            target_BTS, is_masked_BTS, prepared, twist_BTA=batch.get("twist")
+            target_BTS,
+            is_masked_BTS,
+            prepared,
+            twist_BTA=batch.get("twist"),
+            past_ids_BTS=None if past_ids_BTS is None else past_ids_BTS.long(),
         ).float()
         targets_BTS = target_BTS.masked_fill(~is_masked_BTS, UNJUDGED)
         weight_K = self.video_model.code_bias_K.exp()
@@ -91,7 +109,7 @@ class VideoModelModule(nn.Module):
         return {"loss": loss, "accuracy": is_right.float().mean(), WEIGHT: weight}
 
 
-_NO_PROMPT = ("token_ids", "is_masked", "twist")
+_NO_PROMPT = ("token_ids", "context_ids", "is_masked", "twist")
 
 
 class VideoModelTask:
@@ -110,6 +128,9 @@ class VideoModelTask:
         self.config, self.train, self.validation = config, train, validation
         self.encoder, self.grid = model.prompt_encoder, model.tokenizer.grid
         self.has_actions = model.action_encoder is not None
+        self.is_frame_causal = model.is_frame_causal
+        self.frames_per_row = config.frames_per_window if self.is_frame_causal else train.clips.shape[1]
+        self.codebook_size = model.tokenizer.codebook_size
         weight_K = code_weights(train, model.tokenizer.codebook_size, config.code_balance)
         model.code_bias_K.copy_(weight_K.log())
         self.model: nn.Module = VideoModelModule(model, label_smoothing=config.label_smoothing)
@@ -118,20 +139,21 @@ class VideoModelTask:
         self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
     ) -> Iterator[dict[str, Tensor]]:
         """Yield batches of ``batch_size`` clips, or of as many frames of images; a row depends on its number alone."""
-        frames = self.train.clips.shape[1]
         step = start_step
         while True:
             is_image = is_image_step(step, self.config.image_share)
-            count = batch_size * frames if is_image else batch_size
+            count = batch_size * self.frames_per_row if is_image else batch_size
             rows = rows_of(step, count, rank=rank, world_size=world_size)
             draws = RowDraws(seed, rows, purpose="images" if is_image else "clips")
-            batch, captions = self._images(draws) if is_image else self._clips(draws)
+            is_start = torch.ones(count, dtype=torch.bool)
+            if not is_image and self.is_frame_causal:
+                is_start = draws.chance(self.config.start_share)
+            batch, captions = self._images(draws) if is_image else self._clips(draws, is_start)
             is_dropped = draws.chance(self.config.prompt_drop)
             texts = ["" if drop else text for text, drop in zip(captions, is_dropped.tolist(), strict=True)]
             if self.has_actions:
                 batch["twist"][is_dropped] = torch.nan
-            length = batch["token_ids"].shape[1]
-            batch["is_masked"] = draw_clip_mask(self.config.masks, count, length, self.grid, draws.uniform)
+            batch |= self._hidden(batch["token_ids"], is_start, draws)
             yield batch | self._prepared(texts)
             step += 1
 
@@ -139,12 +161,34 @@ class VideoModelTask:
         prepared = self.encoder.prepared(texts, is_cut=True)
         return {name: _padded(value) for name, value in prepared.items()}
 
-    def _clips(self, draws: RowDraws) -> tuple[dict[str, Tensor], list[str]]:
+    def _hidden(self, token_ids_BTS: Tensor, is_start_B: Tensor, draws: RowDraws) -> dict[str, Tensor]:
+        """Return what is hidden and, frame by frame, what later frames see of the past."""
+        count, length = token_ids_BTS.shape[:2]
+        if not self.is_frame_causal:
+            return {"is_masked": draw_clip_mask(self.config.masks, count, length, self.grid, draws.uniform)}
+        is_masked_BTS = draw_frame_masks(self.config.masks, count, length, self.grid, draws.uniform)
+        # A clip that is entered later shows its first frame: what a text says is where clips begin.
+        is_masked_BTS[:, 0] &= is_start_B.unsqueeze(-1)
+        if length == 1:
+            return {"is_masked": is_masked_BTS}
+        shape = tuple(token_ids_BTS.shape)
+        is_noise_BTS = draws.uniform(shape) < draws.uniform((count, 1, 1)) * self.config.context_noise
+        noise_BTS = draws.whole(self.codebook_size, shape, dtype=torch.int32)
+        context_ids_BTS = torch.where(is_noise_BTS, noise_BTS, token_ids_BTS)
+        return {"is_masked": is_masked_BTS, "context_ids": context_ids_BTS}
+
+    def _clips(self, draws: RowDraws, is_start_B: Tensor) -> tuple[dict[str, Tensor], list[str]]:
+        """Draw clips, or frame by frame windows of them, from the start or from anywhere."""
         content = self.train.content
         rows = draws.whole(len(self.train.clips)).numpy()
-        batch = {"token_ids": torch.from_numpy(np.array(self.train.clips[rows]))}
+        first_B = torch.zeros(len(draws), dtype=torch.int64)
+        if self.is_frame_causal:
+            first_B = draws.whole(self.train.clips.shape[1] - self.frames_per_row + 1)
+        first_B = torch.where(is_start_B, 0, first_B)
+        times = first_B.unsqueeze(-1).numpy() + np.arange(self.frames_per_row)
+        batch = {"token_ids": torch.from_numpy(self.train.clips[rows[:, None], times])}
         if self.has_actions:
-            batch["twist"] = torch.from_numpy(content.twist[rows])
+            batch["twist"] = torch.from_numpy(content.twist[rows[:, None], times])
         wordings = [content.clip_captions[row] for row in rows]
         return batch, _one_of_each(wordings, draws)
 

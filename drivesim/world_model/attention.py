@@ -5,6 +5,7 @@ Letters: see ``drivesim/world_model/__init__.py``; `P` patches per frame, `J` to
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 import torch
@@ -49,6 +50,18 @@ def rotary_angles(positions_T: Tensor, head_dim: int) -> Tensor:
     return positions_T.to(dtype).unsqueeze(-1) * 300.0**-exponents
 
 
+def place_angles(grid: tuple[int, int], head_dim: int) -> Tensor:
+    """Return angles (S, D / 2) of rotary places: half of the waves go down the rows, half along the columns.
+
+    The shortest wave is five tokens long, the longest one forty: what lies beside a token is told from what lies across
+    the frame, wherever in the frame that is.
+    """
+    num_waves = head_dim // 4
+    waves = 2 * math.pi / 5 * 8.0 ** -torch.linspace(0, 1, num_waves)
+    rows, columns = torch.meshgrid(*(torch.arange(size) for size in grid), indexing="ij")
+    return torch.cat([place.flatten().unsqueeze(-1) * waves for place in (rows, columns)], dim=-1)
+
+
 def rotate(x: Tensor, angles: Tensor, *, dtype: torch.dtype = torch.float32) -> Tensor:
     """Rotate channel pairs of ``x`` (..., D) by ``angles`` that broadcast to (..., D / 2), computed in ``dtype``."""
     return turned(x, (angles.cos().to(dtype), angles.sin().to(dtype)))
@@ -82,13 +95,26 @@ class PatchAttention(nn.Module):
     times of their frames.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, grid: tuple[int, int], stride: int) -> None:
-        """Refuse widths that the heads do not divide."""
+    place_turn_2SD: Tensor | None
+
+    def __init__(
+        self, dim: int, num_heads: int, *, grid: tuple[int, int], stride: int, has_places: bool = False
+    ) -> None:
+        """Refuse widths that the heads do not divide; ``has_places`` is for :meth:`within_frames` of one patch."""
         super().__init__()
         if dim % num_heads or (dim // num_heads) % 2:
             raise ValueError(f"dim {dim} must divide into {num_heads} heads of even width")
         self.num_heads, self.head_dim = num_heads, dim // num_heads
         self.grid, self.stride = grid, stride
+        turn_2SD = None
+        if has_places:
+            if stride != 1 or self.head_dim % 4:
+                raise ValueError(
+                    f"rotary places need one patch and heads of a multiple of 4 channels, got {self.head_dim}"
+                )
+            angles_SD = place_angles(grid, self.head_dim)
+            turn_2SD = torch.stack([angles_SD.cos(), angles_SD.sin()])
+        self.register_buffer("place_turn_2SD", turn_2SD, persistent=False)
         self.norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
@@ -156,7 +182,10 @@ class PatchAttention(nn.Module):
 
     def within_frames(self, x_FSC: Tensor) -> Tensor:
         """Let every token attend to its own frame inside its patch, wherever in time that is; returns (F, S, C)."""
-        return self.attend(*self.project(x_FSC), None)
+        if self.place_turn_2SD is None:
+            return self.attend(*self.project(x_FSC), None)
+        cos, sin = self.place_turn_2SD.float()
+        return self.attend(*self.project_at(x_FSC, (cos, sin)), None)
 
     def over_clip(self, x_BTSC: Tensor, *, images: ImageAttention = ImageAttention.BLOCK_DIAGONAL) -> Tensor:
         """Let every token attend to all frames of the clip inside its patch; returns (B, T, S, C)."""

@@ -81,9 +81,10 @@ def draw_mask(kind: MaskKind, batch: int, frames: int, tokens: int, chance: Chan
 
 @dataclass(kw_only=True, slots=True)
 class ClipMaskConfig:
-    """Shares of what is hidden in the training clips of a model that sees all frames at once.
+    """Shares of what is hidden in the training clips of a video model.
 
-    The paper has tubes only, which never show the model what most tasks ask for.
+    The paper has tubes only, which never show the model what most tasks ask for. Frame by frame, where earlier frames
+    are always given, ``prefix`` hides all of every frame.
     """
 
     tube: float = 0.15  # the same tokens of all frames (the paper)
@@ -104,11 +105,13 @@ class ClipMaskConfig:
 def draw_clip_mask(
     config: ClipMaskConfig, batch: int, frames: int, grid: tuple[int, int], chance: Chance
 ) -> Tensor:
-    """Return ``is_masked_BTS`` for clips, or images where ``frames`` is 1; every clip hides one token at least."""
+    """Return ``is_masked_BTS`` for clips, or images where ``frames`` is 1; every clip hides one token at least.
+
+    For models that see all frames at once; :func:`draw_frame_masks` is for those that finish frame after frame.
+    """
     tokens = grid[0] * grid[1]
     rate_B1 = _cosine_rates((batch, 1), chance)
-    kinds = torch.tensor(config.shares()).cumsum(0)
-    kind_B11 = torch.bucketize(_uniform((batch, 1, 1), chance), kinds[:-1], right=True)
+    kind_B11 = _kinds(config, batch, chance)
     tube_BTS = random_mask((batch, 1, tokens), rate_B1, chance).expand(-1, frames, -1)
     scattered_BS = random_mask((batch, frames * tokens), rate_B1[:, 0], chance)
     scattered_BTS = rearrange(scattered_BS, "b (t s) -> b t s", t=frames)
@@ -121,6 +124,27 @@ def draw_clip_mask(
     is_masked_BTS = masks.gather(0, kind_B11.expand(-1, frames, tokens).unsqueeze(0)).squeeze(0)
     is_empty_B11 = ~is_masked_BTS.flatten(1).any(-1)[:, None, None]
     return torch.where(is_empty_B11, scattered_BTS, is_masked_BTS)
+
+
+def draw_frame_masks(
+    config: ClipMaskConfig, batch: int, frames: int, grid: tuple[int, int], chance: Chance
+) -> Tensor:
+    """Return ``is_masked_BTS`` for clips that are finished frame after frame; every frame hides one token at least."""
+    tokens = grid[0] * grid[1]
+    rate_BT = _cosine_rates((batch, frames), chance)
+    kind_B11 = _kinds(config, batch, chance)
+    tube_BTS = random_mask((batch, 1, tokens), rate_BT[:, :1], chance).expand(-1, frames, -1)
+    scattered_BTS = random_mask((batch, frames, tokens), rate_BT, chance)
+    boxed_BTS = scattered_BTS & _random_boxes(batch, grid, chance)
+    boxed_BTS = torch.where(boxed_BTS.any(-1, keepdim=True), boxed_BTS, scattered_BTS)
+    masks = torch.stack([tube_BTS, scattered_BTS, torch.ones_like(scattered_BTS), boxed_BTS])
+    return masks.gather(0, kind_B11.expand(-1, frames, tokens).unsqueeze(0)).squeeze(0)
+
+
+def _kinds(config: ClipMaskConfig, batch: int, chance: Chance) -> Tensor:
+    """Return which kind of mask each clip has, (B, 1, 1)."""
+    ends = torch.tensor(config.shares()).cumsum(0)
+    return torch.bucketize(_uniform((batch, 1, 1), chance), ends[:-1], right=True)
 
 
 def _random_boxes(batch: int, grid: tuple[int, int], chance: Chance) -> Tensor:

@@ -22,6 +22,7 @@ from drivesim.errors import InputError
 from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.world_model.pretrained import fast_dtype, load_tokenizer
 from drivesim.world_model.prompts import PromptKind
+from drivesim.world_model.stpt import STPTLayer
 from drivesim.world_model.video_model import VideoModel, VideoModelConfig
 
 if TYPE_CHECKING:
@@ -59,7 +60,11 @@ def load_video_model(
 
 
 def trainable_video_model(
-    name_or_path: str | Path, config: VideoModelConfig, *, public_tokenizer: str | Path | None = None
+    name_or_path: str | Path,
+    config: VideoModelConfig,
+    *,
+    public_tokenizer: str | Path | None = None,
+    is_turned: bool = False,
 ) -> VideoModel:
     """Return a video model in float32 to train on: its own weights, or a new one around a tokenizer.
 
@@ -69,6 +74,7 @@ def trainable_video_model(
         config: sizes of a new model, whose tokenizer keeps all but its frames' size; a video model's own must be the
             same, or ``config`` the default.
         public_tokenizer: folder of a public VQGAN.
+        is_turned: begin a frame-causal model of ``config`` with the weights of one that sees all frames at once.
 
     Raises:
         InputError: as :func:`load_video_model`, or the weights are of other sizes.
@@ -85,7 +91,15 @@ def trainable_video_model(
     if checkpoint.kind == KIND:
         model = _model_of(checkpoint, public_tokenizer)
         kept = model.config
-        asked = replace(config, vqgan=kept.vqgan, sampler=kept.sampler, guidance=kept.guidance)
+        asked = replace(
+            config,
+            vqgan=kept.vqgan,
+            sampler=kept.sampler,
+            guidance=kept.guidance,
+            next_temperature_ratio=kept.next_temperature_ratio,
+        )
+        if is_turned:
+            return _frame_by_frame(checkpoint, model, asked)
         if config != VideoModelConfig() and asked != kept:
             raise InputError(
                 f"{checkpoint.path} holds a video model of other sizes than were asked for; leave video_model.model "
@@ -98,6 +112,27 @@ def trainable_video_model(
     resized.load_state_dict(own.state_dict())
     resized.eval().requires_grad_(False)
     return VideoModel(replace(config, vqgan=vqgan), tokenizer=resized)
+
+
+def _frame_by_frame(checkpoint: Checkpoint, model: VideoModel, config: VideoModelConfig) -> VideoModel:
+    """Return a frame-causal model that begins with the weights of one that sees all frames at once.
+
+    Of three frames the one saw the middle, the other sees the last: kernels of the convolution move one frame back, and
+    what looked into the future is gone.
+    """
+    causal = VideoModel(config, tokenizer=model.tokenizer)
+    if model.is_frame_causal or not causal.is_frame_causal:
+        raise InputError(
+            "video_model.is_turned makes a frame-causal model of one that sees all frames at once: name such weights "
+            "in video_model.init and set video_model.model.stpt.is_frame_causal=true"
+        )
+    load_state(causal, replace(checkpoint, tensors=model.state_dict()))
+    for layer in causal.stpt.layers:
+        assert isinstance(layer, STPTLayer)
+        weight = layer.conv.weight
+        past, own, future = weight.detach().chunk(3, dim=1)
+        weight.data.copy_(torch.cat([torch.zeros_like(future), past, own], dim=1))
+    return causal
 
 
 def save_video_model(model: nn.Module, path: Path, *, facts: dict[str, Any] | None = None) -> None:

@@ -43,6 +43,9 @@ class STPTConfig:
     has_frame_attention: bool = (
         False  # attention within each frame as well, across its patches; the paper has none
     )
+    has_frame_places: bool = (
+        False  # that attention turns queries and keys by their places: what is near is told
+    )
     image_attention: ImageAttention = ImageAttention.BLOCK_DIAGONAL
     guide_dim: int = 0  # numbers per token that tell what motion compensation expects; set by the world model
 
@@ -51,6 +54,14 @@ class STPTConfig:
         if self.window < 2 or self.num_layers < 1:
             raise ValueError(
                 f"stpt needs window >= 2 and num_layers >= 1, got {self.window} and {self.num_layers}"
+            )
+        if self.has_frame_places and not self.has_frame_attention:
+            raise ValueError(
+                "stpt.has_frame_places is of attention within frames: set stpt.has_frame_attention=true"
+            )
+        if self.is_frame_causal and self.image_attention is ImageAttention.IDENTITY:
+            raise ValueError(
+                "stpt.image_attention=IDENTITY is of models that see all frames at once, not causal ones"
             )
         if self.dim % self.num_heads:
             raise ValueError(f"stpt.dim {self.dim} must divide by stpt.num_heads {self.num_heads}")
@@ -141,7 +152,9 @@ class STPTLayer(nn.Module):
         self.image_attention = config.image_attention
         self.frame_attention: PatchAttention | None = None
         if config.has_frame_attention:
-            self.frame_attention = PatchAttention(dim, config.num_heads, grid=grid, stride=1)
+            self.frame_attention = PatchAttention(
+                dim, config.num_heads, grid=grid, stride=1, has_places=config.has_frame_places
+            )
         self.prompt_attention = PromptAttention(dim, config.num_heads)
         hidden = int(dim * config.mlp_ratio)
         self.mlp = nn.Sequential(
@@ -349,6 +362,8 @@ class STPT(nn.Module):
             is_given_BTL: which prompt tokens are present.
         """
         self._expect(is_causal=True)
+        if token_ids_BTS.shape[1] == 1:
+            return self._alone(token_ids_BTS, is_masked_BTS, prompt_BTLC, guide_BTSG, is_given_BTL)
         clean_BTSC = self.embedding(clean_ids_BTS, torch.zeros_like(is_masked_BTS), guide_BTSG)
         hidden_BTSC = self.embedding(token_ids_BTS, is_masked_BTS, guide_BTSG)
         prompt_FLC = prompt_BTLC.flatten(0, 1)
@@ -359,15 +374,49 @@ class STPT(nn.Module):
             )
         return hidden_BTSC
 
-    def empty_memory(self, batch: int, device: torch.device, dtype: torch.dtype) -> list[FrameMemory]:
-        """Return one empty memory per layer."""
+    def _alone(
+        self,
+        token_ids_B1S: Tensor,
+        is_masked_B1S: Tensor,
+        prompt_B1LC: Tensor,
+        guide_B1SG: Tensor | None,
+        is_given_B1L: Tensor | None,
+    ) -> Tensor:
+        """Return the features (B, 1, S, C) of clips of one frame, to whose past no time goes."""
+        x_BSC, _ = self.frame(
+            token_ids_B1S.squeeze(1),
+            is_masked_B1S.squeeze(1),
+            prompt_B1LC.squeeze(1),
+            self.empty_memory(len(token_ids_B1S), token_ids_B1S.device, self.memory_dtype, num_past=0),
+            guide_BSG=None if guide_B1SG is None else guide_B1SG.squeeze(1),
+            is_given_BL=None if is_given_B1L is None else is_given_B1L.squeeze(1),
+        )
+        return x_BSC.unsqueeze(1)
+
+    @property
+    def reach(self) -> int:
+        """Return how many earlier frames can change a frame: each layer's convolution, then its attention, go back."""
+        return self.config.num_layers * (NUM_CONV_PAST + self.config.window - 1)
+
+    @property
+    def memory_dtype(self) -> torch.dtype:
+        """Return the type that layers write into a memory now: under autocast, that of its matrix products."""
+        device_type = self.embedding.place_SC.device.type
+        if torch.is_autocast_enabled(device_type):
+            return torch.get_autocast_dtype(device_type)
+        return self.embedding.place_SC.dtype
+
+    def empty_memory(
+        self, batch: int, device: torch.device, dtype: torch.dtype, *, num_past: int | None = None
+    ) -> list[FrameMemory]:
+        """Return one empty memory per layer, with room for the past of the window or for ``num_past`` frames."""
         config = self.config
         patches, tokens = config.patch_stride**2, self.grid[0] * self.grid[1]
         shape = (
             batch,
             patches,
             config.num_heads,
-            config.window - 1,
+            config.window - 1 if num_past is None else num_past,
             tokens // patches,
             config.dim // config.num_heads,
         )
@@ -384,6 +433,7 @@ class STPT(nn.Module):
         memory: list[FrameMemory],
         *,
         guide_BSG: Tensor | None = None,
+        is_given_BL: Tensor | None = None,
     ) -> tuple[Tensor, list[FrameMemory]]:
         """Frame-causal inference: features (B, S, C) of one frame, and the memory with this frame appended.
 
@@ -395,7 +445,7 @@ class STPT(nn.Module):
         appended = []
         moment = next_moment(self.layers, memory, 1)
         for layer, past in zip(self.layers, memory, strict=True):
-            x_BSC, new = layer.frame(x_BSC, past, prompt_BLC, None, moment)  # type: ignore[operator]
+            x_BSC, new = layer.frame(x_BSC, past, prompt_BLC, is_given_BL, moment)  # type: ignore[operator]
             appended.append(new)
         return x_BSC, appended
 

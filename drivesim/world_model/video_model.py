@@ -1,14 +1,14 @@
-"""VideoModel: whole clips of tokens under text and action prompts, all frames at once (the paper's own mode).
+"""VideoModel: clips of tokens under text and action prompts, frame by frame or all frames at once (the paper's mode).
 
-Every task is this one model; tasks differ in what is masked and which prompts are given. Letters: see
-``drivesim/world_model/__init__.py``; `K` prompt tokens.
+Every task is this one model; tasks differ in what is masked and which prompts are given. Frame by frame, each frame is
+filled in after the ones before it are finished, so that a thing keeps its shape, and a clip may be of any length.
+Letters: see ``drivesim/world_model/__init__.py``; `K` prompt tokens.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from drivesim.hub_model import HubModel
 from drivesim.tokenizer.interface import Tokenizer
 from drivesim.tokenizer.public_vqgan import PixelRange
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig
+from drivesim.world_model.clip_completion import Completion, GuidanceConfig
 from drivesim.world_model.conditioning import ActionEncoder
 from drivesim.world_model.prompts import (
     BytesEncoder,
@@ -30,57 +31,34 @@ from drivesim.world_model.prompts import (
     PromptEncoder,
     PromptKind,
 )
-from drivesim.world_model.sampler import Sampled, SamplerConfig, fill_in
+from drivesim.world_model.sampler import Sampled, SamplerConfig
 from drivesim.world_model.stpt import STPT, STPTConfig
-
-
-class GuidanceSchedule(Enum):
-    """How guidance goes over the rounds."""
-
-    CONSTANT = "constant"
-    LINEAR = "linear"  # from 0 in the first round to its scale in the last (Muse)
-
-
-@dataclass(kw_only=True, slots=True)
-class GuidanceConfig:
-    """Classifier-free guidance (WorldDreamer section 3.3): logits = (1 + scale) conditional - scale unconditional."""
-
-    scale: float = 2.0  # the paper's beta; 0 is no guidance, and costs half
-    schedule: GuidanceSchedule = GuidanceSchedule.LINEAR
-
-    def __post_init__(self) -> None:
-        """Refuse what is no scale."""
-        if not 0 <= self.scale < 1000:
-            raise ValueError(f"guidance.scale must be a number from 0 on, got {self.scale}")
-
-    def at(self, round_index: int, num_rounds: int) -> float:
-        """Return the scale in a round, the first being 0."""
-        if self.schedule is GuidanceSchedule.CONSTANT or num_rounds == 1:
-            return self.scale
-        return self.scale * round_index / (num_rounds - 1)
-
-
-def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Return g = (1 + b) c - b u (WorldDreamer section 3.3)."""
-    return (1 + scale) * conditional - scale * unconditional
 
 
 @dataclass(kw_only=True, slots=True)
 class VideoModelConfig:
-    """A general world model: tokenizer, prompt encoder and transformer over whole clips."""
+    """A general world model: tokenizer, prompt encoder and transformer."""
 
     vqgan: VQGANConfig = field(
         default_factory=lambda: VQGANConfig(channels=[32, 64, 128], fsq_levels=[8, 5, 5, 5])
     )
     stpt: STPTConfig = field(
         default_factory=lambda: STPTConfig(
-            is_frame_causal=False, has_frame_attention=True, conv_dim=32, num_layers=5
+            is_frame_causal=True,
+            has_frame_attention=True,
+            has_frame_places=True,
+            conv_dim=32,
+            num_layers=5,
+            window=4,
         )
     )
     sampler: SamplerConfig = field(
         default_factory=lambda: SamplerConfig(num_decode_steps=10, temperature=1.0, choice_temperature=2.0)
     )
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+    next_temperature_ratio: float = (
+        1.0  # frame by frame, of the temperature in all but the first: most is known there
+    )
     prompt: PromptKind = PromptKind.BYTES
     bytes_encoder: BytesEncoderConfig = field(default_factory=BytesEncoderConfig)
     t5: str = ""  # name or folder of the T5 with prompt=t5; embeddings of t5_dim numbers
@@ -88,7 +66,7 @@ class VideoModelConfig:
     t5_max_tokens: int = 64
     t5_cache: str = "out/t5-prompts"  # folder in which its embeddings are kept; "" keeps none
     num_action_tokens: int = 0  # prompt tokens per frame made of speed and yaw rate; 0 reads no actions
-    num_frames: int = 16
+    num_frames: int = 16  # of a clip if no number is asked for; not frame by frame, the most at once
     rate_hz: float = 8.0
     public_tokenizer: str = ""  # hash of a public VQGAN in place of ``vqgan``, whose size is its frames'
     public_pixel_range: PixelRange = PixelRange.ZERO_TO_ONE  # of that VQGAN
@@ -97,12 +75,17 @@ class VideoModelConfig:
         """Refuse models that cannot be built."""
         if self.num_frames < 1 or self.num_action_tokens < 0 or not self.rate_hz > 0:
             raise ValueError("a video model needs num_frames >= 1, num_action_tokens >= 0 and rate_hz > 0")
-        if self.stpt.is_frame_causal:
-            raise ValueError("a video model sees all frames at once: set model.stpt.is_frame_causal=false")
+        if not 0 <= self.next_temperature_ratio < 1000:
+            raise ValueError(
+                f"next_temperature_ratio must be a number from 0 on, got {self.next_temperature_ratio}"
+            )
 
 
 class VideoModel(HubModel):
-    """Masked-token model of clips of ``config.num_frames`` frames, or of fewer: an image is a clip of one."""
+    """Masked-token model of clips; an image is a clip of one frame.
+
+    With ``config.stpt.is_frame_causal`` a clip may be of any length, else it has ``config.num_frames`` at most.
+    """
 
     kind = "video-model"
     what = "short clips and images of a described scene"
@@ -133,6 +116,11 @@ class VideoModel(HubModel):
         from drivesim.world_model.pretrained_video import write_video_model
 
         write_video_model(self, path, facts=self.facts)
+
+    @property
+    def is_frame_causal(self) -> bool:
+        """Return whether frames are finished one after another, so that a clip may be of any length."""
+        return self.config.stpt.is_frame_causal
 
     @property
     def device(self) -> torch.device:
@@ -183,10 +171,28 @@ class VideoModel(HubModel):
         prepared: PreparedPrompts,
         *,
         twist_BTA: Tensor | None = None,
+        past_ids_BTS: Tensor | None = None,
     ) -> Tensor:
-        """Return logits (B, T, S, K) of every token; the ids of masked tokens are not read."""
+        """Return logits (B, T, S, K) of every token.
+
+        Args:
+            token_ids_BTS: ids. Those of masked tokens are not read, but by the later frames of a frame-causal model,
+                for which they are the past unless ``past_ids_BTS`` is.
+            is_masked_BTS: which are hidden.
+            prepared: texts, as ``prompt_encoder.prepared`` returns them.
+            twist_BTA: actions, see :meth:`frame_prompts`.
+            past_ids_BTS: of a frame-causal model, what each frame is to the frames after it.
+        """
         tokens_BTKC, is_given_BTK = self.frame_prompts(prepared, token_ids_BTS.shape[1], twist_BTA)
-        logits: Tensor = self.stpt(token_ids_BTS, is_masked_BTS, tokens_BTKC, is_given_BTL=is_given_BTK)
+        logits: Tensor
+        if self.is_frame_causal:
+            past_ids_BTS = token_ids_BTS if past_ids_BTS is None else past_ids_BTS
+            hidden_BTSC = self.stpt.hidden_stream(
+                past_ids_BTS, token_ids_BTS, is_masked_BTS, tokens_BTKC, is_given_BTL=is_given_BTK
+            )
+            logits = self.stpt.head(hidden_BTSC, None)
+        else:
+            logits = self.stpt(token_ids_BTS, is_masked_BTS, tokens_BTKC, is_given_BTL=is_given_BTK)
         return logits
 
     @torch.no_grad()
@@ -207,48 +213,42 @@ class VideoModel(HubModel):
 
         Args:
             token_ids_BTS: given tokens; hidden entries are not read.
-            is_masked_BTS: which are hidden, as many in every clip.
+            is_masked_BTS: which are hidden: as many in every clip, and frame by frame as many in a frame of every clip.
             prompts: one text per clip; empty texts are legal.
             negative_prompt: what guidance leads away from.
             twist_BTA: actions, see :meth:`frame_prompts`.
             sampler: rounds, temperature and order; the weights' own if left out.
             guidance: scale and schedule; the weights' own if left out.
             generator: source of all randomness.
-            on_round: called with the number of finished rounds.
+            on_round: called with the number of finished rounds; frame by frame, of each frame from the first hidden
+                one on.
 
         Returns:
             tokens and confidences, (B, T * S) each.
         """
         sampler, guidance = sampler or self.config.sampler, guidance or self.config.guidance
-        frames = token_ids_BTS.shape[1]
         is_one_prompt = twist_BTA is None and all(text == negative_prompt for text in prompts)
         is_guided = guidance.scale > 0 and not is_one_prompt  # nothing leads away from the same prompt
-        tokens_BTKC, is_given_BTK = self._prompts_of(
-            prompts, negative_prompt if is_guided else None, frames, twist_BTA
+        prompt_RTKC, is_given_RTK = self._prompts_of(
+            prompts, negative_prompt if is_guided else None, token_ids_BTS.shape[1], twist_BTA
         )
-        num_rounds = min(sampler.num_decode_steps, max(int(is_masked_BTS[0].sum()), 1))
-        scales = iter([guidance.at(index, num_rounds) for index in range(num_rounds)])
-
-        def logits_of(token_ids_BS: Tensor, is_masked_BS: Tensor) -> Tensor:
-            ids, is_masked = (
-                rearrange(x, "b (t s) -> b t s", t=frames) for x in (token_ids_BS, is_masked_BS)
-            )
-            if is_guided:
-                ids, is_masked = ids.repeat(2, 1, 1), is_masked.repeat(2, 1, 1)
-            logits = self.stpt(ids, is_masked, tokens_BTKC, is_given_BTL=is_given_BTK).float()
-            logits = rearrange(logits - self.code_bias_K, "b t s k -> b (t s) k")
-            if not is_guided:
-                return logits
-            conditional, unconditional = logits.chunk(2)
-            return guided(conditional, unconditional, next(scales))
-
-        return fill_in(
-            logits_of,
-            rearrange(token_ids_BTS, "b t s -> b (t s)"),
-            rearrange(is_masked_BTS, "b t s -> b (t s)"),
-            sampler,
-            generator,
+        completion = Completion(
+            stpt=self.stpt,
+            prompt_RTKC=prompt_RTKC,
+            is_given_RTK=is_given_RTK,
+            is_guided=is_guided,
+            code_bias_K=self.code_bias_K,
+            guidance=guidance,
+            generator=generator,
             on_round=on_round,
+        )
+        if not self.is_frame_causal:
+            return completion.at_once(token_ids_BTS, is_masked_BTS, sampler)
+        return completion.frame_by_frame(
+            token_ids_BTS,
+            is_masked_BTS,
+            sampler,
+            next_temperature_ratio=self.config.next_temperature_ratio,
         )
 
     def _prompts_of(
