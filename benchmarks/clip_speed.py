@@ -134,7 +134,7 @@ def add_speed_rows(report: Report, speed: ClipSpeed, config: ClipSpeedConfig) ->
 def methods(speed: ClipSpeed, config: ClipSpeedConfig) -> dict[str, str]:
     """Say of every other decoder what was timed."""
     timed = config.diffusion_steps
-    diffusion = f"{NUM_EVALUATIONS} guided passes of the same layers over the whole clip"
+    diffusion = f"{NUM_EVALUATIONS} guided passes of the same layers over the whole clip at once"
     if timed < NUM_EVALUATIONS:
         diffusion += f", extrapolated from {timed} passes"
     tokens = config.num_places * config.tokens_per_place

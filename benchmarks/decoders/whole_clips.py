@@ -27,7 +27,7 @@ from drivesim.world_model.video_model import VideoModel
 
 
 class ClipDiffusion(nn.Module):
-    """The video model's own layers as a denoiser of the latents of a clip."""
+    """The video model's own layers as a denoiser of the latents of a clip, all frames at once whatever they learned."""
 
     def __init__(self, model: VideoModel) -> None:
         """Share the layers, the prompts and the tokenizer of a model."""

@@ -1,5 +1,7 @@
 """Clips of any length through a video model: tokens, pictures, masks, and hidden tokens window by window.
 
+A frame-causal model takes a clip of any length as one window.
+
 Letters: see ``drivesim/world_model/__init__.py``.
 """
 
