@@ -232,9 +232,12 @@ def num_rounds(model: VideoModel, config: GenerateConfig, *, num_given: int, num
 
     They are those of every frame that is not given, or of every window of a long clip where frames are drawn at once.
     """
-    rounds = (config.sampler or model.config.sampler).num_decode_steps
+    sampler = config.sampler or model.config.sampler
+    rounds = sampler.num_decode_steps
     if model.is_frame_causal:
-        return rounds * max(0, num_frames - num_given) * config.num_samples
+        next_rounds = model.config.next_sampler(sampler).num_decode_steps
+        first = rounds - next_rounds if num_given == 0 else 0
+        return (first + next_rounds * max(0, num_frames - num_given)) * config.num_samples
     return rounds * len(windows(num_frames, model.config.num_frames, num_given)) * config.num_samples
 
 

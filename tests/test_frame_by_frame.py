@@ -142,6 +142,15 @@ def test_rounds_are_counted_frame_by_frame(model):
     assert len(told) == 2 * 4 * 4
 
 
+@pytest.mark.parametrize(("ratio", "next_rounds"), [(1.0, 5), (0.4, 2), (0.01, 1)])
+def test_frames_that_follow_another_may_have_fewer_rounds(ratio, next_rounds):
+    model = small_video_model(stpt=CAUSAL, next_rounds_ratio=ratio)
+    told = []
+    config = GenerateConfig(num_frames=4, sampler=SamplerConfig(num_decode_steps=5), on_round=told.append)
+    text_to_video(model, "a dog", config)
+    assert len(told) == num_rounds(model, config, num_given=0, num_frames=4) == 5 + 3 * next_rounds
+
+
 def test_only_frames_that_matter_are_looked_at(model, monkeypatch):
     ids, hidden = clips(1, 20, 12)
     hidden[:, 14:] = False
@@ -405,6 +414,14 @@ def test_training_lowers_the_loss(tokens, tmp_path):
     before = task.evaluate(task.model.eval()).metrics["loss"]
     result = fit(task, settings, tmp_path / "run")
     assert result.metrics["loss"] < 0.5 * before
+
+
+@pytest.mark.parametrize(
+    "bad", [{"next_rounds_ratio": 0.0}, {"next_rounds_ratio": 1.5}, {"next_temperature_ratio": float("nan")}]
+)
+def test_ratios_without_meaning_are_refused(bad):
+    with pytest.raises(ValueError, match="next_rounds_ratio"):
+        VideoModelConfig(**bad)
 
 
 @pytest.mark.parametrize("bad", [{"frames_per_window": 1}, {"context_noise": 1.0}, {"context_noise": -0.1}])

@@ -7,7 +7,7 @@ clips under the negative prompt, which may be empty.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 
@@ -83,15 +83,15 @@ class Completion:
         is_masked_BTS: Tensor,
         sampler: SamplerConfig,
         *,
-        next_temperature_ratio: float,
+        next_sampler: SamplerConfig,
     ) -> Sampled:
-        """Finish each frame before the next one is begun; every frame has all rounds.
+        """Finish each frame before the next one is begun; every frame has all rounds of its sampler.
 
         Args:
             token_ids_BTS: given tokens; hidden entries are not read.
             is_masked_BTS: which are hidden, as many in a frame of every clip.
-            sampler: of each frame.
-            next_temperature_ratio: of its temperature in frames that follow another.
+            sampler: of a first frame.
+            next_sampler: of a frame that follows another.
         """
         counts_BT = is_masked_BTS.sum(-1)
         _check_counts(counts_BT)
@@ -99,7 +99,6 @@ class Completion:
         confidence_BTS = torch.ones(token_ids_BTS.shape, device=token_ids_BTS.device)
         device, passes = self.stpt.embedding.place_SC.device, len(self.prompt_RTKC) // len(token_ids_BTS)
         memory = self.stpt.empty_memory(len(self.prompt_RTKC), device, self.stpt.memory_dtype)
-        next_sampler = replace(sampler, temperature=next_temperature_ratio * sampler.temperature)
         hidden = counts_BT[0].nonzero().flatten().tolist()
         first, last = (hidden[0], hidden[-1]) if hidden else (len(counts_BT[0]), -1)
         # Frames out of reach change nothing, nor do those after the last hidden one.
@@ -122,7 +121,7 @@ class Completion:
                 finished_RS = token_ids_BTS[:, t].repeat(passes, 1)
                 _, memory = look(finished_RS, torch.zeros_like(finished_RS, dtype=torch.bool))
         for _ in range(max(last, first - 1) + 1, len(counts_BT[0])):
-            self._tell(0, sampler)
+            self._tell(0, next_sampler)
         return Sampled(token_ids_BS=token_ids_BTS.flatten(1), confidence_BS=confidence_BTS.flatten(1))
 
     def _frame_logits(

@@ -97,6 +97,7 @@ def trainable_video_model(
             sampler=kept.sampler,
             guidance=kept.guidance,
             next_temperature_ratio=kept.next_temperature_ratio,
+            next_rounds_ratio=kept.next_rounds_ratio,
         )
         if is_turned:
             return _frame_by_frame(checkpoint, model, asked)

@@ -8,7 +8,7 @@ Letters: see ``drivesim/world_model/__init__.py``; `K` prompt tokens.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +56,9 @@ class VideoModelConfig:
         default_factory=lambda: SamplerConfig(num_decode_steps=10, temperature=1.0, choice_temperature=2.0)
     )
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
-    next_temperature_ratio: float = (
-        1.0  # frame by frame, of the temperature in all but the first: most is known there
-    )
+    # Frame by frame, what all but the first frame take of the sampler's settings: most of them is known.
+    next_temperature_ratio: float = 1.0
+    next_rounds_ratio: float = 1.0
     prompt: PromptKind = PromptKind.BYTES
     bytes_encoder: BytesEncoderConfig = field(default_factory=BytesEncoderConfig)
     t5: str = ""  # name or folder of the T5 with prompt=t5; embeddings of t5_dim numbers
@@ -75,10 +75,19 @@ class VideoModelConfig:
         """Refuse models that cannot be built."""
         if self.num_frames < 1 or self.num_action_tokens < 0 or not self.rate_hz > 0:
             raise ValueError("a video model needs num_frames >= 1, num_action_tokens >= 0 and rate_hz > 0")
-        if not 0 <= self.next_temperature_ratio < 1000:
+        if not (0 <= self.next_temperature_ratio < 1000 and 0 < self.next_rounds_ratio <= 1):
             raise ValueError(
-                f"next_temperature_ratio must be a number from 0 on, got {self.next_temperature_ratio}"
+                "next_temperature_ratio must be a number from 0 on and next_rounds_ratio lie in (0, 1], got "
+                f"{self.next_temperature_ratio} and {self.next_rounds_ratio}"
             )
+
+    def next_sampler(self, first: SamplerConfig) -> SamplerConfig:
+        """Return the settings of a frame that follows another, from those of a first frame."""
+        return replace(
+            first,
+            temperature=self.next_temperature_ratio * first.temperature,
+            num_decode_steps=max(1, round(self.next_rounds_ratio * first.num_decode_steps)),
+        )
 
 
 class VideoModel(HubModel):
@@ -248,7 +257,7 @@ class VideoModel(HubModel):
             token_ids_BTS,
             is_masked_BTS,
             sampler,
-            next_temperature_ratio=self.config.next_temperature_ratio,
+            next_sampler=self.config.next_sampler(sampler),
         )
 
     def _prompts_of(
