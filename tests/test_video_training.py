@@ -273,6 +273,7 @@ def test_the_command_trains_from_a_tokenizer_and_its_weights_generate(config, se
         *(f"{stpt}.dim=32", f"{stpt}.num_layers=1", f"{stpt}.num_heads=2", f"{stpt}.conv_dim=8"),
         *("video_model.model.bytes_encoder.dim=32", "training.num_train_steps=2", "training.batch_size=1"),
         *("training.accelerator=cpu", f"video_model.model.num_frames={FRAMES}"),
+        "video_model.frames_per_window=3",
     ]
     assert run(*arguments, "--out", tmp_path / "run") == 0
     weights = tmp_path / "run" / "video-model.safetensors"
@@ -289,6 +290,8 @@ def test_the_command_trains_from_a_tokenizer_and_its_weights_generate(config, se
 def test_clips_of_another_length_or_rate_are_refused(tmp_path, capsys):
     run("train", "video-model", "general.frames_per_clip=8", "--out", tmp_path / "run")
     assert "clips of 8 frames" in capsys.readouterr().err
+    run("train", "video-model", "video_model.frames_per_window=20", "--out", tmp_path / "run")
+    assert "windows of 20 frames do not fit into clips of 16" in capsys.readouterr().err
     assert run("train", "video-model", "video_model.model.rate_hz=12", "--out", tmp_path / "run") == 2
     assert "8 frames per second" in capsys.readouterr().err
 
