@@ -80,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         networks=networks,
         has_map=not options.no_map,
         has_markings=not options.no_markings,
+        has_agents=not options.no_agents,
     )
     model = load_world_model(options.weights)
     inverse_dynamics = None if options.idm == "none" else load_inverse_dynamics(options.idm)
@@ -184,7 +185,9 @@ def _map_shown(options: argparse.Namespace, scenes: Sequence[HeldOutScene]) -> s
     if options.no_map or not areas:
         return "none"
     has_lines = not options.no_markings and any(area.lines is not None for area in areas)
-    return "drivable area and markings" if has_lines else "drivable area"
+    shown = "drivable area and markings" if has_lines else "drivable area"
+    has_agents = not options.no_agents and any(scene.scene.agents is not None for scene in scenes)
+    return f"{shown}, and where others were at the start" if has_agents else shown
 
 
 def _extent(options: argparse.Namespace) -> str:
@@ -243,6 +246,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-map", action="store_true", help="do not show the model where the road is")
     parser.add_argument(
         "--no-markings", action="store_true", help="do not show it what is painted on the road"
+    )
+    parser.add_argument(
+        "--no-agents", action="store_true", help="do not show it where other cars were at the start"
     )
     parser.add_argument("--quick", action="store_true", help="fewer starts, a shorter drift: a first look")
     parser.add_argument("--batch", type=int, default=8, help="starts imagined at once (8)")

@@ -56,6 +56,7 @@ class FidelityConfig:
     seed: int = 0
     has_map: bool = True  # whether the model is shown the map, as it is in the environment
     has_markings: bool = True  # and what is painted on the road
+    has_agents: bool = True  # and where others were at the start
     networks: Mapping[Extractor, FeatureNetwork] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -133,6 +134,7 @@ def instruments(
         seed=config.seed,
         has_map=config.has_map,
         has_markings=config.has_markings,
+        has_agents=config.has_agents,
     )
     reader = MotionReader(camera=scene.camera, rate_hz=scene.rate_hz, inverse_dynamics=inverse_dynamics)
     return open_loop, reader

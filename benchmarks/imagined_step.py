@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from drivesim.scene.agents import moving
 from drivesim.scene.road_map import ground_of, road_map
-from drivesim.scene.types import Camera, DrivableArea, PaintedLine
+from drivesim.scene.types import Agents, Camera, DrivableArea, PaintedLine
 from drivesim.world_model.places import Places
 from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.world_model import WorldModel, WorldModelConfig
@@ -49,13 +50,20 @@ def imagined_step(
 
 
 def on_a_plain(batch_size: int, camera: Camera) -> Places:
-    """Return cars on a plain of half a kilometre that is road, with a line; a map costs the same whatever it shows."""
+    """Return cars behind three others on a road with a line; a map costs the same whatever it shows."""
     line = PaintedLine(xy_m=np.array([[0.0, 250.0], [500.0, 250.0]]), width_m=0.15)
     area = DrivableArea(
         mask=np.ones((1000, 1000), bool), resolution_m=0.5, origin_xy_m=np.zeros(2), lines=(line,)
     )
     pose = np.tile([250.0, 250.0, 0.0], (batch_size, 1))
-    return Places(maps=(road_map(area),) * batch_size, ground=ground_of(camera), pose=pose)
+    others = Agents(
+        xy_m=np.array([[265.0, 250.0], [290.0, 253.5], [300.0, 246.5]]),
+        yaw_rad=np.array([0.0, np.pi, 0.0]),
+        speed_mps=np.array([8.0, 8.0, 8.0]),
+        size_m=np.tile([4.3, 1.8, 1.5], (3, 1)),
+    )
+    agents = (moving(others, line.xy_m),) * batch_size
+    return Places.begin((road_map(area),) * batch_size, ground_of(camera), pose, agents)
 
 
 def random_model(config: WorldModelConfig, dtype: torch.dtype) -> WorldModel:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarks.held_out import HeldOutScene, Start
 from drivesim import console
+from drivesim.scene.agents import MovingAgents, agents_at
 from drivesim.scene.road_map import RoadMap, ground_of, mapped
 from drivesim.scene.types import Camera, DrivableArea, EgoState
 from drivesim.world_model.places import Places
@@ -35,6 +36,7 @@ class OpenLoop:
     seed: int = 0
     has_map: bool = True  # whether the model is given the drivable area
     has_markings: bool = True  # and what is painted on it
+    has_agents: bool = True  # and where others were at the start, moved on at their speed
     _maps: dict[int, tuple[DrivableArea | None, RoadMap | None]] = field(default_factory=dict, init=False)
 
     @property
@@ -69,17 +71,24 @@ class OpenLoop:
         frames_BTHWC, context_twist_BTA = context(scenes, starts, self.num_context_frames)
         cars = [scenes[start.scene_index].scene for start in starts]
         poses = [scene.ego_state(start.frame_index) for scene, start in zip(cars, starts, strict=True)]
-        places = self.places([scene.drivable for scene in cars], poses)
+        agents = [agents_at(scene, start.frame_index) for scene, start in zip(cars, starts, strict=True)]
+        places = self.places([scene.drivable for scene in cars], poses, agents)
         return np.stack(list(self.stream(frames_BTHWC, context_twist_BTA, twist_BTA, places)), axis=1)
 
-    def places(self, areas: Sequence[DrivableArea | None], poses: Sequence[EgoState]) -> Places | None:
-        """Return what the model is told of where its cars are; None without a map."""
+    def places(
+        self,
+        areas: Sequence[DrivableArea | None],
+        poses: Sequence[EgoState],
+        agents: Sequence[MovingAgents | None],
+    ) -> Places | None:
+        """Return what the model is told of where its cars and others are; None without a map."""
         if not self.has_map:
             return None
-        return Places(
-            maps=tuple(self._map_of(area) for area in areas),
-            ground=ground_of(self.camera),
-            pose=np.array([(pose.x_m, pose.y_m, pose.yaw_rad) for pose in poses]),
+        return Places.begin(
+            [self._map_of(area) for area in areas],
+            ground_of(self.camera),
+            np.array([(pose.x_m, pose.y_m, pose.yaw_rad) for pose in poses]),
+            agents if self.has_agents else None,
         )
 
     def _map_of(self, area: DrivableArea | None) -> RoadMap | None:

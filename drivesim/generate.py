@@ -34,6 +34,7 @@ from drivesim.world_model.long_clips import (
     mask_of_tokens,
     windows,
 )
+from drivesim.world_model.places import Places
 from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.video_model import VideoModel
 from drivesim.world_model.world_model import WorldModel
@@ -190,6 +191,7 @@ def action_to_video(
     actions: FloatArray,
     *,
     camera: Camera | None = None,
+    places: Places | None = None,
     config: GenerateConfig | None = None,
 ) -> Generated:
     """Drive on from a picture, or a few; the car is taken to have driven straight on at the first action's speed.
@@ -199,6 +201,9 @@ def action_to_video(
         frames: (T, H, W, 3), the last of them is where the drive begins.
         actions: (N, 2) road-wheel steering in rad, left positive, and speed in m/s, one per frame to come.
         camera: of the frames, for a driving world model; the front camera of the reference world if left out.
+        places: one row: where the car and others are on its map at the last frame, see
+            :func:`drivesim.world_model.places.place_in`; a driving world model that is not told imagines the road too,
+            and that for seconds only.
         config: how; its number of frames does not apply, and to a driving world model neither do guidance and negative
             prompt.
 
@@ -214,7 +219,7 @@ def action_to_video(
     if isinstance(model, VideoModel):
         return _drive_as_clip(model, frames, actions, config)
     twist_TA = torch.from_numpy(twists(actions, 1.0 / model.rate_hz, num_before=num_given)).float()
-    state = observed(model, frames, twist_TA[:num_given], camera)
+    state = observed(model, frames, twist_TA[:num_given], camera, places)
     drive = partial(drive_on, model, state, twist_TA[num_given:], sampler=config.sampler)
     on_frame = _counted(config.on_round)
     drives = [drive(seed=config.seed + index, on_frame=on_frame) for index in range(config.num_samples)]

@@ -126,20 +126,18 @@ class HazardHead(nn.Module):
     def judge(self, inputs: HazardInputs) -> Hazards:
         """Return the probabilities of what was read of states.
 
-        On a CPU row by row: matrix products of other sizes may round otherwise, and there a row does not depend on its
-        neighbours.
+        On a CPU row by row, to the end: what has another size may round otherwise, sigmoids too, and there a row does
+        not depend on its neighbours.
         """
         indices = torch.arange(len(inputs.facts_BF), device=inputs.facts_BF.device)
         together = 1 if indices.device.type == "cpu" else len(indices)
-        logits = [self(inputs.rows(index))[0] for index in indices.split(together)]
-        hazard_BEK = self.calibrated(torch.cat(logits))
-        within_BE = within(hazard_BEK)
-        return Hazards(
-            collision=within_BE[:, 0],
-            off_road=within_BE[:, 1],
-            contact=self.contact(hazard_BEK),
-            is_outside=hazard_BEK[:, 1, 0],
-        )
+        judged = []
+        for index in indices.split(together):
+            hazard_BEK = self.calibrated(self(inputs.rows(index))[0])
+            contact_B1 = self.contact(hazard_BEK).unsqueeze(-1)
+            judged.append(torch.cat([within(hazard_BEK), contact_B1, hazard_BEK[:, 1, :1]], dim=-1))
+        collision_B, off_road_B, contact_B, is_outside_B = torch.cat(judged).unbind(-1)
+        return Hazards(collision=collision_B, off_road=off_road_B, contact=contact_B, is_outside=is_outside_B)
 
     @torch.no_grad()
     def assess(self, state: WorldState) -> Hazards:

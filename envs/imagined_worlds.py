@@ -22,6 +22,7 @@ from drivesim.episode import EpisodeConfig, sampler_with
 from drivesim.errors import InputError
 from drivesim.hazard import HazardHead
 from drivesim.metrics.closeness import HORIZON_S
+from drivesim.scene.agents import agents_at
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.road_map import RoadMap, ground_of, mapped
 from drivesim.scene.types import EgoState, Scene
@@ -70,7 +71,9 @@ class ImaginedWorlds:
         self.sampler = sampler_with(world_model.config.sampler, episode.sampler)
         self._world_model: WorldModel | None = world_model
         self._hazard_head = hazard_head
-        self._maps = _maps_of(self.scenes) if episode.uses_map else None
+        self._maps = _maps_of(self.scenes) if episode.uses_map else [None] * len(self.scenes)
+        has_agents = episode.uses_agents and any(scene.agents is not None for scene in self.scenes)
+        self._is_told = has_agents or any(self._maps)
         self._generators = [torch.Generator(device=self.device) for _ in self.scenes]
         self._state: WorldState | None = None
         self.rows: list[int] = []  # those that go on, in the order of the state
@@ -111,7 +114,11 @@ class ImaginedWorlds:
                     torch.from_numpy(frames[part]).to(self.device),
                     self._tensor(twist[part]),
                     scenes[0].camera,
-                    places=self._places([rows[place] for place in part], [egos[place] for place in part]),
+                    places=self._places(
+                        [rows[place] for place in part],
+                        [egos[place] for place in part],
+                        [start_indices[place] for place in part],
+                    ),
                 )
                 for part in self._parts(len(rows))
             ]
@@ -206,15 +213,19 @@ class ImaginedWorlds:
             )
         ]
 
-    def _places(self, rows: Sequence[int], egos: Sequence[EgoState]) -> Places | None:
-        """Return where the cars are on their maps; None where no scene has one."""
-        if self._maps is None or not any(self._maps):
+    def _places(
+        self, rows: Sequence[int], egos: Sequence[EgoState], start_indices: Sequence[int]
+    ) -> Places | None:
+        """Return where cars and others are on their maps, as of the start; None where no scene knows of either."""
+        if not self._is_told:
             return None
-        return Places(
-            maps=tuple(self._maps[row] for row in rows),
-            ground=ground_of(self.scenes[rows[0]].camera),
-            pose=np.array([[ego.x_m, ego.y_m, ego.yaw_rad] for ego in egos]),
-        )
+        pose = np.array([[ego.x_m, ego.y_m, ego.yaw_rad] for ego in egos])
+        maps = [self._maps[row] for row in rows]
+        agents = [
+            agents_at(self.scenes[row], start) if self.episode.uses_agents else None
+            for row, start in zip(rows, start_indices, strict=True)
+        ]
+        return Places.begin(maps, ground_of(self.scenes[rows[0]].camera), pose, agents)
 
     def _tensor(self, values: FloatArray) -> Tensor:
         return torch.from_numpy(values.astype(np.float32)).to(self.device)

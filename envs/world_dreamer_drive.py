@@ -94,6 +94,7 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | min_confidence, max_unsure_steps | 0.005, 6 | see Episode End; None never ends an episode so |
     | speed_limit_mps | None | what ``speeding`` is measured by |
     | uses_map | True | whether the model is shown the scene's map, so that the road and its lines stay on it |
+    | uses_agents | True | whether it is shown where other cars were at the start, moved on at the speed they had |
     | sampler | those of the weights | ``SamplerSettings``: replaces what it names; a ``SamplerConfig``, all |
     | reward, vehicle | defaults | ``RewardConfig``, ``VehicleConfig`` |
     | rate_hz | 6.0 | steps per second: those of the weights |

@@ -15,6 +15,8 @@ from benchmarks.open_loop import OpenLoop
 from benchmarks.report import Report
 from drivesim.errors import InputError
 from drivesim.reference.simulator import ReferenceWorld, WorldSpec
+from drivesim.reference.vehicles import agents_of
+from drivesim.scene.agents import moving_ahead
 from drivesim.scene.types import front_camera
 
 LOOP, OPEN_ROAD = WorldSpec(family="winding", seed=900_007), WorldSpec(family="winding", seed=900_002)
@@ -145,14 +147,25 @@ def test_the_model_is_shown_as_much_of_the_map_as_is_asked_for() -> None:
     world = ReferenceWorld(LOOP)
     model, ego = small_world_model(), world.ego
     shown = {}
-    for name, settings in (("all", {}), ("area", {"has_markings": False}), ("none", {"has_map": False})):
+    agents = moving_ahead(agents_of(world.traffic), ego, world.route_xy_m)
+    asked = {
+        "all": {},
+        "area": {"has_markings": False},
+        "alone": {"has_agents": False},
+        "none": {"has_map": False},
+    }
+    for name, settings in asked.items():
         open_loop = OpenLoop(model=model, camera=front_camera(), **settings)
-        shown[name] = open_loop.places([world.drivable], [ego])
+        shown[name] = open_loop.places([world.drivable], [ego], [agents])
     assert shown["none"] is None
     area, full = shown["area"].view(), shown["all"].view()
     assert torch.equal(area[:, :2], full[:, :2])
     assert full[:, 2].sum() > 1
-    assert not area[:, 2:].any()
+    assert not area[:, 2:4].any()
+    assert full[:, 5].all()
+    alone = shown["alone"].view()
+    assert torch.equal(alone[:, :4], full[:, :4])
+    assert not alone[:, 4:].any()
 
 
 def test_drift_rows_name_the_steps_and_curves_run_in_windows(measured: drift.Drift) -> None:

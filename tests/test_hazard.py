@@ -44,7 +44,7 @@ def state() -> WorldState:
     twist = torch.tensor([[[8.0, 0.1]] * 2, [[3.0, -0.2]] * 2, [[0.0, 0.0]] * 2])
     roads = road_map(scene.drivable)
     pose = np.concatenate([scene.xy_m[:3], scene.yaw_rad[:3, None]], axis=1)
-    places = Places(maps=(roads, roads, None), ground=ground_of(scene.camera), pose=pose)
+    places = Places.begin((roads, roads, None), ground_of(scene.camera), pose)
     seen = model.observe(frames, twist, scene.camera, places=places)
     return model.imagine(seen, twist[:, -1]).state
 
@@ -61,7 +61,7 @@ def random_inputs(count: int, config: HazardConfig = CONFIG) -> HazardInputs:
 def one_row(state: WorldState, row: int) -> WorldState:
     """Return the state of one of the cars alone, as far as the head reads it."""
     part = slice(row, row + 1)
-    places = replace(state.places, maps=state.places.maps[part], pose=state.places.pose[part])
+    places = state.places.rows([row])
     names = ("token_ids_BS", "frames_BCHW", "earlier_BCHW", "twist_BA", "prompt_BLC", "guide_BSG")
     return replace(state, places=places, **{name: getattr(state, name)[part] for name in names})
 

@@ -9,7 +9,7 @@ import torch
 from small_models import small_world_model
 
 from drivesim.errors import InputError
-from drivesim.scene.road_map import UNKNOWN
+from drivesim.scene.road_map import PACKED_DIM, UNKNOWN
 from drivesim.scene.types import front_camera
 from drivesim.tokenizer.vqgan import normalized
 from drivesim.training import fading
@@ -35,7 +35,7 @@ def clips(rng: np.random.Generator) -> RecordedClips:
         yaw_rad=np.zeros(size),
         is_collision=np.zeros(size, bool),
         is_off_road=np.zeros(size, bool),
-        road=rng.integers(-128, 128, (*size, 2, 32, 56)).astype(np.int8),
+        road=rng.integers(-128, 128, (*size, PACKED_DIM, 32, 56)).astype(np.int8),
         rate_hz=6.0,
         path=None,
     )
@@ -69,14 +69,14 @@ def test_transformer_and_decoder_learn_and_nothing_else():
 def late_terms(task: ImaginationTask, view: list[float]) -> dict[str, torch.Tensor]:
     """Return the terms of a late step of rollouts in which the map shows the same everywhere, as it is packed."""
     for batch in draw(task, 20):
-        batch["road"] = torch.tensor(view, dtype=torch.int8).view(2, 1, 1).expand_as(batch["road"])
+        batch["road"] = torch.tensor(view, dtype=torch.int8).view(PACKED_DIM, 1, 1).expand_as(batch["road"])
         terms = task.losses(task.model, batch, RowDraws(0, []))
         if int(batch["depth"]) >= 2:
             return terms
     raise AssertionError("no rollout is long")
 
 
-@pytest.mark.parametrize("view", [[-127, 0], [UNKNOWN, UNKNOWN], [127, UNKNOWN]])
+@pytest.mark.parametrize("view", [[-127, 0, 0], [UNKNOWN, UNKNOWN, UNKNOWN], [127, UNKNOWN, 0]])
 def test_late_in_a_rollout_the_decoder_is_judged_by_true_tokens_and_the_transformer_is_not(view):
     task = make_task(full_depth=1, look_weight=0.0, edge_weight=0.0)
     terms = late_terms(task, view)
@@ -90,18 +90,28 @@ def test_late_in_a_rollout_the_decoder_is_judged_by_true_tokens_and_the_transfor
 
 def test_a_known_road_is_judged_at_any_depth():
     task = make_task(full_depth=1, look_weight=0.0, edge_weight=0.0)
-    terms = late_terms(task, [127, 0])
+    terms = late_terms(task, [127, 0, 0])
     weight = task.config.token_weight
     assert terms["loss"].item() == pytest.approx((terms["pictures"] + weight * terms["tokens"]).item())
     terms["loss"].backward()
     assert any(p.grad is not None and p.grad.any() for p in task.model.world_model.stpt.parameters())
-    blind = late_terms(make_task(full_depth=1, road_trust=0.0, look_weight=0.0, edge_weight=0.0), [127, 0])
+    blind = late_terms(make_task(full_depth=1, road_trust=0.0, look_weight=0.0, edge_weight=0.0), [127, 0, 0])
     assert blind["loss"].item() == pytest.approx(blind["pictures"].item())
+
+
+def test_agents_are_judged_at_any_depth_and_count_more():
+    task = make_task(full_depth=1, look_weight=0.0, edge_weight=0.0)
+    terms = late_terms(task, [UNKNOWN, UNKNOWN, 127])
+    weight = task.config.token_weight * task.config.agent_factor
+    assert weight > task.config.token_weight
+    assert terms["loss"].item() == pytest.approx((terms["pictures"] + weight * terms["tokens"]).item())
+    terms["loss"].backward()
+    assert any(p.grad is not None and p.grad.any() for p in task.model.world_model.stpt.parameters())
 
 
 def test_look_and_edges_of_a_frame_are_judged_late_too():
     task = make_task(full_depth=1, road_trust=0.0)
-    terms = late_terms(task, [UNKNOWN, UNKNOWN])
+    terms = late_terms(task, [UNKNOWN, UNKNOWN, UNKNOWN])
     config = task.config
     late = config.look_weight * terms["look"] + config.edge_weight * terms["edges"]
     assert terms["loss"].item() == pytest.approx((terms["pictures"] + late).item())
@@ -113,7 +123,7 @@ def test_a_picture_softer_or_harsher_than_its_tokens_teaches_the_causal_decoder(
     task = make_task(full_depth=1, road_trust=0.0, look_weight=0.0)
     with torch.no_grad():
         task.model.world_model.causal_decoder.out.weight.normal_(std=0.1)
-    terms = late_terms(task, [UNKNOWN, UNKNOWN])
+    terms = late_terms(task, [UNKNOWN, UNKNOWN, UNKNOWN])
     assert terms["edges"] > 0
     others = terms["loss"] - terms["pictures"]
     assert others.item() == pytest.approx(task.config.edge_weight * terms["edges"].item(), rel=1e-4)
@@ -121,7 +131,7 @@ def test_a_picture_softer_or_harsher_than_its_tokens_teaches_the_causal_decoder(
 
 def test_edges_are_not_judged_where_the_recording_can_judge_every_pixel():
     task = make_task(full_depth=6)
-    terms = late_terms(task, [UNKNOWN, UNKNOWN])
+    terms = late_terms(task, [UNKNOWN, UNKNOWN, UNKNOWN])
     config = task.config
     others = config.token_weight * terms["tokens"] + config.look_weight * terms["look"]
     assert terms["loss"].item() == pytest.approx((terms["pictures"] + others).item())
@@ -184,6 +194,7 @@ def test_the_recording_is_trusted_less_and_less():
     [
         ("token_weight", -1),
         ("look_weight", -2),
+        ("agent_factor", -1),
         ("edge_weight", -3),
         ("faded_share", 1.5),
         ("full_depth", 0),

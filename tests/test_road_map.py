@@ -165,7 +165,7 @@ def test_packed_views_come_back(has_markings):
 def test_places_move_as_the_car_does_and_back():
     state, vehicle = EgoState(x_m=500.0, y_m=-20.0, yaw_rad=0.7, speed_mps=6.0), VehicleConfig()
     scene = make_scene()
-    first = Places(maps=(None,), ground=ground_of(scene.camera), pose=np.array([[500.0, -20.0, 0.7]]))
+    first = Places.begin((None,), ground_of(scene.camera), np.array([[500.0, -20.0, 0.7]]))
     places, twists = first, []
     for step in range(40):
         before = state
@@ -174,16 +174,18 @@ def test_places_move_as_the_car_does_and_back():
         twists.append(np.array([[0.5 * (before.speed_mps + state.speed_mps), state.yaw_rate_radps]]))
         places = places.after(twists[-1], 1 / 6)
     np.testing.assert_allclose(places.pose[0, :2], [state.x_m, state.y_m], atol=1e-6)
+    np.testing.assert_allclose(places.time_s, 40 / 6)
     for twist in reversed(twists):
         places = places.before(twist, 1 / 6)
     np.testing.assert_allclose(places.pose, first.pose, atol=1e-6)
+    np.testing.assert_allclose(places.time_s, 0.0, atol=1e-9)
 
 
 def test_every_token_is_told_its_cells():
     view = torch.rand(2, VIEW_DIM, 32, 56)
     tokens = token_road(view, 16)
     assert tokens.shape == (2, 112, road_dim(16))
-    for first in (0, 2):
+    for first in (0, 2, 4):
         begin = 17 * first // 2
         assert torch.equal(tokens[1, 15, begin : begin + 4], view[1, first, 4, 4:8])
         torch.testing.assert_close(tokens[1, 15, begin + 16], view[1, first + 1, 4:8, 4:8].mean())

@@ -80,16 +80,18 @@ def test_groups_do_not_keep_step():
     assert depths[0] != depths[1] != depths[2]
 
 
-def test_shares_of_the_rollouts_have_no_map_and_no_markings():
+def test_shares_of_the_rollouts_have_no_map_no_markings_and_no_agents():
     roads = torch.cat([batch["road"][:, 0, :, 0, 0] for batch in batches(0, 150)])
-    has_no_map, has_no_markings = (roads == UNKNOWN).unbind(1)
+    has_no_map, has_no_markings, has_no_agents = (roads == UNKNOWN).unbind(1)
     assert 0.3 < has_no_map.float().mean() < 0.7
     assert has_no_markings[has_no_map].all()
     assert 0.3 < has_no_markings[~has_no_map].float().mean() < 0.7
+    assert 0.05 < has_no_agents.float().mean() < 0.3
+    assert 0.05 < has_no_agents[has_no_map].float().mean() < 0.3
 
 
 @pytest.mark.parametrize(
-    "bad", [{"shortest": 1}, {"longest": 3, "shortest": 4}, {"no_map_share": 1.5}, {"no_markings_share": -1}]
+    "bad", [{"shortest": 1}, {"longest": 3, "shortest": 4}, {"no_map_share": 1.5}, {"no_agents_share": -1}]
 )
 def test_rollouts_without_a_length_are_refused(bad):
     with pytest.raises(ValueError, match="rollouts"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from small_models import small_world_model
 
+from drivesim.scene.road_map import PACKED_DIM
 from drivesim.scene.types import front_camera
 from drivesim.training import token_stream
 from drivesim.training.clip_pool import PoolConfig
@@ -29,7 +30,7 @@ def fake_parts(config, pool, *, first_part, seed, rank, world_size):
             yaw_rad=np.zeros(shape),
             is_collision=np.zeros(shape, bool),
             is_off_road=np.zeros(shape, bool),
-            road=np.zeros((*shape, 2, 32, 56), np.int8),
+            road=np.zeros((*shape, PACKED_DIM, 32, 56), np.int8),
             rate_hz=6.0,
         )
 

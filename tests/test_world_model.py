@@ -10,7 +10,7 @@ from small_models import small_world_model
 from drivesim.checkpoint import save_module, tensor_hash
 from drivesim.scene.road_map import ground_of, road_map
 from drivesim.scene.types import DrivableArea, front_camera
-from drivesim.world_model.conditioning import LOOK_DIM
+from drivesim.world_model.conditioning import LOOK_DIM, agents_dim
 from drivesim.world_model.places import Places, road_dim
 from drivesim.world_model.pretrained import load_world_model, new_inputs
 from drivesim.world_model.sampler import SamplerConfig
@@ -94,7 +94,7 @@ def on_roads(*half_widths_m):
         mask[100 - int(2 * half_width_m) : 100 + int(2 * half_width_m)] = True
         maps.append(road_map(DrivableArea(mask=mask, resolution_m=0.5, origin_xy_m=np.zeros(2))))
     pose = np.tile([40.0, 50.0, 0.0], (len(maps), 1))
-    return Places(maps=tuple(maps), ground=ground_of(front_camera()), pose=pose)
+    return Places.begin(maps, ground_of(front_camera()), pose)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_the_map_changes_the_frame_and_each_row_has_its_own(history):
     model = small_world_model()
     torch.nn.init.normal_(model.causal_decoder.out.weight, std=0.1)
     state = model.observe(*history, front_camera(), places=on_roads(4.0, None))
-    is_known = state.guide_BSG[..., -LOOK_DIM - road_dim(16) // 2 - 1]
+    is_known = state.guide_BSG[..., -LOOK_DIM - road_dim(16) // 3 - agents_dim(model.tokenizer) - 1]
     assert is_known[0].sum() > 0
     assert is_known[1].sum() == 0
     with_map, without = model.imagine(state, TWIST).frames_BHWC
@@ -122,7 +122,8 @@ def test_the_look_is_that_of_the_first_frame(model, history):
     frames, twist = history
     state = model.imagine(model.observe(frames, twist, front_camera()), TWIST).state
     assert torch.equal(state.look_BU, model.observe(frames[:, :1], twist[:, :1], front_camera()).look_BU)
-    assert torch.equal(state.guide_BSG[:, 5, -LOOK_DIM:], state.look_BU)
+    look_BSU = state.guide_BSG[..., : -agents_dim(model.tokenizer)][..., -LOOK_DIM:]
+    assert torch.equal(look_BSU[:, 5], state.look_BU)
     dark = model.observe(frames // 4, twist, front_camera()).look_BU
     assert (dark[:, :3] < state.look_BU[:, :3]).all()
     assert (dark[:, 3:6] < state.look_BU[:, 3:6]).all()
@@ -229,17 +230,18 @@ def test_noise_is_remembered_until_a_frame_is_shown(model, state):
     assert not forgetful.noise_BHW.any()
 
 
-def test_weights_made_before_markings_and_looks_were_known_draw_the_same_picture(tmp_path, history):
+@pytest.mark.parametrize("age", [0, 1])
+def test_weights_made_before_agents_or_markings_were_known_draw_the_same_picture(tmp_path, history, age):
     model = small_world_model()
     torch.nn.init.normal_(model.causal_decoder.out.weight, std=0.1)
     path = tmp_path / "old.safetensors"
     with torch.no_grad():
-        for name, num_new in new_inputs(model).items():
+        for name, num_new in new_inputs(model)[age].items():
             model.get_parameter(name)[:, -num_new:] = 0
     save_module(model, path, kind=WorldModel.kind, config=model.config, dtype=torch.float32)
     expected = model.imagine(model.observe(*history, front_camera(), places=on_roads(4.0, None)), TWIST)
     tensors, header = load_file(path), safe_open(path, framework="pt").metadata()
-    for name, num_new in new_inputs(model).items():
+    for name, num_new in new_inputs(model)[age].items():
         tensors[name] = tensors[name][:, :-num_new].contiguous()
     save_file(tensors, path, metadata=header | {"sha256": tensor_hash(tensors)})
     old = load_world_model(path, dtype=torch.float32)

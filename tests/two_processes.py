@@ -20,6 +20,7 @@ from torch import distributed
 from toy_task import ToyTask, toy_config
 
 from drivesim.inverse_dynamics import InverseDynamicsConfig
+from drivesim.scene.road_map import PACKED_DIM
 from drivesim.scene.types import front_camera
 from drivesim.tokenizer.vqgan import QuantizerKind, VQGANConfig
 from drivesim.training.data import RecordedClips
@@ -91,7 +92,7 @@ def noise_clips() -> RecordedClips:
         yaw_rad=np.zeros(shape),
         is_collision=np.zeros(shape, bool),
         is_off_road=np.zeros(shape, bool),
-        road=np.zeros((*shape, 2, 32, 56), np.int8),
+        road=np.zeros((*shape, PACKED_DIM, 32, 56), np.int8),
         rate_hz=6.0,
         path=Path("noise"),
     )
@@ -106,7 +107,7 @@ def noise_tokens() -> TokenCache:
         expected=rng.uniform(-1, 1, (*shape, 112, 3)).astype(np.float16),
         motion=rng.uniform(-1, 1, (*shape, 112, 3)).astype(np.float16),
         twist=rng.uniform(0, 0.5, (*shape, 2)).astype(np.float32),
-        road=np.zeros((*shape, 2, 32, 56), np.int8),
+        road=np.zeros((*shape, PACKED_DIM, 32, 56), np.int8),
         look=rng.uniform(-1, 1, (*shape, LOOK_DIM)).astype(np.float16),
     )
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from drivesim.scene.geometry import FloatArray
     from drivesim.scene.types import Camera
     from drivesim.world_model.long_clips import Clip
+    from drivesim.world_model.places import Places
     from drivesim.world_model.video_model import VideoModel, VideoModelConfig
     from drivesim.world_model.world_model import WorldModel, WorldModelConfig
 
@@ -114,7 +115,7 @@ def action(flags: ActionFlags) -> None:
     actions = _actions_of(flags)
     check_ranges({"steps": len(actions)})
     model, weights = open_action_weights(asdict(flags))
-    frames, camera = _start_of(flags, model.config)
+    frames, camera, places = _start_of(flags, model.config)
     if flags.actions is None:
         actions = actions.repeat(flags.steps or _default_steps(model, num_given=len(frames)), axis=0)
         steering, speed = actions[0].tolist()
@@ -123,7 +124,7 @@ def action(flags: ActionFlags) -> None:
     config = config_of(asdict(flags), model)
     run = _Run(task="action", flags=flags, weights=weights, config=config, started_s=started_s)
     run.draw(
-        lambda config: action_to_video(model, frames, actions, camera=camera, config=config),
+        lambda config: action_to_video(model, frames, actions, camera=camera, places=places, config=config),
         num_drive_rounds(model, config, num_given=len(frames), num_actions=len(actions)),
     )
 
@@ -209,12 +210,14 @@ def _default_steps(model: VideoModel | WorldModel, *, num_given: int) -> int:
     return max(1, model.config.num_frames - num_given) if isinstance(model, VideoModel) else DEFAULT_STEPS
 
 
-def _start_of(flags: ActionFlags, weights: VideoModelConfig | WorldModelConfig) -> tuple[Clip, Camera | None]:
-    """Return the frames that a drive begins with, and their camera if it is known."""
+def _start_of(
+    flags: ActionFlags, weights: VideoModelConfig | WorldModelConfig
+) -> tuple[Clip, Camera | None, Places | None]:
+    """Return the frames that a drive begins with, and their camera and place if they are known."""
     from drivesim.cli_generate.files import read_scene
 
     if flags.scene is None:
-        return _frames(weights, image=flags.image, video=flags.video, count=flags.given), None
+        return _frames(weights, image=flags.image, video=flags.video, count=flags.given), None, None
     if flags.image is not None or flags.video is not None or flags.given is not None:
         raise InputError(
             f"--scene {flags.scene} says where the drive begins; leave out --image, --video and --given"

@@ -11,7 +11,7 @@ from drivesim.errors import InputError
 from drivesim.reference.drive import Drive, drive
 from drivesim.reference.drivers import Driver, draw_driver, named_driver
 from drivesim.reference.simulator import ReferenceWorld, WorldSpec
-from drivesim.reference.vehicles import VehicleBox
+from drivesim.reference.vehicles import VehicleBox, agents_of
 from drivesim.scene.types import Camera, Image, Scene
 
 __all__ = ["Driver", "Recording", "draw_driver", "named_driver", "record"]
@@ -84,6 +84,7 @@ def _scene_of(driven: Drive, frames: list[Image]) -> Scene:
         motion_source="can",
         route_xy_m=world.route_xy_m,
         drivable=world.drivable,
+        agents=[agents_of(boxes) for boxes in driven.traffic],
     )
     scene.validate()
     return scene

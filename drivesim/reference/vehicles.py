@@ -10,6 +10,7 @@ import numpy as np
 from drivesim.reference.look import Color, Look, TimeOfDay, Weather
 from drivesim.reference.solids import CORNERS, FULL_RANGE_M, Faces, inset, padded, placed, prism_sides, ring
 from drivesim.scene.geometry import FloatArray
+from drivesim.scene.types import Agents
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -25,6 +26,17 @@ class VehicleBox:
     color_rgb: Color = (170.0, 30.0, 30.0)
     is_braking: bool = False
     speed_mps: float = 0.0  # along the heading
+
+
+def agents_of(boxes: Sequence[VehicleBox]) -> Agents:
+    """Return what else is on the road as everyone outside of the reference world knows it."""
+    values = np.array(
+        [
+            (box.x_m, box.y_m, box.yaw_rad, box.speed_mps, box.length_m, box.width_m, box.height_m)
+            for box in boxes
+        ]
+    ).reshape(-1, 7)
+    return Agents(xy_m=values[:, :2], yaw_rad=values[:, 2], speed_mps=values[:, 3], size_m=values[:, 4:])
 
 
 _PAINT, _GLASS, _TYRE, _TAIL, _HEAD, _TRIM, _PLATE, _SHADE, _DEEP_SHADE = range(9)

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from drivesim.errors import InputError
 from drivesim.scene.geometry import FloatArray
-from drivesim.scene.types import Camera, Image, Scene
+from drivesim.scene.types import Agents, Camera, Image, Scene
 
 _LOG = logging.getLogger(__name__)
 
@@ -133,6 +133,13 @@ class ClipReader:
             if len(self._kept) > self.num_kept_frames:
                 self._kept.popitem(last=False)
         return picture
+
+
+def agents_in(scene: Scene, clip: Clip) -> list[Agents | None] | None:
+    """Return who else is on the road at each frame of a scene's clip; None where nobody annotated them."""
+    if scene.agents is None:
+        return None
+    return [scene.agents[clip.start + index] for index in range(len(clip.pose_T3))]
 
 
 class SceneClips(Dataset[Clip | SkippedClip]):

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.errors import InputError, nearest
+from drivesim.scene.annotations import AnnotatedAgents, AnnotationTable
 from drivesim.scene.calibration import calibrated_camera
 from drivesim.scene.can_files import CanFiles, read_can_files
 from drivesim.scene.can_motion import Motion, motion_from_poses, motion_of_scene
@@ -118,6 +119,7 @@ class NuScenesDataset:
         self.notes = list(tables.notes)  # what the data set as a whole has to do without
         self._tables, self._index, self._poses, self._masks = tables, index, poses, masks
         self._lines = MapExpansions(dataroot)
+        self._annotations = AnnotationTable(dataroot / version)
         self._has_can = (dataroot / "can_bus").is_dir()
 
     # ------------------------------------------------------------------------------------- what there is
@@ -260,7 +262,13 @@ class NuScenesDataset:
             problems=[*can.problems, *motion.problems, *place.problems],
             signal_sources=motion.signal_sources,
             steering_ratio=motion.steering_ratio,
+            agents=self._agents(row, steady),
         )
+
+    def _agents(self, row: SceneRow, steady: SteadyFrames) -> AnnotatedAgents | None:
+        if not self._annotations.is_there:
+            return None
+        return AnnotatedAgents(self._annotations, row.token, steady.instants_us)
 
     def _scene(self, name: str) -> SceneRow:
         if name in self._tables.scenes:

@@ -3,11 +3,13 @@
 The pose of the car is known exactly, so a map of the drivable area can be laid out before the camera like the ground
 itself. A distance to the edge says more than "road or not": lanes and their markings lie at certain distances from it,
 and it can be read between the cells of the raster. Where the map knows the markings they are laid out as well, so that
-a long imagined road keeps its lines. `h w`: rows and columns of cells.
+a long imagined road keeps its lines. Other cars are laid out beside it, as far as it is known where they are, see
+``agents``. `h w`: rows and columns of cells.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +17,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from drivesim.scene.agents import agent_cover
 from drivesim.scene.geometry import FloatArray
-from drivesim.scene.types import Camera, DrivableArea, PaintedLine
+from drivesim.scene.types import Agents, Camera, DrivableArea, PaintedLine
 
 Float32Array = NDArray[np.float32]
 
@@ -30,12 +33,10 @@ SAMPLE_PX = 2  # the map is read at this stride of the picture
 FARTHEST_M = 90.0  # along the ray; farther ground is a row or two of pixels
 UNKNOWN = -128  # in a packed view
 PACKED_SCALE = 127
-VIEW_DIM = (
-    4  # numbers per cell of a view: distance, whether it is known, painted share, whether that is known
-)
+PACKED_DIM = 3  # of a packed view: distance, painted share, share covered by agents; each may be unknown
+VIEW_DIM = 2 * PACKED_DIM  # numbers per cell of a view: each of these, followed by whether it is known
 _MOST_CELLS = 32_000  # a side that OpenCV reads from
 _SHIFT = 4  # fractional bits of the coordinates that cv2 draws
-PACKED_DIM = 2  # of a packed view: distance and painted share, each of which may be unknown
 
 
 @dataclass(kw_only=True, slots=True)
@@ -65,6 +66,7 @@ class Ground:
     xy_m: Float32Array  # (rows, columns, 2) in the ego frame
     is_near: Float32Array  # (rows, columns) 1 where that is below the horizon and within ``FARTHEST_M``
     first_near_row: int  # from here on down the ground is nearer than ``FAR_PAINT_M``
+    camera: Camera
 
 
 def road_map(drivable: DrivableArea, *, cell_m: float = MAP_CELL_M) -> RoadMap:
@@ -153,26 +155,38 @@ def ground_of(camera: Camera) -> Ground:
         xy_m=xy_m.astype(np.float32),
         is_near=is_near.astype(np.float32),
         first_near_row=int(is_row_near.argmax()) if is_row_near.any() else len(rows),
+        camera=camera,
     )
 
 
-def road_view(roads: RoadMap | None, ground: Ground, pose: FloatArray) -> Float32Array:
-    """Return what a map says is seen from a pose.
+def road_view(
+    roads: RoadMap | None, ground: Ground, pose: FloatArray, agents: Agents | None = None
+) -> Float32Array:
+    """Return what a map says is seen from a pose, and where other cars are in the picture.
 
     Args:
         roads: the map; None where there is none.
         ground: of the camera.
         pose: (3,) x and y in metres and yaw in radians, global.
+        agents: the others; None where nothing is known of them.
 
     Returns:
         (VIEW_DIM, h, w): distance to the edge as in :class:`RoadMap`, and 1 where it is known: where the map covers at
-        least half of a cell; the share of the cell that is painted, and 1 where the markings are known. All are 0
-        elsewhere.
+        least half of a cell; the share of the cell that is painted, and 1 where the markings are known; the share that
+        boxes of agents cover, and 1 if they are known. All are 0 elsewhere.
     """
     factor = VIEW_CELL_PX // SAMPLE_PX
     rows, columns = ground.is_near.shape
-    if roads is None:
-        return np.zeros((VIEW_DIM, rows // factor, columns // factor), np.float32)
+    view = np.zeros((VIEW_DIM, rows // factor, columns // factor), np.float32)
+    if roads is not None:
+        view[:4] = _mapped_view(roads, ground, pose, factor)
+    if agents is not None:
+        view[4], view[5] = agent_cover(agents, ground.camera, pose, cell_px=VIEW_CELL_PX), 1.0
+    return view
+
+
+def _mapped_view(roads: RoadMap, ground: Ground, pose: FloatArray, factor: int) -> Float32Array:
+    """Return the part (4, h, w) of a view that a map knows."""
     cells = _cells(ground.xy_m, pose, roads.origin_xy_m, roads.cell_m)
     distance = _read_at(roads.distance, cells, cv2.BORDER_REPLICATE)
     column, row = cells[..., 0], cells[..., 1]
@@ -231,19 +245,25 @@ def _painted(paint: Paint | None, ground: Ground, pose: FloatArray) -> Float32Ar
 
 
 def packed_road_views(
-    roads: RoadMap | None, camera: Camera, xy_m: FloatArray, yaw_rad: FloatArray
+    roads: RoadMap | None,
+    camera: Camera,
+    xy_m: FloatArray,
+    yaw_rad: FloatArray,
+    agents: Sequence[Agents | None] | None = None,
 ) -> NDArray[np.int8]:
     """Return the views (T, PACKED_DIM, h, w) from T poses as recordings keep them.
 
-    That is ``UNKNOWN`` or 127 times the distance, and likewise the painted share.
+    That is ``UNKNOWN`` or 127 times the distance, and likewise the share that is painted and that agents cover.
 
     Args:
         roads: the map; None where there is none.
         camera: at these poses.
         xy_m: (T, 2) global.
         yaw_rad: (T,).
+        agents: T, also of each instant; None where nothing is known of them.
     """
     ground, poses = ground_of(camera), np.concatenate([xy_m, np.asarray(yaw_rad)[:, None]], axis=1)
-    views = np.stack([road_view(roads, ground, pose) for pose in poses])
+    others = [None] * len(poses) if agents is None else agents
+    views = np.stack([road_view(roads, ground, pose, seen) for pose, seen in zip(poses, others, strict=True)])
     values, is_known = views[:, 0::2], views[:, 1::2] > 0
     return np.where(is_known, np.round(values * PACKED_SCALE), UNKNOWN).astype(np.int8)

@@ -28,6 +28,7 @@ class SceneRow:
     name: str
     description: str
     log_token: str
+    token: str
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -119,7 +120,9 @@ def _scenes(path: Path) -> dict[str, SceneRow]:
         if (name := row["name"]) in scenes:
             raise InputError(f"{where} and row {scenes[name].place + 1} are both named {name!r}; {ADVICE}")
         description = text_of(row, "description", where) if "description" in row else ""
-        scenes[name] = SceneRow(place=place, name=name, description=description, log_token=row["log_token"])
+        scenes[name] = SceneRow(
+            place=place, name=name, description=description, log_token=row["log_token"], token=row["token"]
+        )
     return scenes
 
 

@@ -1,4 +1,4 @@
-"""Types every other module speaks: Camera, EgoState, Control, Command, DrivableArea and Scene."""
+"""Types every other module speaks: Camera, EgoState, Control, Command, DrivableArea, Agents and Scene."""
 
 from __future__ import annotations
 
@@ -155,6 +155,36 @@ class DrivableArea:
         )
 
 
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Agents:
+    """Other road users at one instant, as boxes that stand on the ground; N of them."""
+
+    xy_m: FloatArray  # (N, 2) middles, global
+    yaw_rad: FloatArray  # (N,)
+    speed_mps: FloatArray  # (N,) along the heading
+    size_m: FloatArray  # (N, 3) length, width, height
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not belong together."""
+        count = len(self.xy_m)
+        shapes = (self.xy_m.shape, self.yaw_rad.shape, self.speed_mps.shape, self.size_m.shape)
+        if shapes != ((count, 2), (count,), (count,), (count, 3)):
+            raise ValueError(f"agents need (N, 2), (N,), (N,) and (N, 3) arrays, got {shapes}")
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.xy_m)
+
+    def rows(self, chosen: NDArray[np.bool_]) -> Agents:
+        """Return those that are chosen (N,)."""
+        return Agents(
+            xy_m=self.xy_m[chosen],
+            yaw_rad=self.yaw_rad[chosen],
+            speed_mps=self.speed_mps[chosen],
+            size_m=self.size_m[chosen],
+        )
+
+
 @dataclass(kw_only=True, slots=True)
 class Scene:
     """One recording at a steady frame rate: pictures, ego motion, and what is known of the place.
@@ -182,6 +212,7 @@ class Scene:
     problems: list[str] = field(default_factory=list)  # what the loader had to repair or do without
     signal_sources: dict[str, str] = field(default_factory=dict)  # of speed, yaw rate, steering, where told
     steering_ratio: float | None = None  # steering wheel per driven angle, where it could be measured
+    agents: Sequence[Agents | None] | None = None  # T, read when indexed; None where nobody annotated them
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -207,6 +238,8 @@ class Scene:
         count = len(self.timestamps_s)
         if len(self.frames) != count:
             raise ValueError(f"scene {self.name!r} has {count} timestamps but {len(self.frames)} frames")
+        if self.agents is not None and len(self.agents) != count:
+            raise ValueError(f"scene {self.name!r} has {count} timestamps but agents at {len(self.agents)}")
         for label in ("xy_m", "yaw_rad", "speed_mps", "yaw_rate_radps", "steering_rad"):
             values: FloatArray = getattr(self, label)
             if len(values) != count:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from drivesim.reference.drive import Drive, drive
 from drivesim.reference.drivers import RoadDriver, named_driver
 from drivesim.reference.simulator import ReferenceWorld, WorldSpec, draw_spec, look_of
+from drivesim.reference.vehicles import agents_of
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.road_map import packed_road_views
 from drivesim.training.balance import BANDS, DriveMotion, Target, TargetTable, choose_windows
@@ -51,7 +52,11 @@ class PlannedClip:
             "is_collision": driven.is_collision[part],
             "is_off_road": np.array([driven.is_off_road(index) for index in window]),
             "road": packed_road_views(
-                driven.world.road_map, driven.world.camera, driven.xy_m[part], driven.yaw_rad[part]
+                driven.world.road_map,
+                driven.world.camera,
+                driven.xy_m[part],
+                driven.yaw_rad[part],
+                [agents_of(boxes) for boxes in driven.traffic[part]],
             ),
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ from drivesim.dynamics import VehicleConfig
 from drivesim.errors import InputError
 from drivesim.files import reserve_space
 from drivesim.metrics.driving import off_road
-from drivesim.scene.clips import Clip, SceneClips
+from drivesim.scene.clips import Clip, SceneClips, agents_in
 from drivesim.scene.road_map import RoadMap, mapped, packed_road_views
-from drivesim.scene.types import Camera, Scene
+from drivesim.scene.types import Agents, Camera, Scene
 from drivesim.training.data import MOTION_ARRAYS
 
 
@@ -49,7 +50,7 @@ class ClipStore:
             if not isinstance(clip, Clip):
                 continue
             self._frames[self._count] = clip.frames_THWC.numpy()
-            self._motions.append(_motion(clip, roads, is_outside))
+            self._motions.append(_motion(clip, roads, is_outside, agents_in(scene, clip)))
             self._count += 1
 
     def close(self, facts: dict[str, Any]) -> None:
@@ -89,7 +90,10 @@ def _is_off_road(scene: Scene) -> NDArray[np.bool_]:
 
 
 def _motion(
-    clip: Clip, roads: RoadMap | None, is_outside: NDArray[np.bool_]
+    clip: Clip,
+    roads: RoadMap | None,
+    is_outside: NDArray[np.bool_],
+    agents: Sequence[Agents | None] | None,
 ) -> dict[str, NDArray[np.generic]]:
     pose, length = clip.pose_T3.numpy(), len(clip.pose_T3)
     return {
@@ -98,5 +102,5 @@ def _motion(
         "yaw_rad": pose[:, 2],
         "is_collision": np.zeros(length, bool),
         "is_off_road": is_outside[clip.start : clip.start + length],
-        "road": packed_road_views(roads, clip.camera, pose[:, :2], pose[:, 2]),
+        "road": packed_road_views(roads, clip.camera, pose[:, :2], pose[:, 2], agents),
     }

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from drivesim.errors import InputError
 from drivesim.files import atomic_folder, reserve_space
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, FIRST_VALIDATION_SEED
-from drivesim.scene.road_map import mapped, packed_road_views
+from drivesim.scene.road_map import PACKED_DIM, mapped, packed_road_views
 from drivesim.training.worker_pool import worked
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class RecordedClips:
     yaw_rad: NDArray[np.float64]  # (N, T)
     is_collision: NDArray[np.bool_]  # (N, T)
     is_off_road: NDArray[np.bool_]  # (N, T)
-    road: NDArray[np.int8]  # (N, T, E, h, w) what the map says is seen, see ``packed_road_views``
+    road: NDArray[np.int8]  # (N, T, E, h, w) what is known of what is seen, see ``packed_road_views``
     rate_hz: float
     path: Path
 
@@ -135,8 +135,8 @@ class RecordedClips:
             frames = np.load(path / "frames.npy", mmap_mode="r")
             motion = np.load(path / "motion.npz")
             arrays = {name: motion[name] for name in MOTION_ARRAYS}
-            if arrays["road"].ndim != 5:
-                raise ValueError("its views of the road know no markings")
+            if arrays["road"].ndim != 5 or arrays["road"].shape[2] != PACKED_DIM:
+                raise ValueError("its views of the road know no markings or no agents")
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"{path} holds no recorded clips ({error}); remove it so that it is recorded anew"
@@ -228,7 +228,9 @@ def motion_arrays(recording: Recording) -> Motion:
         "yaw_rad": scene.yaw_rad,
         "is_collision": recording.is_collision,
         "is_off_road": recording.is_off_road,
-        "road": packed_road_views(mapped(scene.drivable), scene.camera, scene.xy_m, scene.yaw_rad),
+        "road": packed_road_views(
+            mapped(scene.drivable), scene.camera, scene.xy_m, scene.yaw_rad, scene.agents
+        ),
     }
 
 

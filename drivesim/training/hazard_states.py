@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from drivesim.files import atomic_path
 from drivesim.hazard_inputs import HazardConfig, facts_of, read_state, small_pictures
 from drivesim.reference.camera import draw_in_one_thread
+from drivesim.reference.vehicles import agents_of
+from drivesim.scene.agents import MovingAgents, moving_ahead
 from drivesim.scene.road_map import ground_of
 from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.hazard_drives import (
@@ -173,10 +175,15 @@ def _imagined_rows(
     return parts
 
 
+def _agents_at(known: KnownDrive, instant: int) -> MovingAgents | None:
+    driven = known.drive
+    return moving_ahead(agents_of(driven.traffic[instant]), driven.states[instant], driven.world.route_xy_m)
+
+
 def observed(
     model: WorldModel, drives: list[KnownDrive], starts: list[int], has_map: list[bool]
 ) -> WorldState:
-    """Return the world state after the true frames from each start on, with the maps of some drives only."""
+    """Return the world state after the true frames from each start on, with the maps and agents of some drives only."""
     count = model.num_context_frames
     frames = np.stack(
         [
@@ -187,10 +194,14 @@ def observed(
     twist = np.stack([known.twist[s : s + count] for known, s in zip(drives, starts, strict=True)])
     camera = drives[0].drive.world.camera
     maps = [known.drive.world.road_map if has else None for known, has in zip(drives, has_map, strict=True)]
+    agents = [
+        _agents_at(known, s + count - 1) if has else None
+        for known, s, has in zip(drives, starts, has_map, strict=True)
+    ]
     pose = np.stack([known.pose[s + count - 1] for known, s in zip(drives, starts, strict=True)])
     return model.observe(
         torch.from_numpy(frames),
         torch.from_numpy(twist.astype(np.float32)),
         camera,
-        places=Places(maps=tuple(maps), ground=ground_of(camera), pose=pose),
+        places=Places.begin(maps, ground_of(camera), pose, agents),
     )

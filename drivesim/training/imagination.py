@@ -4,11 +4,11 @@ A world model that only ever saw the truth does not know its own mistakes, and t
 one training step to the next, and their tokens are drawn as they will be, not taken for granted. At first the recording
 says what every frame should have been. Later what has come into view could not be known, and a picture that is right on
 average over all that might have come is fog. So the transformer is then asked no more, but for the road, whose shape
-and markings the map tells, and for the look of the frame as a whole (``training.token_look``). The causal decoder is
-then judged by the picture that it makes of the TRUE tokens: it learns to believe its tokens where the past does not fit
-them; and by whether the picture of its own tokens is as sharp as they are. Some rollouts begin with faded frames, so
-that the model learns to mend them while the recording can still say how. Gradients stay within a frame; motion field
-and encoder do not learn, the tokenizer's decoder only where asked for.
+and markings the map tells, for other cars, whose places are told too, and for the look of the frame as a whole
+(``training.token_look``). The causal decoder is then judged by the picture that it makes of the TRUE tokens: it learns
+to believe its tokens where the past does not fit them; and by whether the picture of its own tokens is as sharp as they
+are. Some rollouts begin with faded frames, so that the model learns to mend them while the recording can still say how.
+Gradients stay within a frame; motion field and encoder do not learn, the tokenizer's decoder only where asked for.
 
 Letters: see ``drivesim/world_model/__init__.py``; here `H W` also count the cells of a road view.
 """
@@ -36,7 +36,7 @@ from drivesim.training.task import Evaluation
 from drivesim.training.token_look import CodeLooks, token_look
 from drivesim.world_model.conditioning import picture_look
 from drivesim.world_model.motion import camera_rays
-from drivesim.world_model.places import shows_road, unpacked_view
+from drivesim.world_model.places import shows_agents, shows_road, unpacked_view
 from drivesim.world_model.sampler import draw_tokens
 from drivesim.world_model.stpt import FrameMemory
 from drivesim.world_model.world_model import Outlook, WorldModel, advanced
@@ -54,10 +54,13 @@ class ImaginationTrainingConfig:
     temperature_rise: int = 24  # frames over which they reach it
     noise_memory: float = 0.99  # of the noise that they draw by; training on such noise made it worse
     full_depth: int = 12  # imagined frames that the recording can judge; after twice as many it cannot
-    road_trust: float = 1.0  # of the recording at any depth where the map shows road: what is there is known
+    road_trust: float = (
+        1.0  # of the recording at any depth where road or agents are shown: what is there is known
+    )
     faded_share: float = 0.3  # of the rollouts, which begin with frames that must be mended
     true_token_share: float = 0.2  # of the frames that can be judged, drawn from true tokens; later all are
     token_weight: float = 0.02
+    agent_factor: float = 3.0  # of the tokens that show agents, who are a few in a hundred
     look_weight: float = 0.05  # of the frame's look as a whole, which the recording can judge at any depth
     edge_weight: float = 0.5  # of late pictures that are softer or harsher than the tokens drawn for them
     has_tokenizer_decoder: bool = False  # let the tokenizer's decoder learn too; its codes stay what they are
@@ -66,7 +69,15 @@ class ImaginationTrainingConfig:
     def __post_init__(self) -> None:
         """Refuse negative weights and what is no share."""
         least = dict.fromkeys(
-            ("token_weight", "look_weight", "edge_weight", "temperature", "training_temperature"), 0.0
+            (
+                "token_weight",
+                "agent_factor",
+                "look_weight",
+                "edge_weight",
+                "temperature",
+                "training_temperature",
+            ),
+            0.0,
         )
         least |= {"horizon": 1, "full_depth": 1}
         for name, value in least.items():
@@ -164,11 +175,14 @@ class ImaginationModule(nn.Module):
         tokenized_BCHW = model.tokenizer.decode(judged_ids_BS)
         drawn_BCHW = model.causal_decoder(tokenized_BCHW, outlook.expected, outlook.road_BVHW)
         tokens_BS = functional.cross_entropy(logits_BSK.mT, true_ids_BS, reduction="none")
-        is_road_BS = shows_road(outlook.road_BVHW, model.tokenizer.config.stride)
-        trust_BS = torch.where(is_road_BS, max(trust, config.road_trust), trust)
+        stride = model.tokenizer.config.stride
+        is_agent_BS = shows_agents(outlook.road_BVHW, stride)
+        is_known_BS = shows_road(outlook.road_BVHW, stride) | is_agent_BS
+        weight_BS = torch.where(is_known_BS, max(trust, config.road_trust), trust)
+        weight_BS = torch.where(is_agent_BS, config.agent_factor * weight_BS, weight_BS)
         pictures = picture_distance(drawn_BCHW, target_BCHW).mean()
         look = self._look_distance(logits_BSK, true_ids_BS, target_BCHW)
-        loss = pictures + config.token_weight * (trust_BS * tokens_BS).mean()
+        loss = pictures + config.token_weight * (weight_BS * tokens_BS).mean()
         if config.look_weight > 0:
             loss = loss + config.look_weight * look
         if edge_weight > 0:

@@ -36,6 +36,7 @@ class RolloutConfig:
     longest: int = 80
     no_map_share: float = 0.15  # of the rollouts, in which nothing is known of the road
     no_markings_share: float = 0.15  # of the rollouts, in which nothing is known of what is painted on it
+    no_agents_share: float = 0.15  # of the rollouts, in which nothing is known of other cars
 
     def __post_init__(self) -> None:
         """Refuse rollouts of no length."""
@@ -46,11 +47,9 @@ class RolloutConfig:
                 f"rollouts need frames_per_step <= shortest <= longest, got {self.frames_per_step}, "
                 f"{self.shortest} and {self.longest}"
             )
-        if not (0 <= self.no_map_share <= 1 and 0 <= self.no_markings_share <= 1):
-            raise ValueError(
-                "rollouts.no_map_share and rollouts.no_markings_share must lie in [0, 1], got "
-                f"{self.no_map_share} and {self.no_markings_share}"
-            )
+        for name in ("no_map_share", "no_markings_share", "no_agents_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"rollouts.{name} must lie in [0, 1], got {getattr(self, name)}")
 
     @property
     def frames_per_window(self) -> int:
@@ -147,12 +146,14 @@ def _windows(
     starts = rng.integers(clips.frames_per_clip - count + 1, size=batch_size)
     has_no_map = rng.random(batch_size) < config.no_map_share
     has_no_markings = rng.random(batch_size) < config.no_markings_share
+    has_no_agents = rng.random(batch_size) < config.no_agents_share
     windows = {
         name: np.stack([getattr(clips, name)[i, t : t + count] for i, t in zip(chosen, starts, strict=True)])
         for name in WINDOW_ARRAYS
     }
-    windows["road"][has_no_map] = UNKNOWN
+    windows["road"][has_no_map, :, :2] = UNKNOWN
     windows["road"][has_no_markings, :, 1] = UNKNOWN
+    windows["road"][has_no_agents, :, 2] = UNKNOWN
     return windows
 
 

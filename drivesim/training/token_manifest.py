@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 
-MANIFEST, VALIDATION, FORMAT = "manifest.json", "validation", "drivesim-tokens-2"
+MANIFEST, VALIDATION, FORMAT = "manifest.json", "validation", "drivesim-tokens-3"
 MAX_MANIFEST_BYTES = 1 << 30
 _MAX_NUMBER = 1 << 48
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
-from drivesim.scene.clips import Clip, ClipReader
+from drivesim.scene.clips import Clip, ClipReader, agents_in
 from drivesim.scene.road_map import RoadMap, mapped, packed_road_views
 from drivesim.scene.types import Scene
 from drivesim.training.token_cache import COPIED_ARRAYS, hash_of, tokenize_clips
@@ -79,7 +79,7 @@ def make_shard(job: ShardJob) -> ShardRecord:
             chance = torch.Generator().manual_seed(_seed(settings.seed, job.number, batch))
             is_imagined = _is_imagined(settings, job.number, batch)
             for group in _by_camera(clips):
-                parts.append(_tokens(group, roads, imaginer, chance, is_imagined=is_imagined))
+                parts.append(_tokens(group, job.scenes, roads, imaginer, chance, is_imagined=is_imagined))
     return _written(job, parts, skipped)
 
 
@@ -113,6 +113,7 @@ def _by_camera(clips: list[Clip]) -> list[list[Clip]]:
 
 def _tokens(
     clips: list[Clip],
+    scenes: Mapping[str, Scene],
     roads: dict[str, RoadMap | None],
     imaginer: WorldModel,
     generator: torch.Generator,
@@ -121,7 +122,9 @@ def _tokens(
 ) -> dict[str, Tensor]:
     camera, poses = clips[0].camera, [clip.pose_T3.numpy() for clip in clips]
     views = [
-        packed_road_views(roads[clip.scene_name], camera, pose[:, :2], pose[:, 2])
+        packed_road_views(
+            roads[clip.scene_name], camera, pose[:, :2], pose[:, 2], agents_in(scenes[clip.scene_name], clip)
+        )
         for clip, pose in zip(clips, poses, strict=True)
     ]
     driven = _Driven(

@@ -42,6 +42,7 @@ class WorldModelTrainingConfig:
     frames_per_window: int = 12
     no_map_share: float = 0.15  # of the windows, in which nothing is known of the road
     no_markings_share: float = 0.15  # of the windows, in which nothing is known of what is painted on it
+    no_agents_share: float = 0.15  # of the windows, in which nothing is known of other cars
     context_noise: float = 0.1  # tokens of the past replaced at random: the rate is uniform in [0, this]
     horizon: int = 6  # steps of the open-loop check during training
 
@@ -49,11 +50,9 @@ class WorldModelTrainingConfig:
         """Refuse windows without a past."""
         if self.frames_per_window < 2 or not 0 <= self.context_noise < 1 or self.horizon < 1:
             raise ValueError("frames_per_window must be >= 2, context_noise in [0, 1) and horizon >= 1")
-        if not (0 <= self.no_map_share <= 1 and 0 <= self.no_markings_share <= 1):
-            raise ValueError(
-                "no_map_share and no_markings_share must lie in [0, 1], got "
-                f"{self.no_map_share} and {self.no_markings_share}"
-            )
+        for name in ("no_map_share", "no_markings_share", "no_agents_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"world_model.{name} must lie in [0, 1], got {getattr(self, name)}")
         if not self.model.stpt.is_frame_causal:
             raise ValueError(
                 "driving worlds are trained frame by frame: leave model.stpt.is_frame_causal=true"
@@ -159,10 +158,12 @@ class WorldModelTask:
             is_noise = draws.uniform(shape) < rate
             noise = draws.whole(self.codebook_size, shape, dtype=torch.int32)
             batch["context_ids"] = torch.where(is_noise, noise, batch["context_ids"])
-            has_no_map = draws.uniform((batch_size, 1, 1, 1, 1)) < config.no_map_share
-            batch["road"] = batch["road"].masked_fill(has_no_map, UNKNOWN)
+            has_no_map = draws.uniform((batch_size, 1, 1, 1)) < config.no_map_share
             has_no_markings = draws.uniform((batch_size, 1, 1, 1)) < config.no_markings_share
-            batch["road"][:, :, 1] = batch["road"][:, :, 1].masked_fill(has_no_markings, UNKNOWN)
+            has_no_agents = draws.uniform((batch_size, 1, 1, 1)) < config.no_agents_share
+            unknown = (has_no_map, has_no_map | has_no_markings, has_no_agents)
+            layers = zip(batch["road"].unbind(2), unknown, strict=True)
+            batch["road"] = torch.stack([layer.masked_fill(gone, UNKNOWN) for layer, gone in layers], dim=2)
             yield batch
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], draws: RowDraws) -> dict[str, Tensor]:

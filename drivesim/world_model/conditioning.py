@@ -10,6 +10,7 @@ import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from drivesim.scene.road_map import PACKED_DIM
 from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.world_model.motion import Compensated, token_motion
 from drivesim.world_model.places import road_dim, token_road
@@ -48,6 +49,11 @@ def guide_dim(tokenizer: VQGAN) -> int:
     return (sum(levels) if levels else code_dim) + 4 + road_dim(tokenizer.config.stride) + LOOK_DIM
 
 
+def agents_dim(tokenizer: VQGAN) -> int:
+    """Return how many numbers per token, the last ones of the guide, tell of agents."""
+    return road_dim(tokenizer.config.stride) // PACKED_DIM
+
+
 def picture_look(frames_BCHW: Tensor) -> Tensor:
     """Return the look (B, U) of pictures in [-1, 1]: mean and spread of each colour in bands of rows, and a 1.
 
@@ -62,21 +68,23 @@ def picture_look(frames_BCHW: Tensor) -> Tensor:
 def guide_features(
     tokenizer: VQGAN, expected_BSQ: Tensor, motion_BS3: Tensor, road_BVHW: Tensor, look_BU: Tensor
 ) -> Tensor:
-    """Return the guide (B, S, G): soft digits or code, seen share and motion, presence, road, look.
+    """Return the guide (B, S, G): soft digits or code, seen share and motion, presence, road, look, agents.
 
     Args:
         tokenizer: whose latents and tokens these are.
         expected_BSQ: bounded latents of the motion-compensated frame.
         motion_BS3: see ``token_motion``.
-        road_BVHW: what a map says is seen, see ``road_view``.
+        road_BVHW: what is known of what is seen, see ``road_view``.
         look_BU: of the first picture, see :func:`picture_look`; zeros where it is not known.
     """
     levels = tokenizer.quantizer.levels
     content = soft_digits(expected_BSQ.float(), levels) if levels else expected_BSQ.float()
-    road_BSM = token_road(road_BVHW.float(), tokenizer.config.stride)
+    road_BSM, agents_BSM = token_road(road_BVHW.float(), tokenizer.config.stride).split(
+        [road_dim(tokenizer.config.stride) - agents_dim(tokenizer), agents_dim(tokenizer)], dim=-1
+    )
     look_BSU = repeat(look_BU.float(), "b u -> b s u", s=content.shape[1])
     presence = torch.ones_like(motion_BS3[..., :1])
-    return torch.cat([content, motion_BS3.float(), presence, road_BSM, look_BSU], dim=-1)
+    return torch.cat([content, motion_BS3.float(), presence, road_BSM, look_BSU, agents_BSM], dim=-1)
 
 
 def expected_latents(tokenizer: VQGAN, compensated: Compensated) -> tuple[Tensor, Tensor]:

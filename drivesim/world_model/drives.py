@@ -14,12 +14,19 @@ from torch import Tensor
 
 from drivesim.scene.types import Camera, front_camera
 from drivesim.world_model.long_clips import Clip, check_frames
+from drivesim.world_model.places import Places
 from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.world_model import WorldModel
 from drivesim.world_model.world_state import WorldState
 
 
-def observed(model: WorldModel, frames: Clip, twist_TA: Tensor, camera: Camera | None) -> WorldState:
+def observed(
+    model: WorldModel,
+    frames: Clip,
+    twist_TA: Tensor,
+    camera: Camera | None,
+    places: Places | None = None,
+) -> WorldState:
     """Return what the model knows after frames (T, H, W, 3).
 
     Args:
@@ -27,6 +34,7 @@ def observed(model: WorldModel, frames: Clip, twist_TA: Tensor, camera: Camera |
         frames: of the model's size.
         twist_TA: speed in m/s and yaw rate in rad/s that lead into each of them.
         camera: of the frames; the front camera of the reference world if None.
+        places: one row: where the car is at the last frame; None where that is not known.
 
     Raises:
         InputError: no frames, or frames of another size.
@@ -35,7 +43,7 @@ def observed(model: WorldModel, frames: Clip, twist_TA: Tensor, camera: Camera |
     check_frames(frames, (size.height_px, size.width_px))
     camera = camera or front_camera().resized(width_px=size.width_px, height_px=size.height_px)
     frames_1THWC = torch.from_numpy(np.ascontiguousarray(frames)[None])
-    return model.observe(frames_1THWC, twist_TA.unsqueeze(0), camera)
+    return model.observe(frames_1THWC, twist_TA.unsqueeze(0), camera, places=places)
 
 
 def drive_on(

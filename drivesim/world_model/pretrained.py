@@ -9,10 +9,9 @@ import torch
 
 from drivesim.checkpoint import Checkpoint, config_from_json, load_state, read_checkpoint, resolve_weights
 from drivesim.errors import InputError
-from drivesim.scene.road_map import VIEW_DIM
+from drivesim.scene.road_map import PACKED_DIM, VIEW_DIM
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig
-from drivesim.world_model.conditioning import LOOK_DIM
-from drivesim.world_model.places import road_dim
+from drivesim.world_model.conditioning import LOOK_DIM, agents_dim
 from drivesim.world_model.world_model import WorldModel, WorldModelConfig
 
 TOKENIZER_PREFIX = "tokenizer."
@@ -38,19 +37,24 @@ def load_world_model(
     return model.to(device=device, dtype=dtype or fast_dtype(device)).eval().requires_grad_(False)
 
 
-def new_inputs(model: WorldModel) -> dict[str, int]:
-    """Return how many of the last inputs of which tensors tell of markings and looks."""
-    markings_dim = road_dim(model.tokenizer.config.stride) // 2
-    return {
-        "stpt.embedding.guide.weight": markings_dim + LOOK_DIM,
-        "causal_decoder.stem.weight": VIEW_DIM // 2,
-    }
+def new_inputs(model: WorldModel) -> list[dict[str, int]]:
+    """Return how many of the last inputs of which tensors older weights have not.
+
+    The first entry is for weights that know nothing of agents, the second for those that know no markings and no looks
+    either.
+    """
+    per_layer, per_view = agents_dim(model.tokenizer), VIEW_DIM // PACKED_DIM
+    guide, stem = "stpt.embedding.guide.weight", "causal_decoder.stem.weight"
+    return [
+        {guide: per_layer, stem: per_view},
+        {guide: 2 * per_layer + LOOK_DIM, stem: 2 * per_view},
+    ]
 
 
 def _widened(checkpoint: Checkpoint, model: WorldModel) -> Checkpoint:
-    """Let weights that were made before there were markings and looks read nothing of them."""
+    """Let weights that were made before there were agents, markings and looks read nothing of them."""
     tensors = dict(checkpoint.tensors)
-    for name, num_new in new_inputs(model).items():
+    for name, num_new in (item for inputs in new_inputs(model) for item in inputs.items()):
         old, wanted = tensors.get(name), model.get_parameter(name)
         if old is not None and old.shape[1] == wanted.shape[1] - num_new:
             tensors[name] = torch.cat([old, old.new_zeros(len(old), num_new, *old.shape[2:])], dim=1)

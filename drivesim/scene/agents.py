@@ -1,0 +1,188 @@
+"""Other road users: where they are at an instant, where they will be if they go on, and what the camera sees of them.
+
+A world model that remembers a second forgets the car ahead when it is hidden or far. Where the cars stand when an
+episode begins is known, from annotations or from the reference world; from there on they are moved along the road at
+the speed they had, without looking at what the recording says later. `N` agents, `h w` rows and columns of cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from drivesim.scene.geometry import FloatArray, wrap_angle
+from drivesim.scene.types import Agents, Camera, EgoState, Scene
+
+Float32Array = NDArray[np.float32]
+
+RANGE_M = 60.0  # agents farther away are not told of
+MOST_BESIDE_ROUTE_M = 12.0
+MOST_TURNED_RAD = 0.6  # against the route, for an agent that follows it or comes along it
+NEAR_M = 0.3  # what is nearer to the camera is cut off
+_EDGES = np.array([(a, b) for a in range(8) for b in range(a + 1, 8) if bin(a ^ b).count("1") == 1])
+_CORNERS = np.array([[(k & 1) - 0.5, ((k >> 1) & 1) - 0.5, (k >> 2) & 1] for k in range(8)], dtype=np.float64)
+DRAWN_PX = 2  # boxes are drawn in pixels so large and averaged over cells
+_FARTHEST_PX = 4000.0
+
+
+def agents_ahead(agents: Agents, pose: FloatArray) -> Agents:
+    """Return those within ``RANGE_M`` of a pose (3,: x, y, yaw) that are not behind it."""
+    offset_N2 = agents.xy_m - pose[:2]
+    ahead_m = offset_N2 @ np.array([np.cos(pose[2]), np.sin(pose[2])])
+    return agents.rows((ahead_m > 0) & (np.hypot(*offset_N2.T) <= RANGE_M))
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class MovingAgents:
+    """Agents that go on as they went at time 0: along the route those that follow it, the others straight ahead."""
+
+    first: Agents
+    route_xy_m: FloatArray | None = None  # (R, 2)
+    along_m: FloatArray | None = None  # (N,) on the route; NaN for those that do not follow it
+    left_m: FloatArray | None = None  # (N,) of the route
+    direction: FloatArray | None = None  # (N,) 1 or -1
+
+    def at(self, time_s: float) -> Agents:
+        """Return where they are after a time, which may be negative."""
+        agents, gone_m = self.first, self.first.speed_mps * time_s
+        heading_N2 = np.stack([np.cos(agents.yaw_rad), np.sin(agents.yaw_rad)], axis=1)
+        moved = replace(agents, xy_m=agents.xy_m + heading_N2 * gone_m[:, None])
+        if self.route_xy_m is None or self.along_m is None or self.direction is None or self.left_m is None:
+            return moved
+        follows_N = np.isfinite(self.along_m)
+        if not follows_N.any():
+            return moved
+        along_m = self.along_m[follows_N] + self.direction[follows_N] * gone_m[follows_N]
+        middle_N2, yaw_N = _on_polyline(self.route_xy_m, along_m)
+        # The agent keeps its angle to the road: that of its first instant.
+        _, first_yaw_N = _on_polyline(self.route_xy_m, self.along_m[follows_N])
+        left_N2 = np.stack([-np.sin(yaw_N), np.cos(yaw_N)], axis=1)
+        moved.xy_m[follows_N] = middle_N2 + left_N2 * self.left_m[follows_N, None]
+        turned_yaw_N = agents.yaw_rad.copy()
+        turned_yaw_N[follows_N] = wrap_angle(agents.yaw_rad[follows_N] + yaw_N - first_yaw_N)
+        return replace(moved, yaw_rad=turned_yaw_N)
+
+
+def moving(agents: Agents, route_xy_m: FloatArray | None) -> MovingAgents:
+    """Return agents that go on.
+
+    Args:
+        agents: at time 0.
+        route_xy_m: (R, 2) a polyline; an agent beside it, and turned as it is or against it, goes along it.
+    """
+    if route_xy_m is None or len(route_xy_m) < 2 or not len(agents):
+        return MovingAgents(first=agents)
+    legs = np.diff(route_xy_m, axis=0)
+    lengths = np.hypot(*legs.T)
+    heading = np.arctan2(legs[:, 1], legs[:, 0])
+    along = np.concatenate([[0.0], np.cumsum(lengths)])
+    offset_NR2 = agents.xy_m[:, None] - route_xy_m[None, :-1]
+    unit_R2 = legs / np.maximum(lengths, 1e-9)[:, None]
+    ahead_NR = np.clip((offset_NR2 * unit_R2).sum(-1), 0.0, lengths)
+    left_NR = offset_NR2[..., 1] * unit_R2[:, 0] - offset_NR2[..., 0] * unit_R2[:, 1]
+    distance_NR = np.hypot(*np.moveaxis(offset_NR2 - ahead_NR[..., None] * unit_R2, -1, 0))
+    turned_NR = np.abs(wrap_angle(agents.yaw_rad[:, None] - heading))
+    is_along_NR = (turned_NR < MOST_TURNED_RAD) | (turned_NR > np.pi - MOST_TURNED_RAD)
+    distance_NR = np.where(is_along_NR, distance_NR, np.inf)
+    leg_N, rows = distance_NR.argmin(axis=1), np.arange(len(agents))
+    follows_N = distance_NR[rows, leg_N] < MOST_BESIDE_ROUTE_M
+    return MovingAgents(
+        first=agents,
+        route_xy_m=route_xy_m,
+        along_m=np.where(follows_N, along[leg_N] + ahead_NR[rows, leg_N], np.nan),
+        left_m=left_NR[rows, leg_N],
+        direction=np.where(turned_NR[rows, leg_N] < np.pi / 2, 1.0, -1.0),
+    )
+
+
+def moving_ahead(agents: Agents | None, ego: EgoState, route_xy_m: FloatArray | None) -> MovingAgents | None:
+    """Return those ahead of the ego, see :func:`agents_ahead` and :func:`moving`; None where nothing is known."""
+    if agents is None:
+        return None
+    return moving(agents_ahead(agents, np.array([ego.x_m, ego.y_m, ego.yaw_rad])), route_xy_m)
+
+
+def agents_at(scene: Scene, index: int) -> MovingAgents | None:
+    """Return those ahead of a scene's ego at a frame, for going on from there; nothing later is looked at."""
+    agents = None if scene.agents is None else scene.agents[index]
+    return moving_ahead(agents, scene.ego_state(index), scene.route_xy_m)
+
+
+def _on_polyline(xy_m: FloatArray, along_m: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return points (N, 2) and headings (N,) at distances along a polyline, which goes on straight at both ends."""
+    legs = np.diff(xy_m, axis=0)
+    lengths = np.hypot(*legs.T)
+    ends = np.cumsum(lengths)
+    leg_N = np.clip(np.searchsorted(ends, along_m), 0, len(legs) - 1)
+    rest_m = along_m - (ends[leg_N] - lengths[leg_N])
+    unit_N2 = legs[leg_N] / np.maximum(lengths[leg_N], 1e-9)[:, None]
+    return xy_m[leg_N] + unit_N2 * rest_m[:, None], np.arctan2(legs[leg_N, 1], legs[leg_N, 0])
+
+
+def agent_cover(agents: Agents, camera: Camera, pose: FloatArray, *, cell_px: int) -> Float32Array:
+    """Return the share (h, w) of each cell of a picture that the boxes of agents cover.
+
+    Args:
+        agents: N of them; those that are not within ``RANGE_M`` ahead are left out.
+        camera: that sees them, upright boxes on flat ground.
+        pose: (3,) of the ego: x and y in metres and yaw in radians, global.
+        cell_px: side of a cell, a multiple of ``DRAWN_PX`` that divides the picture.
+    """
+    fine = cell_px // DRAWN_PX
+    rows, columns = camera.height_px // DRAWN_PX, camera.width_px // DRAWN_PX
+    raster = np.zeros((rows, columns), np.float32)
+    for outline in _outlines(agents_ahead(agents, pose), camera, pose):
+        points = np.clip(outline, -_FARTHEST_PX, _FARTHEST_PX).astype(np.float32)
+        hull = cv2.convexHull(points / DRAWN_PX)[:, 0]
+        (left, top), (right, bottom) = np.floor(hull.min(axis=0) - 1), np.ceil(hull.max(axis=0) + 1)
+        window = (slice(max(int(top), 0), max(int(bottom), 0)), slice(max(int(left), 0), max(int(right), 0)))
+        part = raster[window]
+        np.maximum(part, _cover(hull, part.shape, (window[0].start, window[1].start)), out=part)
+    return raster.reshape(rows // fine, fine, columns // fine, fine).mean(axis=(1, 3))
+
+
+def _cover(hull: Float32Array, shape: tuple[int, ...], first: tuple[int, int]) -> Float32Array:
+    """Return about which share of each pixel (rows, columns) of a window lies in a convex outline (K, 2)."""
+    along = np.roll(hull, -1, axis=0) - hull
+    inward = along[:, ::-1] * [-1.0, 1.0] / np.maximum(np.hypot(*along.T), 1e-6)[:, None]
+    if np.cross(along[0], hull.mean(axis=0) - hull[0]) < 0:
+        inward = -inward
+    y = np.arange(first[0], first[0] + shape[0]) + 0.5
+    x = np.arange(first[1], first[1] + shape[1]) + 0.5
+    depth = (
+        inward[:, 0, None, None] * (x[None, None] - hull[:, 0, None, None])
+        + inward[:, 1, None, None] * (y[None, :, None] - hull[:, 1, None, None])
+    ).min(axis=0, initial=1.0)
+    return np.asarray(np.clip(depth + 0.5, 0.0, 1.0), dtype=np.float32)
+
+
+def _outlines(agents: Agents, camera: Camera, pose: FloatArray) -> Sequence[FloatArray]:
+    """Return for each agent that is before the camera the pixels (K, 2) between which its box is seen."""
+    if not len(agents):
+        return []
+    cos, sin = np.cos(agents.yaw_rad)[:, None], np.sin(agents.yaw_rad)[:, None]
+    local_N83 = _CORNERS * agents.size_m[:, None]
+    x = agents.xy_m[:, :1] - pose[0] + cos * local_N83[..., 0] - sin * local_N83[..., 1]
+    y = agents.xy_m[:, 1:] - pose[1] + sin * local_N83[..., 0] + cos * local_N83[..., 1]
+    ego_cos, ego_sin = np.cos(pose[2]), np.sin(pose[2])
+    ego_N83 = np.stack([ego_cos * x + ego_sin * y, ego_cos * y - ego_sin * x, local_N83[..., 2]], axis=-1)
+    cam_N83 = (ego_N83 - camera.ego_from_cam[:3, 3]) @ camera.ego_from_cam[:3, :3]
+    outlines = []
+    for corners in cam_N83:
+        is_near = corners[:, 2] < NEAR_M
+        if is_near.all():
+            continue
+        points = corners[~is_near]
+        first, second = corners[_EDGES[:, 0]], corners[_EDGES[:, 1]]
+        is_cut = is_near[_EDGES[:, 0]] != is_near[_EDGES[:, 1]]
+        if is_cut.any():
+            first, second = first[is_cut], second[is_cut]
+            share = (NEAR_M - first[:, 2:]) / (second[:, 2:] - first[:, 2:])
+            points = np.concatenate([points, first + share * (second - first)])
+        pixels = points @ camera.intrinsic.T
+        outlines.append(pixels[:, :2] / pixels[:, 2:])
+    return outlines
