@@ -17,6 +17,8 @@ from drivesim.scene.agents import agent_cover, agents_ahead, agents_at, moving
 from drivesim.scene.nuscenes import EMBEDDED_ROOT, EMBEDDED_VERSION, embedded_dataset, open_dataset
 from drivesim.scene.road_map import ground_of, packed_road_views, road_view
 from drivesim.scene.types import Agents, front_camera
+from drivesim.training.scene_source import part_of
+from drivesim.training.time_split import Segment
 from drivesim.world_model.places import Places, place_in, shows_agents
 from envs.imagined_worlds import ImaginedWorlds
 from tests.helpers import make_scene
@@ -38,8 +40,12 @@ def agents(*rows, size=SIZE) -> Agents:
 
 
 def test_only_what_is_ahead_and_near_counts():
-    seen = agents_ahead(agents((100, 70, 0, 0), (100, 30, 0, 0), (100, 115, 0, 0), (140, 60, 0, 0)), EGO)
-    np.testing.assert_array_equal(seen.xy_m, [[100, 70], [140, 60]])
+    others = agents((100, 70, 0, 0), (100, 30, 0, 0), (100, 115, 0, 0), (140, 60, 0, 0))
+    near = agents_ahead(others, EGO, within_m=60)
+    np.testing.assert_array_equal(near.xy_m, [[100, 70], [140, 60]])
+    assert len(agents_ahead(others, EGO)) == 3
+    far = agent_cover(agents((100, 115, np.pi / 2, 0)), front_camera(), EGO, cell_px=4)
+    assert not far.any()
 
 
 def test_arrays_that_do_not_belong_together_are_refused():
@@ -173,7 +179,9 @@ def test_between_annotations_agents_move_at_their_speed(embedded):
 def test_agents_of_a_scene_pickle(embedded):
     again = pickle.loads(pickle.dumps(embedded.agents))
     np.testing.assert_array_equal(again[3].xy_m, embedded.agents[3].xy_m)
-    assert len(again[2:5]) == 3
+    part = again[2:5]
+    assert len(part) == 3
+    np.testing.assert_array_equal(part[1].xy_m, again[3].xy_m)
 
 
 @pytest.fixture
@@ -273,3 +281,9 @@ def test_the_place_in_a_scene_has_map_and_agents(embedded):
     assert view[0, 1].any()
     assert view[0, 5].all()
     assert place_in(make_scene(8), 3).agents == (None,)
+
+
+def test_part_of_a_scene_keeps_its_agents(embedded):
+    part = part_of(embedded, Segment(scene="scene-2005", first=6, stop=20))
+    part.validate()
+    np.testing.assert_array_equal(part.agents[2].xy_m, embedded.agents[8].xy_m)

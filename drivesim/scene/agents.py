@@ -19,7 +19,7 @@ from drivesim.scene.types import Agents, Camera, EgoState, Scene
 
 Float32Array = NDArray[np.float32]
 
-RANGE_M = 60.0  # agents farther away are not told of
+SHOWN_M = 60.0  # agents farther away are a few pixels
 MOST_BESIDE_ROUTE_M = 12.0
 MOST_TURNED_RAD = 0.6  # against the route, for an agent that follows it or comes along it
 NEAR_M = 0.3  # what is nearer to the camera is cut off
@@ -29,11 +29,11 @@ DRAWN_PX = 2  # boxes are drawn in pixels so large and averaged over cells
 _FARTHEST_PX = 4000.0
 
 
-def agents_ahead(agents: Agents, pose: FloatArray) -> Agents:
-    """Return those within ``RANGE_M`` of a pose (3,: x, y, yaw) that are not behind it."""
+def agents_ahead(agents: Agents, pose: FloatArray, *, within_m: float = np.inf) -> Agents:
+    """Return those within a distance of a pose (3,: x, y, yaw) that are not behind it."""
     offset_N2 = agents.xy_m - pose[:2]
     ahead_m = offset_N2 @ np.array([np.cos(pose[2]), np.sin(pose[2])])
-    return agents.rows((ahead_m > 0) & (np.hypot(*offset_N2.T) <= RANGE_M))
+    return agents.rows((ahead_m > 0) & (np.hypot(*offset_N2.T) <= within_m))
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -127,7 +127,7 @@ def agent_cover(agents: Agents, camera: Camera, pose: FloatArray, *, cell_px: in
     """Return the share (h, w) of each cell of a picture that the boxes of agents cover.
 
     Args:
-        agents: N of them; those that are not within ``RANGE_M`` ahead are left out.
+        agents: N of them; those that are not within ``SHOWN_M`` ahead are left out.
         camera: that sees them, upright boxes on flat ground.
         pose: (3,) of the ego: x and y in metres and yaw in radians, global.
         cell_px: side of a cell, a multiple of ``DRAWN_PX`` that divides the picture.
@@ -135,7 +135,7 @@ def agent_cover(agents: Agents, camera: Camera, pose: FloatArray, *, cell_px: in
     fine = cell_px // DRAWN_PX
     rows, columns = camera.height_px // DRAWN_PX, camera.width_px // DRAWN_PX
     raster = np.zeros((rows, columns), np.float32)
-    for outline in _outlines(agents_ahead(agents, pose), camera, pose):
+    for outline in _outlines(agents_ahead(agents, pose, within_m=SHOWN_M), camera, pose):
         points = np.clip(outline, -_FARTHEST_PX, _FARTHEST_PX).astype(np.float32)
         hull = cv2.convexHull(points / DRAWN_PX)[:, 0]
         (left, top), (right, bottom) = np.floor(hull.min(axis=0) - 1), np.ceil(hull.max(axis=0) + 1)

@@ -85,6 +85,10 @@ class AnnotationTable:
         self._rows: tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int32]] | None = None
         self._scenes: dict[str, _AnnotatedScene] = {}
 
+    def __reduce__(self) -> tuple[type[AnnotationTable], tuple[Path]]:
+        """Leave what was read behind: other processes read for themselves."""
+        return AnnotationTable, (self.folder,)
+
     @property
     def is_there(self) -> bool:
         """Tell whether the data set has all tables that are needed."""
@@ -216,7 +220,7 @@ class AnnotatedAgents(Sequence[Agents | None]):
             InputError: a table cannot be read or does not fit to another.
         """
         if isinstance(index, slice):
-            return [self[k] for k in range(*index.indices(len(self)))]
+            return AnnotatedAgents(self._table, self._token, self._instants_us[index])
         scene = self._table.scene(self._token)
         if not scene.tracks:
             return None

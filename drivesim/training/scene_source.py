@@ -238,7 +238,8 @@ def part_of(scene: Scene, segment: Segment) -> Scene:
         return scene
     part = slice(segment.first, segment.stop)
     per_frame = {name: getattr(scene, name)[part] for name in _PER_FRAME}
-    return replace(scene, **per_frame)
+    agents = None if scene.agents is None else scene.agents[part]
+    return replace(scene, agents=agents, **per_frame)
 
 
 def check_road(scene: Scene) -> None:
