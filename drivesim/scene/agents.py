@@ -171,18 +171,24 @@ def _outlines(agents: Agents, camera: Camera, pose: FloatArray) -> Sequence[Floa
     ego_cos, ego_sin = np.cos(pose[2]), np.sin(pose[2])
     ego_N83 = np.stack([ego_cos * x + ego_sin * y, ego_cos * y - ego_sin * x, local_N83[..., 2]], axis=-1)
     cam_N83 = (ego_N83 - camera.ego_from_cam[:3, 3]) @ camera.ego_from_cam[:3, :3]
-    outlines = []
-    for corners in cam_N83:
-        is_near = corners[:, 2] < NEAR_M
-        if is_near.all():
-            continue
-        points = corners[~is_near]
+    is_near_N8 = cam_N83[..., 2] < NEAR_M
+    depth_N8 = np.maximum(cam_N83[..., 2], NEAR_M)
+    u_N8 = camera.cx_px + camera.fx_px * cam_N83[..., 0] / depth_N8
+    is_beside_N = (u_N8.max(axis=1) < 0) | (u_N8.min(axis=1) > camera.width_px)
+    is_seen_N = np.where(is_near_N8.any(axis=1), ~is_near_N8.all(axis=1), ~is_beside_N)
+    return [
+        _outline(cam_N83[index], is_near_N8[index], camera.intrinsic) for index in np.flatnonzero(is_seen_N)
+    ]
+
+
+def _outline(corners: FloatArray, is_near: NDArray[np.bool_], intrinsic: FloatArray) -> FloatArray:
+    """Return the pixels (K, 2) of a box's corners (8, 3) before the camera, and of where its edges come too near."""
+    points = corners[~is_near]
+    if is_near.any():
         first, second = corners[_EDGES[:, 0]], corners[_EDGES[:, 1]]
         is_cut = is_near[_EDGES[:, 0]] != is_near[_EDGES[:, 1]]
-        if is_cut.any():
-            first, second = first[is_cut], second[is_cut]
-            share = (NEAR_M - first[:, 2:]) / (second[:, 2:] - first[:, 2:])
-            points = np.concatenate([points, first + share * (second - first)])
-        pixels = points @ camera.intrinsic.T
-        outlines.append(pixels[:, :2] / pixels[:, 2:])
-    return outlines
+        first, second = first[is_cut], second[is_cut]
+        share = (NEAR_M - first[:, 2:]) / (second[:, 2:] - first[:, 2:])
+        points = np.concatenate([points, first + share * (second - first)])
+    pixels = points @ intrinsic.T
+    return np.asarray(pixels[:, :2] / pixels[:, 2:])

@@ -1,6 +1,8 @@
 """Boxes of other road users in a nuScenes data set: read when they are asked for, between the annotated instants too.
 
-The table of annotations is large: one pass, at the first question, notes where the rows of every instant are.
+nuScenes annotates twice a second; places between two such instants are interpolated, and speeds are taken from the
+annotations about an instant, as the devkit does. The table of annotations is large: one pass, at the first question,
+notes where the rows of every instant are.
 """
 
 from __future__ import annotations
