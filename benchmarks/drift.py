@@ -24,7 +24,7 @@ from benchmarks.statistics import Estimate, bootstrap_correlation, bootstrap_mea
 from drivesim import console
 from drivesim.reference.drive import Drive
 from drivesim.reference.vehicles import agents_of
-from drivesim.scene.agents import moving_ahead
+from drivesim.scene.agents import moving_before
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -135,9 +135,10 @@ def measure_drift(open_loop: OpenLoop, reader: MotionReader, config: DriftConfig
             [driven.world.drivable for driven in drives],
             [driven.states[num_context - 1] for driven in drives],
             [
-                moving_ahead(
+                moving_before(
                     agents_of(driven.traffic[num_context - 1]),
                     driven.states[num_context - 1],
+                    driven.world.camera,
                     driven.world.route_xy_m,
                 )
                 for driven in drives

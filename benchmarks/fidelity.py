@@ -176,6 +176,7 @@ def _facts(options: argparse.Namespace, model: WorldModel, scenes: Sequence[Held
         "temperature_rise": sampler.temperature_rise,
         "noise_memory": sampler.noise_memory,
         "map": _map_shown(options, scenes),
+        "agents": _agents_shown(options, scenes),
         **machine_facts(num_threads=options.threads),
     }
 
@@ -185,9 +186,12 @@ def _map_shown(options: argparse.Namespace, scenes: Sequence[HeldOutScene]) -> s
     if options.no_map or not areas:
         return "none"
     has_lines = not options.no_markings and any(area.lines is not None for area in areas)
-    shown = "drivable area and markings" if has_lines else "drivable area"
-    has_agents = not options.no_agents and any(scene.scene.agents is not None for scene in scenes)
-    return f"{shown}, and where others were at the start" if has_agents else shown
+    return "drivable area and markings" if has_lines else "drivable area"
+
+
+def _agents_shown(options: argparse.Namespace, scenes: Sequence[HeldOutScene]) -> str:
+    is_known = any(scene.scene.agents is not None for scene in scenes)
+    return "those of the start, moved on" if is_known and not options.no_agents else "none"
 
 
 def _extent(options: argparse.Namespace) -> str:

@@ -71,7 +71,10 @@ class OpenLoop:
         frames_BTHWC, context_twist_BTA = context(scenes, starts, self.num_context_frames)
         cars = [scenes[start.scene_index].scene for start in starts]
         poses = [scene.ego_state(start.frame_index) for scene, start in zip(cars, starts, strict=True)]
-        agents = [agents_at(scene, start.frame_index) for scene, start in zip(cars, starts, strict=True)]
+        agents = [
+            agents_at(scene, start.frame_index) if self.has_agents else None
+            for scene, start in zip(cars, starts, strict=True)
+        ]
         places = self.places([scene.drivable for scene in cars], poses, agents)
         return np.stack(list(self.stream(frames_BTHWC, context_twist_BTA, twist_BTA, places)), axis=1)
 
@@ -81,11 +84,11 @@ class OpenLoop:
         poses: Sequence[EgoState],
         agents: Sequence[MovingAgents | None],
     ) -> Places | None:
-        """Return what the model is told of where its cars and others are; None without a map."""
-        if not self.has_map:
+        """Return what the model is told of where its cars and others are; None if that is nothing."""
+        if not self.has_map and not self.has_agents:
             return None
         return Places.begin(
-            [self._map_of(area) for area in areas],
+            [self._map_of(area) if self.has_map else None for area in areas],
             ground_of(self.camera),
             np.array([(pose.x_m, pose.y_m, pose.yaw_rad) for pose in poses]),
             agents if self.has_agents else None,
@@ -108,7 +111,7 @@ class OpenLoop:
             frames_BTHWC: The context, as many recorded frames as `num_context_frames`.
             context_twist_BTA: The motion into each of them.
             twist_BTA: The motion into each frame to be imagined.
-            places: Where the cars are at the last frame of the context; None where there is no map.
+            places: Where the cars are at the last frame of the context; None where nothing is told.
         """
         generator = torch.Generator().manual_seed(self.seed)
         state = self.model.observe(

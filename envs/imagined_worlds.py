@@ -92,7 +92,13 @@ class ImaginedWorlds:
         return self._world_model
 
     def begin(self, rows: Sequence[int], start_indices: Sequence[int], seeds: Sequence[int]) -> list[View]:
-        """Show rows the recorded frames up to their starts; returns their views in that order."""
+        """Show rows the recorded frames up to their starts; returns their views in that order.
+
+        Raises:
+            InputError: a picture or an annotation of a scene cannot be read.
+        """
+        egos = [self.scenes[row].ego_state(start) for row, start in zip(rows, start_indices, strict=True)]
+        places = self._places(rows, egos, start_indices)  # may raise: before anything is changed
         self.end(rows)
         for row, seed in zip(rows, seeds, strict=True):
             self._generators[row].manual_seed(seed)
@@ -107,18 +113,13 @@ class ImaginedWorlds:
                 for scene, span in zip(scenes, spans, strict=True)
             ]
         )
-        egos = [scene.ego_state(start) for scene, start in zip(scenes, start_indices, strict=True)]
         with torch.inference_mode():
             parts = [
                 self.world_model.observe(
                     torch.from_numpy(frames[part]).to(self.device),
                     self._tensor(twist[part]),
                     scenes[0].camera,
-                    places=self._places(
-                        [rows[place] for place in part],
-                        [egos[place] for place in part],
-                        [start_indices[place] for place in part],
-                    ),
+                    places=None if places is None else places.rows(part),
                 )
                 for part in self._parts(len(rows))
             ]

@@ -13,7 +13,7 @@ import torch
 from drivesim.errors import InputError
 from drivesim.reference.behavior import record
 from drivesim.reference.simulator import draw_spec
-from drivesim.scene.agents import agent_cover, agents_ahead, agents_at, moving
+from drivesim.scene.agents import agent_cover, agents_at, agents_before, moving
 from drivesim.scene.nuscenes import EMBEDDED_ROOT, EMBEDDED_VERSION, embedded_dataset, open_dataset
 from drivesim.scene.road_map import ground_of, packed_road_views, road_view
 from drivesim.scene.types import Agents, front_camera
@@ -39,13 +39,24 @@ def agents(*rows, size=SIZE) -> Agents:
     )
 
 
-def test_only_what_is_ahead_and_near_counts():
-    others = agents((100, 70, 0, 0), (100, 30, 0, 0), (100, 115, 0, 0), (140, 60, 0, 0))
-    near = agents_ahead(others, EGO, within_m=60)
-    np.testing.assert_array_equal(near.xy_m, [[100, 70], [140, 60]])
-    assert len(agents_ahead(others, EGO)) == 3
+def test_only_what_may_be_before_the_camera_counts():
+    others = agents((100, 70, 0, 0), (100, 30, 0, 0), (100, 115, 0, 0), (140, 49, 0, 0))
+    near = agents_before(others, EGO, front_camera())
+    np.testing.assert_array_equal(near.xy_m, [[100, 70], [100, 115], [140, 49]])
+    rear = front_camera()
+    rear = replace(rear, ego_from_cam=rear.ego_from_cam @ np.diag([-1.0, 1.0, -1.0, 1.0]))
+    np.testing.assert_array_equal(agents_before(others, EGO, rear).xy_m, [[100, 30], [140, 49]])
+    assert agent_cover(others, rear, EGO, cell_px=4).max() > 0.5
     far = agent_cover(agents((100, 115, np.pi / 2, 0)), front_camera(), EGO, cell_px=4)
     assert not far.any()
+
+
+def test_agents_begin_where_they_are_wherever_the_route_is():
+    route = np.array([[0.0, 0.0], [50.0, 0.0], [50.0, 60.0]])
+    everywhere = agents(*(np.random.default_rng(0).uniform([-40, -20, -3, 0], [80, 90, 3, 9], (200, 4))))
+    again = moving(everywhere, route).at(0.0)
+    np.testing.assert_allclose(again.xy_m, everywhere.xy_m, atol=1e-9)
+    np.testing.assert_allclose(np.cos(again.yaw_rad - everywhere.yaw_rad), 1.0)
 
 
 def test_arrays_that_do_not_belong_together_are_refused():
@@ -105,17 +116,15 @@ def test_a_box_beside_the_camera_is_cut_and_one_behind_it_is_not_seen():
 
 
 def test_the_reference_world_shows_cars_where_the_view_says():
-    scene = record(draw_spec(2), driver="good", num_frames=8, driver_seed=2).scene
-    seeds = iter(range(3, 40))
-    while not any(len(agents_ahead(seen, pose_of(scene, t))) for t, seen in enumerate(scene.agents)):
-        seed = next(seeds)
-        scene = record(draw_spec(seed), driver="good", num_frames=8, driver_seed=seed).scene
-    views = packed_road_views(None, scene.camera, scene.xy_m, scene.yaw_rad, scene.agents)
-    assert views[:, 2].max() > 0
-
-
-def pose_of(scene, index):
-    return np.array([*scene.xy_m[index], scene.yaw_rad[index]])
+    for seed in range(3, 40):
+        scene = record(draw_spec(seed), driver="good", num_frames=3, driver_seed=seed).scene
+        views = packed_road_views(None, scene.camera, scene.xy_m, scene.yaw_rad, scene.agents)
+        if views[1, 2].max() > 100:
+            break
+    alone = [agents() for _ in scene.agents]
+    empty = packed_road_views(None, scene.camera, scene.xy_m, scene.yaw_rad, alone)
+    assert views[1, 2].max() > 100
+    assert not empty[:, 2].any()
 
 
 def test_a_view_tells_agents_that_are_none_from_agents_that_are_unknown():
@@ -182,6 +191,30 @@ def test_agents_of_a_scene_pickle(embedded):
     part = again[2:5]
     assert len(part) == 3
     np.testing.assert_array_equal(part[1].xy_m, again[3].xy_m)
+
+
+def test_what_is_annotated_later_is_not_looked_at(copied):
+    path = copied / EMBEDDED_VERSION / "sample_annotation.json"
+    whole = open_dataset(copied, EMBEDDED_VERSION).load("scene-2005")
+    samples = json.loads((copied / EMBEDDED_VERSION / "sample.json").read_text())
+    tokens = {
+        row["name"]: row["token"]
+        for row in json.loads((copied / EMBEDDED_VERSION / "scene.json").read_text())
+    }
+    times = sorted(row["timestamp"] for row in samples if row["scene_token"] == tokens["scene-2005"])
+    early = {row["token"] for row in samples if row["timestamp"] <= times[2]}
+    rows = [row for row in json.loads(path.read_text()) if row["sample_token"] in early]
+    path.write_text(json.dumps(rows))
+    cut = open_dataset(copied, EMBEDDED_VERSION).load("scene-2005")
+    frame = round((times[2] - times[0]) * 6e-6)
+    seen_twice = 0
+    for index in range(frame, frame + 3):
+        found, expected = cut.agents[index], whole.agents[index]
+        np.testing.assert_allclose(found.xy_m, expected.xy_m)
+        np.testing.assert_allclose(found.speed_mps, expected.speed_mps)
+        seen_twice += len(found)
+    assert seen_twice > 0
+    assert cut.agents[frame + 6] is None or not len(cut.agents[frame + 6])
 
 
 @pytest.fixture

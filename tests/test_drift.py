@@ -16,7 +16,7 @@ from benchmarks.report import Report
 from drivesim.errors import InputError
 from drivesim.reference.simulator import ReferenceWorld, WorldSpec
 from drivesim.reference.vehicles import agents_of
-from drivesim.scene.agents import moving_ahead
+from drivesim.scene.agents import moving_before
 from drivesim.scene.types import front_camera
 
 LOOP, OPEN_ROAD = WorldSpec(family="winding", seed=900_007), WorldSpec(family="winding", seed=900_002)
@@ -147,12 +147,13 @@ def test_the_model_is_shown_as_much_of_the_map_as_is_asked_for() -> None:
     world = ReferenceWorld(LOOP)
     model, ego = small_world_model(), world.ego
     shown = {}
-    agents = moving_ahead(agents_of(world.traffic), ego, world.route_xy_m)
+    agents = moving_before(agents_of(world.traffic), ego, world.camera, world.route_xy_m)
     asked = {
         "all": {},
         "area": {"has_markings": False},
         "alone": {"has_agents": False},
-        "none": {"has_map": False},
+        "others": {"has_map": False},
+        "none": {"has_map": False, "has_agents": False},
     }
     for name, settings in asked.items():
         open_loop = OpenLoop(model=model, camera=front_camera(), **settings)
@@ -163,6 +164,9 @@ def test_the_model_is_shown_as_much_of_the_map_as_is_asked_for() -> None:
     assert full[:, 2].sum() > 1
     assert not area[:, 2:4].any()
     assert full[:, 5].all()
+    others = shown["others"].view()
+    assert torch.equal(others[:, 4:], full[:, 4:])
+    assert not others[:, :4].any()
     alone = shown["alone"].view()
     assert torch.equal(alone[:, :4], full[:, :4])
     assert not alone[:, 4:].any()

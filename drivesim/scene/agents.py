@@ -29,11 +29,12 @@ DRAWN_PX = 2  # boxes are drawn in pixels so large and averaged over cells
 _FARTHEST_PX = 4000.0
 
 
-def agents_ahead(agents: Agents, pose: FloatArray, *, within_m: float = np.inf) -> Agents:
-    """Return those within a distance of a pose (3,: x, y, yaw) that are not behind it."""
-    offset_N2 = agents.xy_m - pose[:2]
-    ahead_m = offset_N2 @ np.array([np.cos(pose[2]), np.sin(pose[2])])
-    return agents.rows((ahead_m > 0) & (np.hypot(*offset_N2.T) <= within_m))
+def agents_before(agents: Agents, pose: FloatArray, camera: Camera) -> Agents:
+    """Return those any part of which may be on the side of a pose (3,: x, y, yaw) to which a camera looks."""
+    axis = camera.ego_from_cam[:2, 2]
+    yaw_rad = pose[2] + np.arctan2(axis[1], axis[0])
+    ahead_m = (agents.xy_m - pose[:2]) @ np.array([np.cos(yaw_rad), np.sin(yaw_rad)])
+    return agents.rows(ahead_m > -np.hypot(agents.size_m[:, 0], agents.size_m[:, 1]) / 2)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -41,30 +42,39 @@ class MovingAgents:
     """Agents that go on as they went at time 0: along the route those that follow it, the others straight ahead."""
 
     first: Agents
-    route_xy_m: FloatArray | None = None  # (R, 2)
-    along_m: FloatArray | None = None  # (N,) on the route; NaN for those that do not follow it
-    left_m: FloatArray | None = None  # (N,) of the route
-    direction: FloatArray | None = None  # (N,) 1 or -1
+    route: _Followed | None = None  # None where nobody follows one
 
     def at(self, time_s: float) -> Agents:
         """Return where they are after a time, which may be negative."""
         agents, gone_m = self.first, self.first.speed_mps * time_s
         heading_N2 = np.stack([np.cos(agents.yaw_rad), np.sin(agents.yaw_rad)], axis=1)
-        moved = replace(agents, xy_m=agents.xy_m + heading_N2 * gone_m[:, None])
-        if self.route_xy_m is None or self.along_m is None or self.direction is None or self.left_m is None:
-            return moved
-        follows_N = np.isfinite(self.along_m)
-        if not follows_N.any():
-            return moved
-        along_m = self.along_m[follows_N] + self.direction[follows_N] * gone_m[follows_N]
-        middle_N2, yaw_N = _on_polyline(self.route_xy_m, along_m)
-        # The agent keeps its angle to the road: that of its first instant.
-        _, first_yaw_N = _on_polyline(self.route_xy_m, self.along_m[follows_N])
-        left_N2 = np.stack([-np.sin(yaw_N), np.cos(yaw_N)], axis=1)
-        moved.xy_m[follows_N] = middle_N2 + left_N2 * self.left_m[follows_N, None]
-        turned_yaw_N = agents.yaw_rad.copy()
-        turned_yaw_N[follows_N] = wrap_angle(agents.yaw_rad[follows_N] + yaw_N - first_yaw_N)
-        return replace(moved, yaw_rad=turned_yaw_N)
+        xy_m, yaw_rad = agents.xy_m + heading_N2 * gone_m[:, None], agents.yaw_rad
+        if self.route is not None:
+            follows_N = self.route.follows_N
+            yaw_rad = yaw_rad.copy()
+            xy_m[follows_N], turned_rad = self.route.after(gone_m[follows_N])
+            yaw_rad[follows_N] = wrap_angle(yaw_rad[follows_N] + turned_rad)
+        return replace(agents, xy_m=xy_m, yaw_rad=yaw_rad)
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class _Followed:
+    """The route of those F of N agents that follow it: each keeps its place beside it and its angle to it."""
+
+    xy_m: FloatArray  # (R, 2)
+    follows_N: NDArray[np.bool_]
+    along_m: FloatArray  # (F,) where the nearest point of the route is
+    beside_F2: FloatArray  # metres from there, along the route and to its left
+    direction: FloatArray  # (F,) 1, or -1 for those that come along it
+
+    def after(self, gone_m: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return places (F, 2) after so many metres, and how far the route has turned until there."""
+        points_F2, yaw_F = _on_polyline(self.xy_m, self.along_m + self.direction * gone_m)
+        _, first_yaw_F = _on_polyline(self.xy_m, self.along_m)
+        cos, sin = np.cos(yaw_F), np.sin(yaw_F)
+        ahead_m, left_m = self.beside_F2.T
+        aside_F2 = np.stack([cos * ahead_m - sin * left_m, sin * ahead_m + cos * left_m], axis=1)
+        return points_F2 + aside_F2, yaw_F - first_yaw_F
 
 
 def moving(agents: Agents, route_xy_m: FloatArray | None) -> MovingAgents:
@@ -78,38 +88,52 @@ def moving(agents: Agents, route_xy_m: FloatArray | None) -> MovingAgents:
         return MovingAgents(first=agents)
     legs = np.diff(route_xy_m, axis=0)
     lengths = np.hypot(*legs.T)
-    heading = np.arctan2(legs[:, 1], legs[:, 0])
-    along = np.concatenate([[0.0], np.cumsum(lengths)])
+    heading_R = np.arctan2(legs[:, 1], legs[:, 0])
+    starts = np.concatenate([[0.0], np.cumsum(lengths)[:-1]])
     offset_NR2 = agents.xy_m[:, None] - route_xy_m[None, :-1]
     unit_R2 = legs / np.maximum(lengths, 1e-9)[:, None]
-    ahead_NR = np.clip((offset_NR2 * unit_R2).sum(-1), 0.0, lengths)
-    left_NR = offset_NR2[..., 1] * unit_R2[:, 0] - offset_NR2[..., 0] * unit_R2[:, 1]
+    least, most = np.zeros(len(legs)), lengths.copy()
+    least[0], most[-1] = -np.inf, np.inf  # the route goes on straight at both ends
+    ahead_NR = np.clip((offset_NR2 * unit_R2).sum(-1), least, most)
     distance_NR = np.hypot(*np.moveaxis(offset_NR2 - ahead_NR[..., None] * unit_R2, -1, 0))
-    turned_NR = np.abs(wrap_angle(agents.yaw_rad[:, None] - heading))
+    turned_NR = np.abs(wrap_angle(agents.yaw_rad[:, None] - heading_R))
     is_along_NR = (turned_NR < MOST_TURNED_RAD) | (turned_NR > np.pi - MOST_TURNED_RAD)
     distance_NR = np.where(is_along_NR, distance_NR, np.inf)
     leg_N, rows = distance_NR.argmin(axis=1), np.arange(len(agents))
     follows_N = distance_NR[rows, leg_N] < MOST_BESIDE_ROUTE_M
-    return MovingAgents(
-        first=agents,
-        route_xy_m=route_xy_m,
-        along_m=np.where(follows_N, along[leg_N] + ahead_NR[rows, leg_N], np.nan),
-        left_m=left_NR[rows, leg_N],
-        direction=np.where(turned_NR[rows, leg_N] < np.pi / 2, 1.0, -1.0),
+    leg_F, along_m = leg_N[follows_N], (starts[leg_N] + ahead_NR[rows, leg_N])[follows_N]
+    if not len(leg_F):
+        return MovingAgents(first=agents)
+    points_F2, yaw_F = _on_polyline(route_xy_m, along_m)
+    rest_F2 = agents.xy_m[follows_N] - points_F2
+    cos, sin = np.cos(yaw_F), np.sin(yaw_F)
+    beside_F2 = np.stack(
+        [cos * rest_F2[:, 0] + sin * rest_F2[:, 1], cos * rest_F2[:, 1] - sin * rest_F2[:, 0]], axis=1
     )
+    followed = _Followed(
+        xy_m=route_xy_m,
+        follows_N=follows_N,
+        along_m=along_m,
+        beside_F2=beside_F2,
+        direction=np.where(turned_NR[rows, leg_N][follows_N] < np.pi / 2, 1.0, -1.0),
+    )
+    return MovingAgents(first=agents, route=followed)
 
 
-def moving_ahead(agents: Agents | None, ego: EgoState, route_xy_m: FloatArray | None) -> MovingAgents | None:
-    """Return those ahead of the ego, see :func:`agents_ahead` and :func:`moving`; None where nothing is known."""
+def moving_before(
+    agents: Agents | None, ego: EgoState, camera: Camera, route_xy_m: FloatArray | None
+) -> MovingAgents | None:
+    """Return those before a camera, going on, see :func:`moving`; None where nothing is known."""
     if agents is None:
         return None
-    return moving(agents_ahead(agents, np.array([ego.x_m, ego.y_m, ego.yaw_rad])), route_xy_m)
+    pose = np.array([ego.x_m, ego.y_m, ego.yaw_rad])
+    return moving(agents_before(agents, pose, camera), route_xy_m)
 
 
 def agents_at(scene: Scene, index: int) -> MovingAgents | None:
-    """Return those ahead of a scene's ego at a frame, for going on from there; nothing later is looked at."""
+    """Return those before a scene's camera at a frame, going on from there."""
     agents = None if scene.agents is None else scene.agents[index]
-    return moving_ahead(agents, scene.ego_state(index), scene.route_xy_m)
+    return moving_before(agents, scene.ego_state(index), scene.camera, scene.route_xy_m)
 
 
 def _on_polyline(xy_m: FloatArray, along_m: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -127,7 +151,7 @@ def agent_cover(agents: Agents, camera: Camera, pose: FloatArray, *, cell_px: in
     """Return the share (h, w) of each cell of a picture that the boxes of agents cover.
 
     Args:
-        agents: N of them; those that are not within ``SHOWN_M`` ahead are left out.
+        agents: N of them; those farther away than ``SHOWN_M`` are left out.
         camera: that sees them, upright boxes on flat ground.
         pose: (3,) of the ego: x and y in metres and yaw in radians, global.
         cell_px: side of a cell, a multiple of ``DRAWN_PX`` that divides the picture.
@@ -135,7 +159,8 @@ def agent_cover(agents: Agents, camera: Camera, pose: FloatArray, *, cell_px: in
     fine = cell_px // DRAWN_PX
     rows, columns = camera.height_px // DRAWN_PX, camera.width_px // DRAWN_PX
     raster = np.zeros((rows, columns), np.float32)
-    for outline in _outlines(agents_ahead(agents, pose, within_m=SHOWN_M), camera, pose):
+    is_near_N = np.hypot(*(agents.xy_m - pose[:2]).T) <= SHOWN_M
+    for outline in _outlines(agents.rows(is_near_N), camera, pose):
         points = np.clip(outline, -_FARTHEST_PX, _FARTHEST_PX).astype(np.float32)
         hull = cv2.convexHull(points / DRAWN_PX)[:, 0]
         (left, top), (right, bottom) = np.floor(hull.min(axis=0) - 1), np.ceil(hull.max(axis=0) + 1)

@@ -1,8 +1,9 @@
 """Boxes of other road users in a nuScenes data set: read when they are asked for, between the annotated instants too.
 
-nuScenes annotates twice a second; places between two such instants are interpolated, and speeds are taken from the
-annotations about an instant, as the devkit does. The table of annotations is large: one pass, at the first question,
-notes where the rows of every instant are.
+nuScenes annotates twice a second. At an instant between, agents are where they were at the last annotation, moved on at
+the speed since the one before: what is annotated later is not looked at, but for the speed of an agent that is
+annotated for the first time, which is that towards its next annotation. The table of annotations is large: one pass,
+at the first question, notes where the rows of every instant are.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drivesim.errors import InputError
-from drivesim.scene.geometry import FloatArray, wrap_angle, yaw_from_quaternion
-from drivesim.scene.table_rows import ADVICE, numbers_of, read_table, rotation_of, text_of, whole_of
+from drivesim.scene.geometry import FloatArray, yaw_from_quaternion
+from drivesim.scene.table_rows import ADVICE, numbers_of, read_table, rotation_of, row_name, text_of, whole_of
 from drivesim.scene.table_scan import TableScan
 from drivesim.scene.token_keys import token_keys
 from drivesim.scene.types import Agents
@@ -30,7 +31,8 @@ KINDS = (
     "movable_object.barrier",
 )  # beginnings of categories: what a car can run into and a box describes
 LONGEST_GAP_S = 1.5  # between two annotations from which a speed is taken, as the devkit has it
-LONGEST_HOLD_S = 0.6  # from an instant to the nearest annotated one
+LONGEST_HOLD_S = 0.6  # from the last annotated instant on
+EARLY_S = 0.1  # a camera may have taken the picture of an annotated instant so much before it
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,28 +44,24 @@ class _Track:
     yaw_rad: FloatArray  # (K,)
     size_m: FloatArray  # (3,) length, width, height
 
-    def at(self, time_s: float, annotated_s: FloatArray) -> tuple[float, ...] | None:
-        """Return x, y, yaw, speed, length, width and height at an instant; None if it is not annotated about then.
+    def at(self, time_s: float, newest_s: float) -> tuple[float, ...] | None:
+        """Return x, y, yaw, speed, length, width and height at an instant; None if it was not annotated then.
 
         Args:
             time_s: the instant.
-            annotated_s: the last annotated instant of the scene before it and the next one.
+            newest_s: the scene's last annotated instant before it, at which the agent must have been seen.
         """
-        after = int(np.searchsorted(self.times_s, time_s))
-        before = max(after - 1, 0)
-        after = min(after, len(self.times_s) - 1)
-        first_s, last_s = float(self.times_s[before]), float(self.times_s[after])
-        if first_s < annotated_s[0] - 1e-6 or last_s > annotated_s[1] + 1e-6:
+        index = int(np.searchsorted(self.times_s, newest_s - 1e-6))
+        if index == len(self.times_s) or self.times_s[index] > newest_s + 1e-6:
             return None
-        share = 0.0 if last_s <= first_s else min(max((time_s - first_s) / (last_s - first_s), 0.0), 1.0)
-        x_m, y_m = self.xy_m[before] + share * (self.xy_m[after] - self.xy_m[before])
-        yaw_rad = self.yaw_rad[before] + share * wrap_angle(self.yaw_rad[after] - self.yaw_rad[before])
-        speed_mps = self._speed_mps(before if share < 0.5 else after)
-        return (float(x_m), float(y_m), float(wrap_angle(yaw_rad)), speed_mps, *self.size_m.tolist())
+        yaw_rad, speed_mps = float(self.yaw_rad[index]), self._speed_mps(index)
+        gone_m = speed_mps * (time_s - float(self.times_s[index]))
+        x_m, y_m = self.xy_m[index] + gone_m * np.array([np.cos(yaw_rad), np.sin(yaw_rad)])
+        return (float(x_m), float(y_m), yaw_rad, speed_mps, *self.size_m.tolist())
 
     def _speed_mps(self, index: int) -> float:
-        """Return the speed along the heading from the annotations about one; 0 where there is no other one near."""
-        first, last = max(index - 1, 0), min(index + 1, len(self.times_s) - 1)
+        """Return the speed along the heading since the annotation before; 0 where there is no other one near."""
+        first, last = (index - 1, index) if index else (0, min(1, len(self.times_s) - 1))
         gap_s = float(self.times_s[last] - self.times_s[first])
         if not 0 < gap_s <= LONGEST_GAP_S:
             return 0.0
@@ -86,6 +84,8 @@ class AnnotationTable:
         self.folder = folder
         self._rows: tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int32]] | None = None
         self._scenes: dict[str, _AnnotatedScene] = {}
+        self._wanted: set[str] | None = None
+        self._samples: dict[str, dict[str, int]] | None = None
 
     def __reduce__(self) -> tuple[type[AnnotationTable], tuple[Path]]:
         """Leave what was read behind: other processes read for themselves."""
@@ -106,16 +106,11 @@ class AnnotationTable:
             try:
                 self._scenes[scene_token] = self._read(scene_token)
             except InputError as error:
-                raise InputError(f"{error}; or do without: episode.uses_agents=false") from error
+                raise InputError(f"{error}; episodes do without it: episode.uses_agents=false") from error
         return self._scenes[scene_token]
 
     def _read(self, scene_token: str) -> _AnnotatedScene:
-        path = self.folder / "sample.json"
-        times_us = {
-            row["token"]: whole_of(row, "timestamp", f"{path} row {number}")
-            for number, row in enumerate(read_table(path, texts=("token", "scene_token")), start=1)
-            if row["scene_token"] == scene_token
-        }
+        times_us = self._times_us().get(scene_token, {})
         start_us = min(times_us.values(), default=0)
         wanted = self._wanted_instances()
         found: dict[str, list[tuple[float, FloatArray, float, FloatArray]]] = defaultdict(list)
@@ -143,15 +138,28 @@ class AnnotationTable:
             tracks=[_track(sorted(seen, key=lambda row: row[0])) for seen in found.values()],
         )
 
+    def _times_us(self) -> dict[str, dict[str, int]]:
+        """Return for each scene its samples and when they were."""
+        if self._samples is None:
+            samples: dict[str, dict[str, int]] = defaultdict(dict)
+            path = self.folder / "sample.json"
+            for number, row in enumerate(read_table(path, texts=("token", "scene_token")), start=1):
+                time_us = whole_of(row, "timestamp", row_name(path, number))
+                samples[row["scene_token"]][row["token"]] = time_us
+            self._samples = samples
+        return self._samples
+
     def _wanted_instances(self) -> set[str]:
         """Return the tokens of what is a vehicle or stands in the way."""
-        categories = {
-            row["token"]
-            for row in read_table(self.folder / "category.json", texts=("token", "name"))
-            if row["name"].startswith(KINDS)
-        }
-        instances = read_table(self.folder / "instance.json", texts=("token", "category_token"))
-        return {row["token"] for row in instances if row["category_token"] in categories}
+        if self._wanted is None:
+            categories = {
+                row["token"]
+                for row in read_table(self.folder / "category.json", texts=("token", "name"))
+                if row["name"].startswith(KINDS)
+            }
+            instances = read_table(self.folder / "instance.json", texts=("token", "category_token"))
+            self._wanted = {row["token"] for row in instances if row["category_token"] in categories}
+        return self._wanted
 
     def _records(self, path: Path, samples: Sequence[str]) -> list[dict[str, object]]:
         """Return the rows of some samples."""
@@ -227,10 +235,9 @@ class AnnotatedAgents(Sequence[Agents | None]):
         if not scene.tracks:
             return None
         time_s = (int(self._instants_us[index]) - scene.start_us) * 1e-6
-        after = int(np.searchsorted(scene.times_s, time_s))
-        about_s: FloatArray = scene.times_s[[max(after - 1, 0), min(after, len(scene.times_s) - 1)]]
-        if np.abs(about_s - time_s).min() > LONGEST_HOLD_S:
+        newest = int(np.searchsorted(scene.times_s, time_s + EARLY_S)) - 1
+        if newest < 0 or time_s - scene.times_s[newest] > LONGEST_HOLD_S:
             return None
-        found = [track.at(time_s, about_s) for track in scene.tracks]
+        found = [track.at(time_s, float(scene.times_s[newest])) for track in scene.tracks]
         values = np.array([row for row in found if row is not None]).reshape(-1, 7)
         return Agents(xy_m=values[:, :2], yaw_rad=values[:, 2], speed_mps=values[:, 3], size_m=values[:, 4:])

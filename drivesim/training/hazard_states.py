@@ -15,7 +15,7 @@ from drivesim.files import atomic_path
 from drivesim.hazard_inputs import HazardConfig, facts_of, read_state, small_pictures
 from drivesim.reference.camera import draw_in_one_thread
 from drivesim.reference.vehicles import agents_of
-from drivesim.scene.agents import MovingAgents, moving_ahead
+from drivesim.scene.agents import MovingAgents, moving_before
 from drivesim.scene.road_map import ground_of
 from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.hazard_drives import (
@@ -177,7 +177,12 @@ def _imagined_rows(
 
 def _agents_at(known: KnownDrive, instant: int) -> MovingAgents | None:
     driven = known.drive
-    return moving_ahead(agents_of(driven.traffic[instant]), driven.states[instant], driven.world.route_xy_m)
+    return moving_before(
+        agents_of(driven.traffic[instant]),
+        driven.states[instant],
+        driven.world.camera,
+        driven.world.route_xy_m,
+    )
 
 
 def observed(

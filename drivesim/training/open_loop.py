@@ -13,6 +13,7 @@ from torch import Tensor
 
 from drivesim.metrics.image import psnr
 from drivesim.scene.geometry import FloatArray
+from drivesim.scene.road_map import UNKNOWN
 from drivesim.scene.types import Camera
 from drivesim.training.data import RecordedClips
 from drivesim.training.task import Evaluation
@@ -37,6 +38,7 @@ class OpenLoopCheck:
         self.frames_BTHWC = torch.from_numpy(np.array(clips.frames[:, :num_frames]))
         self.twist_BTA = torch.from_numpy(clips.twist[:, :num_frames])
         self.road_BTEHW = torch.from_numpy(np.array(clips.road[:, :num_frames]))
+        self.road_BTEHW[:, :, 2] = UNKNOWN  # recorded views know where agents will be
 
     def imagined(self, model: WorldModel) -> Tensor:
         """Return the frames (B, T, H, W, 3) after the context."""

@@ -155,11 +155,12 @@ def _loaded(dataset: NuScenesDataset, name: str) -> Scene | str:
     """Return a scene, or why it cannot be had."""
     try:
         scene = dataset.load(name, rate_hz=RATE_HZ)
+        agents = None if scene.agents is None else list(scene.agents)  # so that shards read pictures alone
     except InputError as error:
         _LOG.warning("scene %s left out: %s", name, error)
         return str(error)
     check_road(scene)
-    return replace(scene, route_xy_m=None, problems=[])
+    return replace(scene, route_xy_m=None, problems=[], agents=agents)
 
 
 def _refuse_foreign(out: Path) -> None:
