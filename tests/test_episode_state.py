@@ -95,6 +95,7 @@ def test_a_state_knows_its_settings_and_weights() -> None:
     assert np.array_equal(twin.step(np.float32([0.1, 8.0]))[0], env.step(np.float32([0.1, 8.0]))[0])
     others: list[dict[str, Any]] = [
         {"uses_map": False},
+        {"uses_agents": False},
         {"off_road_limit": 0.9},
         {"sampler": SamplerConfig(temperature=0.5)},
         {"world_model": small_world_model(dim=64)},

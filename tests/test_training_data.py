@@ -3,6 +3,7 @@
 import errno
 import itertools
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import torch
 from small_models import small_config, small_world_model
 
 from drivesim.errors import InputError
+from drivesim.scene.road_map import UNKNOWN
 from drivesim.scene.types import front_camera
 from drivesim.training.data import DataConfig, RecordedClips, open_or_record, record_clips
+from drivesim.training.open_loop import OpenLoopCheck
 from drivesim.training.row_draws import RowDraws
 from drivesim.training.token_cache import TokenCache, build_token_cache, ingredients
 from drivesim.training.tokenizer import TokenizerTrainingConfig
@@ -105,6 +108,22 @@ def test_damaged_sets_are_named(tmp_path):
         RecordedClips.open(tmp_path)
 
 
+def test_recordings_that_know_no_agents_are_refused(clips, tmp_path):
+    for name in ("set.json", "frames.npy", "motion.npz"):
+        (tmp_path / name).write_bytes((clips.path / name).read_bytes())
+    motion = dict(np.load(tmp_path / "motion.npz"))
+    np.savez(tmp_path / "motion.npz", **motion | {"road": motion["road"][:, :, :2]})
+    with pytest.raises(InputError, match="know no markings or no agents"):
+        RecordedClips.open(tmp_path)
+
+
+def test_the_check_while_training_is_not_told_where_agents_will_be(clips):
+    check = OpenLoopCheck(clips, front_camera(), num_context_frames=2, horizon=3)
+    assert clips.road[:, :, 2].max() > UNKNOWN
+    assert (check.road_BTEHW[:, :, 2] == UNKNOWN).all()
+    assert (check.road_BTEHW[:, :, 0] != UNKNOWN).any()
+
+
 @torch.no_grad()
 def test_cached_tokens_are_the_tokenizers(clips, cache, model):
     frames = torch.from_numpy(np.array(clips.frames[:, 3])).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -148,6 +167,21 @@ def test_batches_depend_on_seed_and_step_alone(cache, clips):
     resumed = next(draw(2))
     assert all(torch.equal(third[name], resumed[name]) for name in third)
     assert third["is_masked"].any(-1).all()
+
+
+def test_shares_of_the_windows_have_no_map_and_no_agents(cache, clips):
+    seen = {}
+    for name in (shares := ("no_map_share", "no_markings_share", "no_agents_share")):
+        task = world_model_task(cache, clips)
+        task.config = replace(task.config, **{share: float(share == name) for share in shares})
+        batches = task.batches(start_step=0, batch_size=4, seed=3, rank=0, world_size=1)
+        road = next(batches)["road"]
+        seen[name] = [bool((road[:, :, layer] == UNKNOWN).all()) for layer in range(3)]
+    assert seen == {
+        "no_map_share": [True, True, False],
+        "no_markings_share": [False, True, False],
+        "no_agents_share": [False, False, True],
+    }
 
 
 def test_only_the_transformer_is_trained(cache, clips):

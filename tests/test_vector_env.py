@@ -15,7 +15,7 @@ from small_models import small_world_model
 
 import drivesim
 from drivesim.errors import InputError
-from drivesim.scene.types import front_camera
+from drivesim.scene.types import Agents, front_camera
 from drivesim.world_model.sampler import SamplerConfig
 
 LEARNED = "WorldDreamer-Drive-v0"
@@ -38,7 +38,19 @@ def small() -> Any:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Any]:
-    return [make_scene(24, steering_rad=angle) for angle in (0.05, -0.1, 0.0)]
+    """Return three roads: with a car ahead that drives on, without any, and one where nobody knows of others."""
+    made = [make_scene(24, steering_rad=angle) for angle in (0.05, -0.1, 0.0)]
+    made[0].agents = [
+        Agents(
+            xy_m=(xy_m + 12.0 * np.array([np.cos(yaw_rad), np.sin(yaw_rad)]))[None],
+            yaw_rad=np.array([yaw_rad]),
+            speed_mps=np.array([6.0]),
+            size_m=np.array([[4.3, 1.8, 1.5]]),
+        )
+        for xy_m, yaw_rad in zip(made[0].xy_m, made[0].yaw_rad, strict=True)
+    ]
+    made[1].agents = [agents.rows(np.zeros(1, bool)) for agents in made[0].agents]
+    return made
 
 
 def make_vec(model: Any, scenes: Any, **settings: Any) -> gym.vector.VectorEnv:
