@@ -117,7 +117,7 @@ def write_tables(out: Path, *, size: TableSize | None = None, seed: int = 0) -> 
         [{"category": "semantic_prior", "token": "map", "filename": mask, "log_tokens": logs}],
     )
     for table in ("attribute", "category", "instance", "sample_annotation", "visibility"):
-        _write(folder / f"{table}.json", [])  # no scene needs them; the devkit wants the files
+        _write(folder / f"{table}.json", [])  # opening a scene does not read them; the devkit wants the files
     name = scene_name(opened)
     for message, value in can_messages(
         straight_drive(name), _start_us(opened), pose_rate_hz=50, steering_rate_hz=100

@@ -13,7 +13,8 @@ TABLES = (
     "sample_annotation", "sample_data", "scene", "sensor", "visibility",
 )  # fmt: skip
 NEEDED_TABLES = ("calibrated_sensor", "ego_pose", "sample", "sample_data", "scene", "sensor")
-"""Without ``log`` and ``map`` a scene has no place; the other tables hold annotations, which v1.0-test lacks too."""
+"""Without ``log`` and ``map`` a scene has no place; the others tell of other cars, see ``annotations``; v1.0-test
+lacks them too."""
 _ADVICE = "download one from nuscenes.org or make one with `drivesim data synth --out DIR`"
 
 
