@@ -25,6 +25,7 @@ from drivesim.generate import (
 )
 from drivesim.scene.nuscenes import embedded_dataset
 from drivesim.scene.types import Scene
+from drivesim.world_model.places import place_in
 from drivesim.world_model.video_model import VideoModel
 from drivesim.world_model.world_model import WorldModel
 
@@ -157,7 +158,7 @@ def action_strips(model: WorldModel, scene: Scene) -> list[Strip]:
     strips = []
     for side, steering_rad in {"left": STEERING_RAD, "right": -STEERING_RAD}.items():
         actions = np.tile([steering_rad, SPEED_MPS], (DRIVE_FRAMES - 1, 1))
-        result = action_to_video(model, given, actions, camera=scene.camera)
+        result = action_to_video(model, given, actions, camera=scene.camera, places=place_in(scene, 0))
         label = f"action to video: steering {STEERING_RAD:g} rad to the {side} at {SPEED_MPS:g} m/s"
         frames = np.concatenate([given, result.frames[0]])
         strips.append(Strip(label=label, frames=frames, num_given=1))
