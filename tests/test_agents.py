@@ -13,7 +13,7 @@ import torch
 from drivesim.errors import InputError
 from drivesim.reference.behavior import record
 from drivesim.reference.simulator import draw_spec
-from drivesim.scene.agents import agent_cover, agents_at, agents_before, moving
+from drivesim.scene.agents import KNOWN_S, agent_cover, agents_at, agents_before, moving
 from drivesim.scene.nuscenes import EMBEDDED_ROOT, EMBEDDED_VERSION, embedded_dataset, open_dataset
 from drivesim.scene.road_map import ground_of, packed_road_views, road_view
 from drivesim.scene.types import Agents, front_camera
@@ -291,6 +291,16 @@ def test_time_passes_for_agents_as_the_car_drives():
     places = Places.begin((None,), ground_of(camera), np.zeros((1, 3)), known)
     places = places.after(np.array([[2.0, 0.0]]), 0.5).after(np.array([[2.0, 0.0]]), 0.5)
     np.testing.assert_allclose(places.agents[0].at(float(places.time_s[0])).xy_m, [[8.0, 100.0]])
+
+
+def test_after_some_seconds_nobody_knows_where_agents_are():
+    ahead = moving(agents((20.0, 0.0, 0.0, 0.0)), None)
+    places = Places.begin((None,), ground_of(front_camera()), np.zeros((1, 3)), (ahead,))
+    for step in range(1, 80):
+        places = places.after(np.array([[0.0, 0.0]]), 1 / 6)
+        is_known = step / 6 <= KNOWN_S + 1e-9
+        assert places.view()[0, 5].max() == is_known
+        assert (places.view()[0, 4].max() > 0) == is_known
 
 
 def test_an_env_is_told_of_the_start_alone(embedded):

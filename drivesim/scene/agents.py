@@ -20,6 +20,7 @@ from drivesim.scene.types import Agents, Camera, EgoState, Scene
 Float32Array = NDArray[np.float32]
 
 SHOWN_M = 60.0  # agents farther away are a few pixels
+KNOWN_S = 12.0  # after the instant at which they were seen; later it is a guess where agents are
 MOST_BESIDE_ROUTE_M = 12.0
 MOST_TURNED_RAD = 0.6  # against the route, for an agent that follows it or comes along it
 NEAR_M = 0.3  # what is nearer to the camera is cut off
@@ -43,6 +44,10 @@ class MovingAgents:
 
     first: Agents
     route: _Followed | None = None  # None where nobody follows one
+
+    def known_at(self, time_s: float) -> Agents | None:
+        """Return where they are after a time; None when it is longer than ``KNOWN_S``."""
+        return self.at(time_s) if time_s < KNOWN_S + 1e-6 else None
 
     def at(self, time_s: float) -> Agents:
         """Return where they are after a time, which may be negative."""

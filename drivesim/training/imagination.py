@@ -60,7 +60,7 @@ class ImaginationTrainingConfig:
     faded_share: float = 0.3  # of the rollouts, which begin with frames that must be mended
     true_token_share: float = 0.2  # of the frames that can be judged, drawn from true tokens; later all are
     token_weight: float = 0.02
-    agent_factor: float = 3.0  # of the tokens that show agents, who are a few in a hundred
+    agent_factor: float = 10.0  # of the tokens that show agents, who are a few in a hundred
     look_weight: float = 0.05  # of the frame's look as a whole, which the recording can judge at any depth
     edge_weight: float = 0.5  # of late pictures that are softer or harsher than the tokens drawn for them
     has_tokenizer_decoder: bool = False  # let the tokenizer's decoder learn too; its codes stay what they are

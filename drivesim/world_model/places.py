@@ -2,7 +2,7 @@
 
 With a map the picture stays where the route, the off-road check and the reward are. A model without one gets zeros,
 which say that nothing is known, and imagines the road too. So it is with agents, who are moved on from where they were
-at the last true frame.
+at the last true frame, for twelve seconds.
 
 Letters: see ``drivesim/world_model/__init__.py``; here `H W` are rows and columns of cells of ``VIEW_CELL_PX`` pixels,
 `V` the ``VIEW_DIM`` numbers of a cell, `E` those of a packed one, and `M` numbers per token.
@@ -105,7 +105,7 @@ class Places:
     def view(self) -> Tensor:
         """Return what is known of what is seen (B, V, H, W), see ``scene.road_map.road_view``."""
         views = [
-            road_view(roads, self.ground, pose, None if others is None else others.at(float(time_s)))
+            road_view(roads, self.ground, pose, None if others is None else others.known_at(float(time_s)))
             for roads, pose, others, time_s in zip(
                 self.maps, self.pose, self.agents, self.time_s, strict=True
             )
