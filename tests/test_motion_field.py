@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from drivesim.scene.road_map import VIEW_DIM
 from drivesim.scene.types import front_camera
 from drivesim.world_model.causal_decoder import CausalDecoder, CausalDecoderConfig
 from drivesim.world_model.motion import (
@@ -136,7 +137,7 @@ def test_the_decoder_keeps_what_was_seen_and_draws_what_was_not(field, rays):
     )
     last, drawn = smooth_picture(), torch.zeros(1, 3, 128, 224)
     expected = field(last, last, rays, twist(3.0, 1.2), twist(3.0, 1.2), DT_S)
-    picture = decoder(drawn, expected, torch.zeros(1, 4, 32, 56))
+    picture = decoder(drawn, expected, torch.zeros(1, VIEW_DIM, 32, 56))
     is_seen = expected.compensated.is_seen_BHW[0]
     assert 0 < is_seen.float().mean() < 1
     warped = expected.compensated.frames_BCHW
