@@ -179,7 +179,8 @@ def _cover(hull: Float32Array, shape: tuple[int, ...], first: tuple[int, int]) -
     """Return about which share of each pixel (rows, columns) of a window lies in a convex outline (K, 2)."""
     along = np.roll(hull, -1, axis=0) - hull
     inward = along[:, ::-1] * [-1.0, 1.0] / np.maximum(np.hypot(*along.T), 1e-6)[:, None]
-    if np.cross(along[0], hull.mean(axis=0) - hull[0]) < 0:
+    to_middle = hull.mean(axis=0) - hull[0]
+    if along[0, 0] * to_middle[1] < along[0, 1] * to_middle[0]:
         inward = -inward
     y = np.arange(first[0], first[0] + shape[0]) + 0.5
     x = np.arange(first[1], first[1] + shape[1]) + 0.5

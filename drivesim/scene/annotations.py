@@ -26,10 +26,7 @@ from drivesim.scene.token_keys import token_keys
 from drivesim.scene.types import Agents
 
 TABLES = ("sample_annotation", "instance", "category", "sample")
-KINDS = (
-    "vehicle.",
-    "movable_object.barrier",
-)  # beginnings of categories: what a car can run into and a box describes
+KINDS = ("vehicle.", "movable_object.barrier")  # how categories begin that stand on roads as boxes
 LONGEST_GAP_S = 1.5  # between two annotations from which a speed is taken, as the devkit has it
 LONGEST_HOLD_S = 0.6  # from the last annotated instant on
 EARLY_S = 0.1  # a camera may have taken the picture of an annotated instant so much before it
