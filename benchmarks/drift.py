@@ -23,8 +23,6 @@ from benchmarks.report import Curve, Report
 from benchmarks.statistics import Estimate, bootstrap_correlation, bootstrap_mean, bootstrap_ratio
 from drivesim import console
 from drivesim.reference.drive import Drive
-from drivesim.reference.vehicles import agents_of
-from drivesim.scene.agents import moving_before
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -134,15 +132,7 @@ def measure_drift(open_loop: OpenLoop, reader: MotionReader, config: DriftConfig
         places = open_loop.places(
             [driven.world.drivable for driven in drives],
             [driven.states[num_context - 1] for driven in drives],
-            [
-                moving_before(
-                    agents_of(driven.traffic[num_context - 1]),
-                    driven.states[num_context - 1],
-                    driven.world.camera,
-                    driven.world.route_xy_m,
-                )
-                for driven in drives
-            ],
+            [driven.agents_at(num_context - 1) for driven in drives],
         )
         imagined = chain([contexts[:, -1]], open_loop.stream(contexts, context_twist, steps_twist, places))
         footage = watch(_counted(imagined, bar), reader)

@@ -64,9 +64,7 @@ class EpisodeConfig:
     hazard_head: str | None = None  # None is the one made for the weights, where there is one; "" is none
     device: str = "cpu"
     uses_map: bool = True  # show the world model where road and markings are, where the scene has a map
-    uses_agents: bool = (
-        True  # show it where other cars were at the start, moved on at their speed, where annotated
-    )
+    uses_agents: bool = True  # show it the other cars of the start, moved on at their speed, where annotated
     sampler: SamplerSettings = field(default_factory=SamplerSettings)  # a SamplerConfig sets all
     reward: RewardConfig = field(default_factory=RewardConfig)
     vehicle: VehicleConfig = field(default_factory=VehicleConfig)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from drivesim.dynamics import control_from_action, step
 from drivesim.reference.drivers import Driver
 from drivesim.reference.simulator import ReferenceWorld
-from drivesim.reference.vehicles import VehicleBox
+from drivesim.reference.vehicles import VehicleBox, agents_of
+from drivesim.scene.agents import MovingAgents, moving_before
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import Control, EgoState, Image
 
@@ -58,6 +59,11 @@ class Drive:
     def picture(self, index: int) -> Image:
         """Return what the camera saw at an instant: (H, W, 3) RGB."""
         return self.world.picture(self.states[index], self.traffic[index])
+
+    def agents_at(self, index: int) -> MovingAgents | None:
+        """Return the others before the camera at an instant, going on from there as they went."""
+        seen, world = agents_of(self.traffic[index]), self.world
+        return moving_before(seen, self.states[index], world.camera, world.route_xy_m)
 
     def is_off_road(self, index: int) -> bool:
         """Tell whether a corner of the ego car was outside the drivable area."""

@@ -58,9 +58,8 @@ def clip_loader(
             "a loader needs batch_size >= 1 and num_workers, num_kept_frames >= 0, got "
             f"{batch_size}, {num_workers} and {num_kept_frames}"
         )
-    slim = [
-        replace(scene, drivable=None, route_xy_m=None, agents=None) for scene in scenes
-    ]  # processes get a copy
+    # Processes get a copy.
+    slim = [replace(scene, drivable=None, route_xy_m=None, agents=None) for scene in scenes]
     clips = SceneClips(slim, num_frames=num_frames, stride=stride, num_kept_frames=num_kept_frames)
     num_slots = num_workers * NUM_BATCHES_AHEAD + 1 if num_workers else 0  # one is being handed over
     order = _Order(len(clips), batch_size=batch_size, num_slots=num_slots, seed=seed if shuffle else None)

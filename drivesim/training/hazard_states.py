@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from drivesim.files import atomic_path
 from drivesim.hazard_inputs import HazardConfig, facts_of, read_state, small_pictures
 from drivesim.reference.camera import draw_in_one_thread
-from drivesim.reference.vehicles import agents_of
-from drivesim.scene.agents import MovingAgents, moving_before
 from drivesim.scene.road_map import ground_of
 from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.hazard_drives import (
@@ -175,16 +173,6 @@ def _imagined_rows(
     return parts
 
 
-def _agents_at(known: KnownDrive, instant: int) -> MovingAgents | None:
-    driven = known.drive
-    return moving_before(
-        agents_of(driven.traffic[instant]),
-        driven.states[instant],
-        driven.world.camera,
-        driven.world.route_xy_m,
-    )
-
-
 def observed(
     model: WorldModel, drives: list[KnownDrive], starts: list[int], has_map: list[bool]
 ) -> WorldState:
@@ -200,7 +188,7 @@ def observed(
     camera = drives[0].drive.world.camera
     maps = [known.drive.world.road_map if has else None for known, has in zip(drives, has_map, strict=True)]
     agents = [
-        _agents_at(known, s + count - 1) if has else None
+        known.drive.agents_at(s + count - 1) if has else None
         for known, s, has in zip(drives, starts, has_map, strict=True)
     ]
     pose = np.stack([known.pose[s + count - 1] for known, s in zip(drives, starts, strict=True)])
