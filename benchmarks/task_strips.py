@@ -25,7 +25,7 @@ from drivesim.generate import (
 )
 from drivesim.scene.nuscenes import embedded_dataset
 from drivesim.scene.types import Scene
-from drivesim.world_model.places import place_in
+from drivesim.world_model.drives import scene_start
 from drivesim.world_model.video_model import VideoModel
 from drivesim.world_model.world_model import WorldModel
 
@@ -153,14 +153,16 @@ def load_scene(name: str, model: WorldModel) -> Scene:
 
 
 def action_strips(model: WorldModel, scene: Scene) -> list[Strip]:
-    """Return drives from the first frame of a scene, to the left and to the right."""
-    given = np.asarray(scene.frames[0])[None]
+    """Return drives from the beginning of a scene, to the left and to the right; of what is given, the last frame."""
+    start = scene_start(scene, model.num_context_frames)
     strips = []
     for side, steering_rad in {"left": STEERING_RAD, "right": -STEERING_RAD}.items():
         actions = np.tile([steering_rad, SPEED_MPS], (DRIVE_FRAMES - 1, 1))
-        result = action_to_video(model, given, actions, camera=scene.camera, places=place_in(scene, 0))
+        result = action_to_video(
+            model, start.frames, actions, twist=start.twist, camera=start.camera, places=start.places
+        )
         label = f"action to video: steering {STEERING_RAD:g} rad to the {side} at {SPEED_MPS:g} m/s"
-        frames = np.concatenate([given, result.frames[0]])
+        frames = np.concatenate([start.frames[-1:], result.frames[0]])
         strips.append(Strip(label=label, frames=frames, num_given=1))
     return strips
 

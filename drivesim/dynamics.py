@@ -71,15 +71,27 @@ def checked_actions(actions: object) -> FloatArray:
     return checked
 
 
-def twists(actions: FloatArray, dt_s: float, *, num_before: int = 0) -> FloatArray:
+def twists(
+    actions: FloatArray, dt_s: float, *, num_before: int = 0, before: FloatArray | None = None
+) -> FloatArray:
     """Return mean speed in m/s and yaw rate in rad/s over the steps that actions (N, 2) lead to.
 
-    The car comes straight on at the first action's speed, which is the twist of ``num_before`` steps before: the result
-    is (num_before + N, 2).
+    Args:
+        actions: steering and speed.
+        dt_s: time of a step.
+        num_before: steps before, over which the car comes straight on at the first action's speed.
+        before: (num_before, 2) its twists over these steps, where they are known; the car then begins at the last of
+            their speeds.
+
+    Returns:
+        (num_before + N, 2), those before first.
     """
     config = VehicleConfig()
-    state = EgoState(x_m=0.0, y_m=0.0, yaw_rad=0.0, speed_mps=float(actions[0, 1]))
-    rows = [(state.speed_mps, 0.0)] * num_before
+    rows: list[tuple[float, float]] = [(float(actions[0, 1]), 0.0)] * num_before
+    if before is not None:
+        rows = [(speed_mps, yaw_rate_radps) for speed_mps, yaw_rate_radps in before.tolist()]
+    speed_mps = rows[-1][0] if rows else float(actions[0, 1])
+    state = EgoState(x_m=0.0, y_m=0.0, yaw_rad=0.0, speed_mps=speed_mps)
     for steering_rad, speed_mps in actions:
         control = control_from_action(float(steering_rad), float(speed_mps), state, config, dt_s)
         after = step(state, control, config, dt_s)

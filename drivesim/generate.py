@@ -190,16 +190,19 @@ def action_to_video(
     frames: Clip,
     actions: FloatArray,
     *,
+    twist: FloatArray | None = None,
     camera: Camera | None = None,
     places: Places | None = None,
     config: GenerateConfig | None = None,
 ) -> Generated:
-    """Drive on from a picture, or a few; the car is taken to have driven straight on at the first action's speed.
+    """Drive on from a picture, or a few.
 
     Args:
         model: a driving world model, or a general one that reads actions.
         frames: (T, H, W, 3), the last of them is where the drive begins.
         actions: (N, 2) road-wheel steering in rad, left positive, and speed in m/s, one per frame to come.
+        twist: (T, 2) speed in m/s and yaw rate in rad/s that led into each given frame; left out, the car is taken to
+            have driven straight on at the first action's speed.
         camera: of the frames, for a driving world model; the front camera of the reference world if left out.
         places: one row: where the car and others are on its map at the last frame, see
             :func:`drivesim.world_model.places.place_in`; a driving world model that is not told imagines the road too,
@@ -211,14 +214,19 @@ def action_to_video(
         the drive after the given frames; its tokens are all imagined.
 
     Raises:
-        InputError: no frames, frames of another size, actions that no car can follow or that the weights do not read,
-            or more frames than a general world model sees that draws all of them at once.
+        InputError: no frames, frames of another size, twists of another number or that are not finite, actions that no
+            car can follow or that the weights do not read, or more frames than a general world model sees that draws
+            all of them at once.
     """
     config, actions = config or GenerateConfig(), checked_actions(actions)
     num_given = len(frames)
+    if twist is not None and (np.shape(twist) != (num_given, 2) or not np.isfinite(twist).all()):
+        found = np.shape(twist) if np.shape(twist) != (num_given, 2) else np.asarray(twist).tolist()
+        raise InputError(f"{num_given} given frames need finite twists ({num_given}, 2), got {found}")
     if isinstance(model, VideoModel):
-        return _drive_as_clip(model, frames, actions, config)
-    twist_TA = torch.from_numpy(twists(actions, 1.0 / model.rate_hz, num_before=num_given)).float()
+        return _drive_as_clip(model, frames, actions, twist, config)
+    twist_NA = twists(actions, 1.0 / model.rate_hz, num_before=num_given, before=twist)
+    twist_TA = torch.from_numpy(twist_NA).float()
     state = observed(model, frames, twist_TA[:num_given], camera, places)
     drive = partial(drive_on, model, state, twist_TA[num_given:], sampler=config.sampler)
     on_frame = _counted(config.on_round)
@@ -292,7 +300,9 @@ def _filled(
     )
 
 
-def _drive_as_clip(model: VideoModel, frames: Clip, actions: FloatArray, config: GenerateConfig) -> Generated:
+def _drive_as_clip(
+    model: VideoModel, frames: Clip, actions: FloatArray, twist: FloatArray | None, config: GenerateConfig
+) -> Generated:
     if model.action_encoder is None:
         raise InputError("a video model without action tokens reads no actions; take other weights")
     given, length = len(frames), len(frames) + len(actions)
@@ -302,7 +312,8 @@ def _drive_as_clip(model: VideoModel, frames: Clip, actions: FloatArray, config:
             f"{model.config.num_frames} at once, so give fewer"
         )
     tokens = continued(clip_tokens(model, frames), len(actions))
-    twist_TA = torch.from_numpy(twists(actions, 1.0 / model.config.rate_hz, num_before=given)).float()
+    twist_NA = twists(actions, 1.0 / model.config.rate_hz, num_before=given, before=twist)
+    twist_TA = torch.from_numpy(twist_NA).float()
     result = _filled(model, *tokens, "", config, twist_BTA=twist_TA.to(model.device).unsqueeze(0))
     return Generated(
         frames=result.frames[:, given:],

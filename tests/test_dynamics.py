@@ -101,3 +101,11 @@ def test_twists_follow_the_bicycle():
 def test_actions_that_no_car_can_follow_are_refused(actions, expected):
     with pytest.raises(InputError, match=expected):
         checked_actions(actions)
+
+
+def test_twists_before_the_actions_are_kept_and_the_car_goes_on_at_their_speed():
+    before = np.array([(5.0, 0.1), (6.0, 0.2)])
+    found = twists(np.array([(0.0, 12.0)]), DT_S, num_before=2, before=before)
+    assert found[:2].tolist() == before.tolist()
+    assert 6.0 < found[2, 0] < 7.0
+    assert twists(np.array([(0.0, 12.0)]), DT_S, num_before=2).tolist() == [[12.0, 0.0]] * 3

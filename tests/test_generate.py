@@ -21,7 +21,9 @@ from drivesim.generate import (
     stylize,
     text_to_video,
 )
+from drivesim.scene.nuscenes import embedded_dataset
 from drivesim.world_model.clip_completion import GuidanceConfig
+from drivesim.world_model.drives import scene_start
 from drivesim.world_model.long_clips import clip_tokens, fill_windows, num_unmasked, windows
 from drivesim.world_model.sampler import Sampled, SamplerConfig, fill_in
 from drivesim.world_model.video_model import VideoModel
@@ -299,6 +301,32 @@ def test_a_drive_is_what_comes_after_the_given_frames(driver, road):
         config=GenerateConfig(seed=5, sampler=sampler),
     )
     assert np.array_equal(result.token_ids[1], again.token_ids[0])
+
+
+def test_a_drive_goes_on_at_the_motion_of_the_given_frames(driver, road, acting_model, clip):
+    frames, actions = np.concatenate([road, road]), np.array([(0.0, 8.0)])
+
+    def drive(twist):
+        return action_to_video(driver, frames, actions, twist=twist).frames
+
+    straight = drive(None)
+    assert np.array_equal(straight, drive(np.array([(8.0, 0.0)] * 2)))
+    assert not np.array_equal(straight, drive(np.array([(8.0, 0.0), (2.0, 0.5)])))
+    for model, given in ((driver, frames), (acting_model, clip[:2])):
+        with pytest.raises(InputError, match=r"2 given frames need finite twists \(2, 2\), got \(1, 2\)"):
+            action_to_video(model, given, actions, twist=np.zeros((1, 2)))
+        with pytest.raises(InputError, match=r"got \[\[8.0, nan\], \[8.0, 0.0\]\]"):
+            action_to_video(model, given, actions, twist=np.array([(8.0, np.nan), (8.0, 0.0)]))
+
+
+def test_a_scene_is_the_start_of_a_drive(driver):
+    scene = embedded_dataset().load("scene-2001", rate_hz=driver.rate_hz, width_px=224, height_px=128)
+    start = scene_start(scene, 3)
+    assert np.array_equal(start.frames, np.stack([scene.frames[t] for t in range(3)]))
+    assert start.twist.tolist() == [[scene.speed_mps[t], scene.yaw_rate_radps[t]] for t in range(3)]
+    ego = scene.ego_state(2)
+    assert start.places.pose[0].tolist() == [ego.x_m, ego.y_m, ego.yaw_rad]
+    assert len(scene_start(scene, 10**6).frames) == len(scene.frames)
 
 
 @pytest.fixture(scope="module")

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from drivesim.cli_generate.record import WeightsFacts
     from drivesim.generate import GenerateConfig, Generated
     from drivesim.scene.geometry import FloatArray
-    from drivesim.scene.types import Camera
+    from drivesim.world_model.drives import DriveStart
     from drivesim.world_model.long_clips import Clip
-    from drivesim.world_model.places import Places
     from drivesim.world_model.video_model import VideoModel, VideoModelConfig
     from drivesim.world_model.world_model import WorldModel, WorldModelConfig
 
@@ -115,17 +114,26 @@ def action(flags: ActionFlags) -> None:
     actions = _actions_of(flags)
     check_ranges({"steps": len(actions)})
     model, weights = open_action_weights(asdict(flags))
-    frames, camera, places = _start_of(flags, model.config)
+    start = _start_of(flags, model.config)
+    num_given = len(start.frames)
     if flags.actions is None:
-        actions = actions.repeat(flags.steps or _default_steps(model, num_given=len(frames)), axis=0)
+        actions = actions.repeat(flags.steps or _default_steps(model, num_given=num_given), axis=0)
         steering, speed = actions[0].tolist()
         # So that the record holds what was left out.
         flags = replace(flags, steering=steering, speed=speed, steps=len(actions))
     config = config_of(asdict(flags), model)
     run = _Run(task="action", flags=flags, weights=weights, config=config, started_s=started_s)
     run.draw(
-        lambda config: action_to_video(model, frames, actions, camera=camera, places=places, config=config),
-        num_drive_rounds(model, config, num_given=len(frames), num_actions=len(actions)),
+        lambda config: action_to_video(
+            model,
+            start.frames,
+            actions,
+            twist=start.twist,
+            camera=start.camera,
+            places=start.places,
+            config=config,
+        ),
+        num_drive_rounds(model, config, num_given=num_given, num_actions=len(actions)),
     )
 
 
@@ -210,19 +218,25 @@ def _default_steps(model: VideoModel | WorldModel, *, num_given: int) -> int:
     return max(1, model.config.num_frames - num_given) if isinstance(model, VideoModel) else DEFAULT_STEPS
 
 
-def _start_of(
-    flags: ActionFlags, weights: VideoModelConfig | WorldModelConfig
-) -> tuple[Clip, Camera | None, Places | None]:
-    """Return the frames that a drive begins with, and their camera and place if they are known."""
+def _start_of(flags: ActionFlags, weights: VideoModelConfig | WorldModelConfig) -> DriveStart:
+    """Return the frames that a drive begins with, and what else is known of them."""
     from drivesim.cli_generate.files import read_scene
+    from drivesim.world_model.drives import DriveStart
+    from drivesim.world_model.world_model import WorldModelConfig
 
     if flags.scene is None:
-        return _frames(weights, image=flags.image, video=flags.video, count=flags.given), None, None
+        frames = _frames(weights, image=flags.image, video=flags.video, count=flags.given)
+        return DriveStart(frames=frames)
     if flags.image is not None or flags.video is not None or flags.given is not None:
         raise InputError(
             f"--scene {flags.scene} says where the drive begins; leave out --image, --video and --given"
         )
-    return read_scene(flags.scene, (weights.vqgan.height_px, weights.vqgan.width_px), rate_hz=weights.rate_hz)
+    return read_scene(
+        flags.scene,
+        (weights.vqgan.height_px, weights.vqgan.width_px),
+        rate_hz=weights.rate_hz,
+        num_frames=weights.num_context_frames if isinstance(weights, WorldModelConfig) else 1,
+    )
 
 
 def _frames(

@@ -26,10 +26,9 @@ from drivesim.generate import Generated
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.media import IMAGE_SUFFIXES, MediaFile, frames_at, read_span
 from drivesim.scene.nuscenes import embedded_dataset
-from drivesim.scene.types import Camera
 from drivesim.video import contact_sheet, read_image, write_image, write_video
+from drivesim.world_model.drives import DriveStart, scene_start
 from drivesim.world_model.long_clips import Clip
-from drivesim.world_model.places import Places, place_in
 
 SUFFIXES = (".mp4", ".gif", ".png")
 MAX_FRAMES = 512  # of a clip that is read or made
@@ -72,14 +71,14 @@ def read_clip(path: Path, size: tuple[int, int], *, rate_hz: float, num_frames: 
     return frames_at(media, [start_s + index / rate_hz for index in range(num_frames or has)], size)
 
 
-def read_scene(name: str, size: tuple[int, int], *, rate_hz: float) -> tuple[Clip, Camera, Places]:
-    """Return the first frame (1, H, W, 3) of an embedded scene, its camera, and where the car is on the scene's map.
+def read_scene(name: str, size: tuple[int, int], *, rate_hz: float, num_frames: int) -> DriveStart:
+    """Return the beginning of an embedded scene, as far as ``num_frames`` frames.
 
     Raises:
         InputError: there is no such scene.
     """
     scene = embedded_dataset().load(name, rate_hz=rate_hz, width_px=size[1], height_px=size[0])
-    return np.asarray(scene.frames[0])[None], scene.camera, place_in(scene, 0)
+    return scene_start(scene, num_frames)
 
 
 def read_mask(text: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -132,7 +132,7 @@ class ActionFlags(DrawFlags):
 
     scene: Annotated[
         str | None,
-        typer.Option(help="Start at the first picture of an embedded scene; see `drivesim scenes`."),
+        typer.Option(help="Drive on from the first pictures of an embedded scene; see `drivesim scenes`."),
     ] = None
     image: ImageFile = None
     video: VideoFile = None

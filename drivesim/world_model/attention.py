@@ -6,6 +6,7 @@ Letters: see ``drivesim/world_model/__init__.py``; `P` patches per frame, `J` to
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import Enum
 
 import torch
@@ -164,6 +165,26 @@ class PatchAttention(nn.Module):
             attn_mask: of :meth:`window_mask`, where some of these frames do not exist.
         """
         return self.attend(q, keys.flatten(3, 4), values.flatten(3, 4), attn_mask)
+
+    def over_windows(
+        self,
+        q: Tensor,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+        attn_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return :meth:`over_window` of frames whose windows are parts that need not lie together in memory.
+
+        Args:
+            q: queries (F, P, N, J, D) of the frames of all parts.
+            keys: for each part those of its frames (F / number of parts, P, N, W, J, D).
+            values: likewise.
+            attn_mask: of :meth:`window_mask`, for the frames of all parts.
+        """
+        masks = [None] * len(keys) if attn_mask is None else attn_mask.chunk(len(keys))
+        parts = zip(q.chunk(len(keys)), keys, values, masks, strict=True)
+        mixed = [attention(q, k.flatten(3, 4), v.flatten(3, 4), mask) for q, k, v, mask in parts]
+        return self._output(torch.cat(mixed))
 
     def window_mask(self, is_valid_FW: Tensor) -> Tensor:
         """Return the mask (F, 1, 1, 1, V) that hides the frames of a window that do not exist.

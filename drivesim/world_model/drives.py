@@ -6,18 +6,41 @@ Letters: see ``drivesim/world_model/__init__.py``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivesim.scene.types import Camera, front_camera
+from drivesim.scene.geometry import FloatArray
+from drivesim.scene.types import Camera, Scene, front_camera
 from drivesim.world_model.long_clips import Clip, check_frames
-from drivesim.world_model.places import Places
+from drivesim.world_model.places import Places, place_in
 from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.world_model import WorldModel
 from drivesim.world_model.world_state import WorldState
+
+
+@dataclass(kw_only=True, slots=True)
+class DriveStart:
+    """Where a drive begins: the frames before it, and what else is known of them."""
+
+    frames: Clip  # (T, H, W, 3); the drive goes on from the last
+    twist: FloatArray | None = None  # (T, 2) speed in m/s and yaw rate in rad/s that led into each frame
+    camera: Camera | None = None
+    places: Places | None = None  # at the last frame
+
+
+def scene_start(scene: Scene, num_frames: int) -> DriveStart:
+    """Return a drive that goes on from the first ``num_frames`` frames of a scene, which may have fewer."""
+    count = min(num_frames, len(scene.frames))
+    return DriveStart(
+        frames=np.stack([scene.frames[t] for t in range(count)]),
+        twist=np.stack([scene.speed_mps[:count], scene.yaw_rate_radps[:count]], axis=-1),
+        camera=scene.camera,
+        places=place_in(scene, count - 1),
+    )
 
 
 def observed(

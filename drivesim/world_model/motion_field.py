@@ -139,10 +139,12 @@ class MotionField(nn.Module):
             motion = planar_motion(twist_BA.float(), dt_s)
             two_steps = motion_after(motion, planar_motion(last_twist_BA.float(), dt_s))
             one, two = Reprojection(rays, motion), Reprojection(rays, two_steps)
+            flat_BHW2, _ = one.pixels(rays.inverse_depth_HW.unsqueeze(0))
+            earlier_flat_BHW2, _ = two.pixels(rays.inverse_depth_HW.unsqueeze(0))
             evidence = [
-                self._flat_views(last_BCHW, earlier_BCHW, rays, one, two),
+                _flat_views([(last_BCHW, one, flat_BHW2), (earlier_BCHW, two, earlier_flat_BHW2)]),
                 self._sweep(last_BCHW, earlier_BCHW, rays, motion, two_steps),
-                _geometry(rays, one, twist_BA),
+                _geometry(rays, one, flat_BHW2, twist_BA),
             ]
             with torch.autocast(device_type, enabled=is_autocast):
                 features_BFHW = self._features(joined(evidence))
@@ -158,17 +160,6 @@ class MotionField(nn.Module):
         return Expected(
             compensated=compensated, features_BFHW=features_BFHW, displacement_B2HW=field_BQHW[:, 1:]
         )
-
-    def _flat_views(
-        self, last_BCHW: Tensor, earlier_BCHW: Tensor, rays: Rays, one: Reprojection, two: Reprojection
-    ) -> Tensor:
-        """Return both frames as they would look from the next pose in a flat world, and what of them is seen."""
-        views, seen = [], []
-        for frames, reprojection in ((last_BCHW, one), (earlier_BCHW, two)):
-            pixels_BHW2, _ = reprojection.pixels(rays.inverse_depth_HW.unsqueeze(0))
-            views.append(reprojection.sample(frames, pixels_BHW2))
-            seen.append(reprojection.is_inside(pixels_BHW2).float())
-        return joined([unshuffled(torch.cat(views, dim=1)), _cells(torch.stack(seen, dim=1))])
 
     def _sweep(
         self,
@@ -212,10 +203,21 @@ class MotionField(nn.Module):
         return functional.interpolate(field_BQhw, scale_factor=CELL_PX, mode="bilinear")
 
 
-def _geometry(rays: Rays, one: Reprojection, twist_BA: Tensor) -> Tensor:
+def _flat_views(seen_from: Sequence[tuple[Tensor, Reprojection, Tensor]]) -> Tensor:
+    """Return frames as they would look from the next pose in a flat world, and what of them is seen.
+
+    Args:
+        seen_from: each frame (B, 3, H, W), its reprojection, and where that finds a flat world's pixels (B, H, W, 2).
+    """
+    views = [reprojection.sample(frames, pixels) for frames, reprojection, pixels in seen_from]
+    seen = [reprojection.is_inside(pixels).float() for _, reprojection, pixels in seen_from]
+    return joined([unshuffled(torch.cat(views, dim=1)), _cells(torch.stack(seen, dim=1))])
+
+
+def _geometry(rays: Rays, one: Reprojection, flat_BHW2: Tensor, twist_BA: Tensor) -> Tensor:
     """Return per cell (B, 4, h, w): parallax of a reference depth, the ground's inverse depth, and the speed."""
     ground_1HW = rays.inverse_depth_HW.unsqueeze(0)
-    parallax = one.pixels(ground_1HW + REFERENCE_INVERSE_DEPTH)[0] - one.pixels(ground_1HW)[0]
+    parallax = one.pixels(ground_1HW + REFERENCE_INVERSE_DEPTH)[0] - flat_BHW2
     parallax = rearrange(parallax.clamp(-60, 60) / 10, "b h w xy -> b xy h w")
     batch, _, height, width = parallax.shape
     ground = repeat(ground_1HW * 5, "1 h w -> b 1 h w", b=batch)
@@ -225,10 +227,14 @@ def _geometry(rays: Rays, one: Reprojection, twist_BA: Tensor) -> Tensor:
 
 def _blurred(x_BCHW: Tensor) -> Tensor:
     """Return the mean over the pixels around each, as ``avg_pool2d`` does without padding, in a fifth of its time."""
-    sides = (BLUR_REACH,) * 4
-    ones_11HW = x_BCHW.new_ones(1, 1, *x_BCHW.shape[-2:])
-    sums, counts = (_windows(_windows(functional.pad(x, sides), -1), -2) for x in (x_BCHW, ones_11HW))
-    return sums / counts
+    sums = _windows(_windows(functional.pad(x_BCHW, (BLUR_REACH,) * 4), -1), -2)
+    rows, columns = (_counts(size, x_BCHW) for size in x_BCHW.shape[-2:])
+    return sums / (rows.unsqueeze(-1) * columns)
+
+
+def _counts(size: int, like: Tensor) -> Tensor:
+    """Return how many places of a side of ``size`` lie in the window around each."""
+    return _windows(functional.pad(like.new_ones(size), (BLUR_REACH,) * 2), -1)
 
 
 def _windows(x: Tensor, dim: int) -> Tensor:

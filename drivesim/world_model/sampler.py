@@ -12,6 +12,7 @@ from enum import Enum
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from drivesim.world_model.masking import num_masked_after
 
@@ -159,8 +160,8 @@ def fill_in(
         logits_BSK = logits_fn(token_ids_BS, is_masked_BS).float()
         temperature = config.temperature if temperature_B is None else temperature_B
         drawn_BS = draw_tokens(logits_BSK, temperature, generator, uniform_BS=uniform_BS)
-        chosen = logits_BSK.gather(-1, drawn_BS.unsqueeze(-1)).squeeze(-1)
-        probability_BS = (chosen - logits_BSK.logsumexp(-1)).exp()
+        surprise = functional.cross_entropy(logits_BSK.flatten(0, 1), drawn_BS.flatten(), reduction="none")
+        probability_BS = (-surprise).exp().view(drawn_BS.shape)
         score_BS = _scores(probability_BS, config, generator, share_left=1 - (round_index + 1) / num_rounds)
         keep = num_masked_after(round_index, num_rounds, num_hidden)
         is_fixed_BS = _fixed_now(score_BS, is_masked_BS, num_kept_hidden=keep)
@@ -188,6 +189,8 @@ def _scores(
 
 def _fixed_now(score_BS: Tensor, is_masked_BS: Tensor, *, num_kept_hidden: int) -> Tensor:
     """Return which hidden tokens this round fixes: all but the ``num_kept_hidden`` of lowest score."""
+    if num_kept_hidden == 0:
+        return is_masked_BS
     score_BS = score_BS.masked_fill(~is_masked_BS, float("inf"))
     rank_BS = score_BS.argsort(dim=-1, stable=True).argsort(dim=-1)
     return is_masked_BS & (rank_BS >= num_kept_hidden)

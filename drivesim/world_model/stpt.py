@@ -217,12 +217,19 @@ class STPTLayer(nn.Module):
         return self.finished(x_FSC, prompt_FLC, is_given_FL), memory.after(lows_F3RS, keys, values)
 
     def next_to(
-        self, x_FSC: Tensor, memory: FrameMemory, prompt_FLC: Tensor, moment: Moment
+        self,
+        x_FSC: Tensor,
+        memory: FrameMemory,
+        prompt_FLC: Tensor,
+        moment: Moment,
+        *,
+        is_last: bool = False,
     ) -> tuple[Tensor, FrameMemory]:
         """Two frames at once: F / 2 newest frames, then as many hidden ones that follow them.
 
         Equals two calls of :meth:`frame`, the second with the memory that the first returns, in half the passes.
-        Returns both frames' features and that memory.
+        Returns both frames' features and that memory. The ``is_last`` of the layers is spared what only a layer after
+        it would read of the newest frame, and returns the features of the hidden ones alone.
         """
         count = len(x_FSC) // 2
         low_FRS = self.low(x_FSC)
@@ -230,11 +237,16 @@ class STPTLayer(nn.Module):
         hidden_F3RS = torch.cat([lows_F3RS[:, 1:], low_FRS[count:].unsqueeze(1)], dim=1)
         x_FSC = x_FSC + self.convolved(torch.cat([lows_F3RS, hidden_F3RS]))
         q, k, v = self.attention.project_at(x_FSC, moment.turn)
-        tracks = memory.tracks(k, v)
-        keys, values = (torch.cat([track[:, :, :, :-1], track[:, :, :, 1:]]) for track in tracks)
-        x_FSC = x_FSC + self.attention.over_window(q, keys, values, moment.attn_mask)
-        after = memory.after(lows_F3RS, *(track[:, :, :, :-1] for track in tracks))
-        return self.finished(x_FSC, prompt_FLC, None), after
+        keys, values = memory.tracks(k, v)
+        windows = [(track[:, :, :, :-1], track[:, :, :, 1:]) for track in (keys, values)]
+        after = memory.after(lows_F3RS, *(newest for newest, _ in windows))
+        if is_last:
+            x_FSC, q, prompt_FLC = x_FSC[count:], q[count:], prompt_FLC[count:]
+            attn_mask = None if moment.attn_mask is None else moment.attn_mask[count:]
+            mixed = self.attention.over_window(q, *(hidden for _, hidden in windows), attn_mask)
+        else:
+            mixed = self.attention.over_windows(q, *windows, moment.attn_mask)
+        return self.finished(x_FSC + mixed, prompt_FLC, None), after
 
     def two_stream(
         self,
@@ -475,10 +487,13 @@ class STPT(nn.Module):
         prompt_FLC = prompt_2BLC.flatten(0, 1)
         appended = []
         moment = next_moment(self.layers, memory, 2)
-        for layer, past in zip(self.layers, memory, strict=True):
-            x_FSC, new = layer.next_to(x_FSC, past, prompt_FLC, moment)  # type: ignore[operator]
+        last = len(self.layers) - 1
+        for index, (layer, past) in enumerate(zip(self.layers, memory, strict=True)):
+            x_FSC, new = layer.next_to(  # type: ignore[operator]
+                x_FSC, past, prompt_FLC, moment, is_last=index == last
+            )
             appended.append(new)
-        return x_FSC[len(newest_ids_BS) :], appended
+        return x_FSC, appended
 
     def _expect(self, *, is_causal: bool) -> None:
         if self.config.is_frame_causal is not is_causal:

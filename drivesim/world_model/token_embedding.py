@@ -57,11 +57,18 @@ class TokenEmbedding(nn.Module):
 
     def forward(self, token_ids_BTS: Tensor, is_masked_BTS: Tensor, guide_BTSG: Tensor | None) -> Tensor:
         """Return (B, T, S, C); where a token is masked its id is not read."""
-        known = functional.embedding(token_ids_BTS, self.code(self.features_KM)) + self.name(token_ids_BTS)
+        known = self._codes(token_ids_BTS) + self.name(token_ids_BTS)
         x_BTSC = torch.where(is_masked_BTS.unsqueeze(-1), self.mask_C.to(known.dtype), known) + self.place_SC
         if self.guide is not None and guide_BTSG is not None:
             x_BTSC = x_BTSC + self.guide(guide_BTSG.to(self.guide.weight.dtype))
         return x_BTSC.to(known.dtype)
+
+    def _codes(self, token_ids_BTS: Tensor) -> Tensor:
+        """Return what the codes' features become (B, T, S, C), worked out for whichever are fewer: codes or tokens."""
+        if token_ids_BTS.numel() < len(self.features_KM):
+            projected: Tensor = self.code(functional.embedding(token_ids_BTS, self.features_KM))
+            return projected
+        return functional.embedding(token_ids_BTS, self.code(self.features_KM))
 
 
 class TokenHead(nn.Module):
