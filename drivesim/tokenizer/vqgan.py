@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from drivesim.tokenizer.convolution import Convolution
 from drivesim.tokenizer.interface import Tokenizer
 from drivesim.tokenizer.quantizer import FiniteScalarQuantizer, Quantized, VectorQuantizer
 from drivesim.tokenizer.row_norm import RowGroupNorm
@@ -70,9 +71,9 @@ class ResBlock(nn.Module):
         """Build the block; the second convolution starts at zero."""
         super().__init__()
         self.norm_in = RowGroupNorm(8, channels)
-        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_in = Convolution(channels, channels, 3, padding=1)
         self.norm_out = RowGroupNorm(8, channels)
-        self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_out = Convolution(channels, channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -85,23 +86,25 @@ def _encoder(config: VQGANConfig, code_dim: int) -> nn.Sequential:
     widths = config.channels
     layers: list[nn.Module] = [
         nn.PixelUnshuffle(STEM_STRIDE),
-        nn.Conv2d(3 * STEM_STRIDE**2, widths[0], 3, padding=1),
+        Convolution(3 * STEM_STRIDE**2, widths[0], 3, padding=1),
     ]
     for i, width in enumerate(widths):
         if i > 0:
-            layers.append(nn.Conv2d(widths[i - 1], width, 3, stride=2, padding=1))
+            layers.append(Convolution(widths[i - 1], width, 3, stride=2, padding=1))
         layers += [ResBlock(width) for _ in range(config.num_res_blocks[i])]
-    return nn.Sequential(*layers, RowGroupNorm(8, widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], code_dim, 1))
+    return nn.Sequential(
+        *layers, RowGroupNorm(8, widths[-1]), nn.SiLU(), Convolution(widths[-1], code_dim, 1)
+    )
 
 
 def _decoder(config: VQGANConfig, code_dim: int) -> nn.Sequential:
     widths = config.channels
-    layers: list[nn.Module] = [nn.Conv2d(code_dim, widths[-1], 3, padding=1)]
+    layers: list[nn.Module] = [Convolution(code_dim, widths[-1], 3, padding=1)]
     for i in reversed(range(len(widths))):
         layers += [ResBlock(widths[i]) for _ in range(config.num_res_blocks[i])]
         if i > 0:
-            layers += [nn.Conv2d(widths[i], 4 * widths[i - 1], 1), nn.PixelShuffle(2)]
-    head = nn.Conv2d(widths[0], 3 * STEM_STRIDE**2, 3, padding=1)
+            layers += [Convolution(widths[i], 4 * widths[i - 1], 1), nn.PixelShuffle(2)]
+    head = Convolution(widths[0], 3 * STEM_STRIDE**2, 3, padding=1)
     return nn.Sequential(*layers, RowGroupNorm(8, widths[0]), nn.SiLU(), head, nn.PixelShuffle(STEM_STRIDE))
 
 

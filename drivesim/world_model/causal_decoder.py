@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from drivesim.scene.road_map import VIEW_DIM
+from drivesim.tokenizer.convolution import Convolution
 from drivesim.world_model.motion_field import CELL_PX, CellBlock, Expected, joined, unshuffled
 
 NUM_HINTS = 1 + VIEW_DIM  # per cell, besides pictures and features: share seen before, view of the map
@@ -44,13 +45,13 @@ class CausalDecoder(nn.Module):
         """Build the network; untrained, it blends by what was seen before and corrects nothing."""
         super().__init__()
         cell = CELL_PX**2
-        self.stem = nn.Conv2d(3 * 3 * cell + feature_channels + NUM_HINTS, config.width, 3, padding=1)
+        self.stem = Convolution(3 * 3 * cell + feature_channels + NUM_HINTS, config.width, 3, padding=1)
         self.first = CellBlock(config.width)
-        self.down = nn.Conv2d(config.width, config.inner_width, 3, stride=2, padding=1)
+        self.down = Convolution(config.width, config.inner_width, 3, stride=2, padding=1)
         self.inner = CellBlock(config.inner_width)
-        self.up = nn.Conv2d(config.inner_width, config.width, 1)
+        self.up = Convolution(config.inner_width, config.width, 1)
         self.last = CellBlock(config.width)
-        self.out = nn.Conv2d(config.width, 4 * cell, 3, padding=1)
+        self.out = Convolution(config.width, 4 * cell, 3, padding=1)
         assert self.out.bias is not None
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)

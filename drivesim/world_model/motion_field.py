@@ -18,6 +18,7 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 from torch.nn import functional
 
+from drivesim.tokenizer.convolution import Convolution
 from drivesim.tokenizer.row_norm import RowGroupNorm
 from drivesim.world_model.motion import (
     Compensated,
@@ -69,8 +70,8 @@ class CellBlock(nn.Module):
         """Build the block; the second convolution starts at zero."""
         super().__init__()
         self.norm = RowGroupNorm(8, channels)
-        self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_in = Convolution(channels, channels, 3, padding=1)
+        self.conv_out = Convolution(channels, channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -90,17 +91,17 @@ class MotionField(nn.Module):
         num_depths = len(config.inverse_depths)
         self.inverse_depths = tuple(config.inverse_depths)
         num_inputs = 6 * CELL_PX**2 + 2 + 2 * num_depths + 4
-        self.stem = nn.Conv2d(num_inputs, low, 3, padding=1)
+        self.stem = Convolution(num_inputs, low, 3, padding=1)
         self.low_in = CellBlock(low)
-        self.to_middle = nn.Conv2d(low, middle, 3, stride=2, padding=1)
+        self.to_middle = Convolution(low, middle, 3, stride=2, padding=1)
         self.middle_in = nn.Sequential(CellBlock(middle), CellBlock(middle))
-        self.to_high = nn.Conv2d(middle, high, 3, stride=2, padding=1)
+        self.to_high = Convolution(middle, high, 3, stride=2, padding=1)
         self.high = nn.Sequential(CellBlock(high), CellBlock(high))
-        self.from_high = nn.Conv2d(high, middle, 1)
+        self.from_high = Convolution(high, middle, 1)
         self.middle_out = CellBlock(middle)
-        self.from_middle = nn.Conv2d(middle, low, 1)
+        self.from_middle = Convolution(middle, low, 1)
         self.low_out = CellBlock(low)
-        self.out = nn.Conv2d(low, num_depths + 2, 3, padding=1)
+        self.out = Convolution(low, num_depths + 2, 3, padding=1)
         assert self.out.bias is not None
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)

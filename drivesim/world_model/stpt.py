@@ -21,6 +21,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional
 
+from drivesim.tokenizer.convolution import Convolution
 from drivesim.tokenizer.quantizer import Quantizer
 from drivesim.world_model.attention import ImageAttention, PatchAttention, PromptAttention
 from drivesim.world_model.token_embedding import TokenEmbedding, TokenHead
@@ -146,7 +147,7 @@ class STPTLayer(nn.Module):
         dim, self.grid = config.dim, grid
         self.conv_norm = nn.LayerNorm(dim)
         self.conv_low = nn.Linear(dim, config.conv_dim, bias=False)
-        conv = nn.Conv2d((NUM_CONV_PAST + 1) * config.conv_dim, dim, 3, padding=1)
+        conv = Convolution((NUM_CONV_PAST + 1) * config.conv_dim, dim, 3, padding=1)
         self.conv = conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.attention = PatchAttention(dim, config.num_heads, grid=grid, stride=config.patch_stride)
         self.image_attention = config.image_attention
