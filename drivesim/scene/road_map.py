@@ -61,12 +61,11 @@ class Paint:
 
 @dataclass(kw_only=True, slots=True)
 class Ground:
-    """Where the rays of a camera meet flat ground, ``SAMPLE_PX`` pixels apart, from the horizon down."""
+    """Where the rays of a camera meet flat ground, ``SAMPLE_PX`` pixels apart."""
 
     xy_m: Float32Array  # (rows, columns, 2) in the ego frame
     is_near: Float32Array  # (rows, columns) 1 where that is below the horizon and within ``FARTHEST_M``
     first_near_row: int  # from here on down the ground is nearer than ``FAR_PAINT_M``
-    first_cell: int  # row of the view, in cells of ``VIEW_CELL_PX``, that holds the first row
     camera: Camera
 
 
@@ -152,17 +151,10 @@ def ground_of(camera: Camera) -> Ground:
     is_near = inverse_depth > 1.0 / FARTHEST_M
     xy_m = centre[:2] + direction[..., :2] / np.where(is_near, inverse_depth, 1.0)[..., None]
     is_row_near = ((np.hypot(xy_m[..., 0], xy_m[..., 1]) < FAR_PAINT_M) & is_near).any(axis=1)
-    # Nothing lies on the ground above the horizon: rows of cells that are all sky are left out.
-    factor = VIEW_CELL_PX // SAMPLE_PX
-    has_ground = is_near.any(axis=1)
-    first_cell = (int(has_ground.argmax()) if has_ground.any() else len(rows)) // factor
-    seen = slice(first_cell * factor, None)
-    is_row_near = is_row_near[seen]
     return Ground(
-        xy_m=xy_m[seen].astype(np.float32),
-        is_near=is_near[seen].astype(np.float32),
-        first_near_row=int(is_row_near.argmax()) if is_row_near.any() else len(is_row_near),
-        first_cell=first_cell,
+        xy_m=xy_m.astype(np.float32),
+        is_near=is_near.astype(np.float32),
+        first_near_row=int(is_row_near.argmax()) if is_row_near.any() else len(rows),
         camera=camera,
     )
 
@@ -183,17 +175,18 @@ def road_view(
         least half of a cell; the share of the cell that is painted, and 1 where the markings are known; the share that
         boxes of agents cover, and 1 if they are known. All are 0 elsewhere.
     """
-    rows, columns = ground.camera.height_px // VIEW_CELL_PX, ground.camera.width_px // VIEW_CELL_PX
-    view = np.zeros((VIEW_DIM, rows, columns), np.float32)
-    if roads is not None and ground.first_cell < rows:
-        view[:4, ground.first_cell :] = _mapped_view(roads, ground, pose, VIEW_CELL_PX // SAMPLE_PX)
+    factor = VIEW_CELL_PX // SAMPLE_PX
+    rows, columns = ground.is_near.shape
+    view = np.zeros((VIEW_DIM, rows // factor, columns // factor), np.float32)
+    if roads is not None:
+        view[:4] = _mapped_view(roads, ground, pose, factor)
     if agents is not None:
         view[4], view[5] = agent_cover(agents, ground.camera, pose, cell_px=VIEW_CELL_PX), 1.0
     return view
 
 
 def _mapped_view(roads: RoadMap, ground: Ground, pose: FloatArray, factor: int) -> Float32Array:
-    """Return the part (4, h, w) of a view that a map knows, from ``first_cell`` down."""
+    """Return the part (4, h, w) of a view that a map knows."""
     cells = _cells(ground.xy_m, pose, roads.origin_xy_m, roads.cell_m)
     distance = _read_at(roads.distance, cells, cv2.BORDER_REPLICATE)
     column, row = cells[..., 0], cells[..., 1]
