@@ -35,6 +35,7 @@ from benchmarks.hazard_choice import add_hazard_head_option, warn_without_head
 from benchmarks.held_out import add_seed_option, check_seeds
 from benchmarks.report import machine_facts, run_command
 from drivesim import console
+from drivesim.checkpoint import check_device
 from drivesim.config import versions
 from drivesim.errors import InputError
 from drivesim.policy_naming import SETTINGS_HELP, split_policies
@@ -146,6 +147,7 @@ def jobs_of(options: argparse.Namespace) -> list[EpisodeJob]:
 
 def settings_of(options: argparse.Namespace) -> DriveSettings:
     """Return what the command line says of all episodes."""
+    check_device(options.device)
     episode = EpisodeConfig(
         horizon=options.steps,
         weights=options.weights,

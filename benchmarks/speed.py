@@ -2,7 +2,8 @@
 
 Env steps per second for one car and for eight, the milliseconds of the stages beside what this machine's matrix and
 copy rates allow, three reference decoders of the same budget, and how the cost grows. Everything that is compared
-is timed in turns within this one run. ``--quick`` takes fewer samples; ``--long`` drives 5,000 steps and no more.
+is timed in turns within this one run. ``--quick`` takes fewer samples; ``--long`` drives 5,000 steps and no more;
+``--cars 8 64 256`` times environments of so many cars and no more, with ``--device`` on an accelerator.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from drivesim.episode import EpisodeConfig
 from drivesim.errors import InputError
 from drivesim.hazard import HazardHead
 from drivesim.scene.types import Scene
-from drivesim.shared_models import models_of
+from drivesim.shared_models import hazard_head_name, models_of
 from drivesim.world_model.pretrained import load_world_model
 from drivesim.world_model.world_model import WorldModel
 from envs.world_dreamer_drive import WorldDreamerDriveEnv
@@ -60,6 +61,7 @@ class SpeedConfig:
     num_long_steps: int = 400  # 0: no long run
     is_batch_compared: bool = True  # the decoders with eight cars, too
     is_compiled: bool = False
+    cars: list[int] = field(default_factory=list)  # of environments that are timed, and nothing else
 
     def __post_init__(self) -> None:
         """Refuse to measure nothing."""
@@ -67,6 +69,8 @@ class SpeedConfig:
             raise InputError(
                 f"--steps and --batch must be at least 1, got {self.num_steps} and {list(self.batch_sizes)}"
             )
+        if min(self.cars, default=2) < 2:
+            raise InputError(f"--cars are timed against one car, so each is at least 2, got {self.cars}")
         if self.num_rounds < 1 or self.num_long_steps < 0:
             raise InputError(
                 f"--rounds must be at least 1 and --long-steps at least 0, got {self.num_rounds} and "
@@ -119,6 +123,19 @@ def measure_long(model: WorldModel, config: SpeedConfig) -> Report:
     report = Report(title="speed", targets=TARGETS)
     add_long_run(report, model, env.scene, num_steps=config.num_long_steps)
     report.add("peak_memory_mb", peak_memory_mb(), note="whole process")
+    return report
+
+
+def measure_cars(model: WorldModel, config: SpeedConfig, head: HazardHead | None) -> Report:
+    """Time environments of several cars against one, and nothing else."""
+    env = open_env(model, head)
+    report = Report(title="speed", targets=TARGETS)
+    sizes = (1, *sorted(set(config.cars)))
+    timings = time_batches(model, head, env.scene, batch_sizes=sizes, num_rounds=2 * config.num_rounds)
+    report.add("env_steps_per_s_batch1", 1 / timings[1].median_s, note="one gym.make, in turns")
+    add_batches(report, timings)
+    report.add("peak_memory_mb", peak_memory_mb(), note="whole process")
+    env.close()
     return report
 
 
@@ -189,20 +206,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if config.is_compiled:
         require_compiler()
     torch.set_num_threads(options.threads)
-    model = load_world_model(options.weights, dtype=DTYPES.get(options.dtype))
+    model = load_world_model(options.weights, device=options.device, dtype=DTYPES.get(options.dtype))
     started_s = time.perf_counter()
-    _, head = models_of(EpisodeConfig(weights=options.weights), None, None)
-    report = measure_long(model, config) if options.long else measure(model, config, head)
+    head = head_of(options, model)
+    if config.cars:
+        report = measure_cars(model, config, head)
+    else:
+        report = measure_long(model, config) if options.long else measure(model, config, head)
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     report.facts = {
         "weights": options.weights,
         "dtype": dtype,
+        "device": options.device,
         **report.facts,
         **machine_facts(num_threads=options.threads),
         "took_s": round(time.perf_counter() - started_s),
     }
     show(report)
     report.write(options.out)
+
+
+def head_of(options: argparse.Namespace, model: WorldModel) -> HazardHead | None:
+    """Return the hazard head that an environment takes with these weights."""
+    episode = EpisodeConfig(weights=options.weights, device=options.device)
+    name = hazard_head_name(episode)
+    return models_of(episode, model, name)[1] if name else None
 
 
 def config_from(options: argparse.Namespace) -> SpeedConfig:
@@ -215,6 +243,14 @@ def config_from(options: argparse.Namespace) -> SpeedConfig:
         raise InputError(f"--threads must be at least 1, got {options.threads}")
     if options.long and (options.quick or options.compile):
         raise InputError("--long measures the long run alone; leave --quick and --compile out")
+    if options.cars and (options.quick or options.compile or options.long):
+        raise InputError(
+            "--cars measures environments of so many cars alone; leave --quick, --long and --compile out"
+        )
+    if options.device != "cpu" and not options.cars:
+        raise InputError(
+            f"--device {options.device} is for --cars; stages, decoders and roofs are those of a processor"
+        )
     named = {
         "num_steps": options.steps,
         "num_rounds": options.rounds,
@@ -223,7 +259,7 @@ def config_from(options: argparse.Namespace) -> SpeedConfig:
     }
     defaults = QUICK if options.quick else {"num_long_steps": LONG_STEPS} if options.long else {}
     chosen = {name: value for name, value in named.items() if value is not None}
-    config = SpeedConfig(**{**defaults, "is_compiled": options.compile, **chosen})
+    config = SpeedConfig(**{**defaults, "is_compiled": options.compile, "cars": options.cars or [], **chosen})
     if options.long and not config.num_long_steps:
         raise InputError("--long needs --long-steps of at least 1")
     return config
@@ -236,6 +272,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer samples, no long run: under 2 minutes")
     parser.add_argument("--long", action="store_true", help=f"only the long run, of {LONG_STEPS} steps")
     parser.add_argument("--compile", action="store_true", help="torch.compile of the frame pass, too")
+    parser.add_argument("--cars", type=int, nargs="+", help="only environments of so many cars against one")
+    parser.add_argument("--device", default="cpu", help="of the models, with --cars (cpu)")
     parser.add_argument("--steps", type=int, help="env steps to time")
     parser.add_argument("--rounds", type=int, help="samples of everything that is timed in turns")
     parser.add_argument("--batch", type=int, nargs="+", help="batch sizes of the curve over the batch")

@@ -15,7 +15,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from drivesim.checkpoint import config_from_json, load_state, read_checkpoint, resolve_weights
+from drivesim.checkpoint import check_device, config_from_json, load_state, read_checkpoint, resolve_weights
 from drivesim.scene.types import Command, Image
 from drivesim.torchvision_guard import import_timm
 from drivesim.video import resize
@@ -130,6 +130,7 @@ def load_camera_driver(name_or_path: str | Path = "driver-tiny", *, device: str 
     Raises:
         InputError: unknown weights, damaged, of another kind, or of shapes that do not fit their configuration.
     """
+    check_device(device)
     checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=KIND)
     driver = CameraDriver(config_from_json(CameraDriverConfig, checkpoint.config))
     load_state(driver, checkpoint)

@@ -244,3 +244,16 @@ def _value_from_json(hint: Any, value: Any) -> Any:
             )
         return hint(value)
     return value
+
+
+def check_device(name: str) -> None:
+    """Refuse a device on which nothing can be computed here.
+
+    Raises:
+        InputError: there is no such device, or this PyTorch cannot use it.
+    """
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise InputError(f"device {name!r} cannot be used ({reason}); name another, such as cpu") from error

@@ -21,7 +21,14 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from drivesim.checkpoint import config_from_json, load_state, read_checkpoint, resolve_weights, save_module
+from drivesim.checkpoint import (
+    check_device,
+    config_from_json,
+    load_state,
+    read_checkpoint,
+    resolve_weights,
+    save_module,
+)
 from drivesim.hazard_inputs import CELLS, EVENTS, NUM_PICTURES, HazardInputs, read_state
 from drivesim.hazard_inputs import HazardConfig as HazardConfig
 from drivesim.tokenizer.quantizer import FiniteScalarQuantizer
@@ -156,6 +163,7 @@ def load_hazard_head(name_or_path: str | Path = "hazard-tiny", device: str = "cp
     Raises:
         InputError: unknown weights, damaged, of another kind, or of shapes that do not fit their configuration.
     """
+    check_device(device)
     checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=KIND)
     head = HazardHead(config_from_json(HazardConfig, checkpoint.config))
     load_state(head, checkpoint)

@@ -18,7 +18,7 @@ from einops import reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
-from drivesim.checkpoint import config_from_json, load_state, read_checkpoint, resolve_weights
+from drivesim.checkpoint import check_device, config_from_json, load_state, read_checkpoint, resolve_weights
 from drivesim.frame_comparison import CELL_PX, FrameComparison, planes, sideways_differences
 from drivesim.scene.types import Camera, front_camera
 from drivesim.tokenizer.vqgan import normalized
@@ -362,6 +362,7 @@ def load_inverse_dynamics(
     Raises:
         InputError: unknown weights, damaged, of another kind, or of shapes that do not fit their configuration.
     """
+    check_device(device)
     checkpoint = read_checkpoint(resolve_weights(name_or_path), kind="inverse-dynamics")
     model = InverseDynamics(config_from_json(InverseDynamicsConfig, checkpoint.config), camera=camera)
     load_state(model, checkpoint)

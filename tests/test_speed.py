@@ -274,3 +274,29 @@ def test_make_bench_names_arguments_that_the_benchmarks_take() -> None:
     for module, arguments in commands:
         options = importlib.import_module(module).parse(arguments.split())
         assert options.out.parent == Path("out")
+
+
+def test_cars_alone_are_timed_against_one(model: WorldModel) -> None:
+    result = speed.measure_cars(model, speed.SpeedConfig(num_rounds=1, cars=[3, 2, 3]), None).as_dict()
+    assert min(result["env_steps_per_s_batch1"], result["env_steps_per_s_batch3"]) > 0
+    for size in (2, 3):
+        assert result[f"vector_speedup_batch{size}"] == pytest.approx(
+            1 / result[f"per_env_cost_batch{size}_vs_batch1"]
+        )
+    assert "stage_ms" not in result
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cars", "1"], "each is at least 2, got \\[1\\]"),
+        (["--cars", "8", "--long"], "leave --quick, --long and --compile out"),
+        (["--device", "cuda"], "--device cuda is for --cars"),
+        (["--cars", "8", "--device", "graphics-card"], "device 'graphics-card' cannot be used"),
+    ],
+)
+def test_cars_and_devices_that_cannot_be_timed_are_refused(
+    options: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        speed.main([*options, "--out", str(tmp_path / "speed.json")])

@@ -70,7 +70,6 @@ def open_video_weights(flags: Flags) -> tuple[VideoModel, WeightsFacts]:
             f"{name} holds a {kind}, which drives and reads no text: take a {VIDEO_KIND} such as general-tiny, or "
             "drive with `drivesim generate action`"
         )
-    _check_device(flags["device"])
     model = load_video_model(
         name, device=flags["device"], public_tokenizer=flags["tokenizer"], t5=flags["t5"]
     )
@@ -99,7 +98,6 @@ def open_action_weights(flags: Flags) -> tuple[WorldModel | VideoModel, WeightsF
         raise InputError(
             f"{name} holds a {kind}, which has its own tokenizer and reads no text; leave out --tokenizer and --t5"
         )
-    _check_device(flags["device"])
     model = load_world_model(name, device=flags["device"])
     return model, _facts(name, kind, sha256, model)
 
@@ -118,14 +116,6 @@ def _facts(name: str, kind: str, sha256: str, model: VideoModel | WorldModel) ->
     weight = next(model.parameters())
     dtype = str(weight.dtype).removeprefix("torch.")
     return WeightsFacts(name=name, kind=kind, sha256=sha256, device=str(weight.device), dtype=dtype)
-
-
-def _check_device(name: str) -> None:
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"device {name!r} cannot be used ({reason}); name another, such as cpu") from error
 
 
 # ---------------------------------------------------------------------------------------------- settings

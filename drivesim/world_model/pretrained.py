@@ -7,7 +7,14 @@ from pathlib import Path
 
 import torch
 
-from drivesim.checkpoint import Checkpoint, config_from_json, load_state, read_checkpoint, resolve_weights
+from drivesim.checkpoint import (
+    Checkpoint,
+    check_device,
+    config_from_json,
+    load_state,
+    read_checkpoint,
+    resolve_weights,
+)
 from drivesim.errors import InputError
 from drivesim.scene.road_map import PACKED_DIM, VIEW_DIM
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig
@@ -30,6 +37,7 @@ def load_world_model(
     Raises:
         InputError: unknown weights, damaged, of another kind, or of shapes that do not fit their configuration.
     """
+    check_device(device)
     checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=WorldModel.kind)
     model = WorldModel(config_from_json(WorldModelConfig, checkpoint.config))
     load_state(model, _widened(checkpoint, model))
@@ -91,6 +99,7 @@ def load_tokenizer(name_or_path: str | Path = "drive-tiny", *, device: str = "cp
     Raises:
         InputError: as :func:`load_world_model`.
     """
+    check_device(device)
     checkpoint = read_checkpoint(resolve_weights(name_or_path))
     if checkpoint.kind in ("world-model", "video-model"):
         checkpoint = _tokenizer_of(checkpoint)

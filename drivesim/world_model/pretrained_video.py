@@ -11,6 +11,7 @@ from torch import nn
 
 from drivesim.checkpoint import (
     Checkpoint,
+    check_device,
     config_from_json,
     load_state,
     read_checkpoint,
@@ -53,6 +54,7 @@ def load_video_model(
         InputError: unknown weights, damaged, of another kind, of shapes that do not fit their configuration, or trained
             on another tokenizer.
     """
+    check_device(device)
     checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=KIND)
     model = _model_of(checkpoint, public_tokenizer, t5=t5)
     model.facts = checkpoint.facts
