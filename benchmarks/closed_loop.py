@@ -17,7 +17,6 @@ from typing import Any
 from benchmarks.closed_loop_episodes import DriveSettings, EpisodeJob, EpisodeResult, World, run_episodes
 from benchmarks.closed_loop_figures import figures_of, report_of, show
 from benchmarks.closed_loop_folder import (
-    CONTENTS,
     PAGE,
     SUMMARY,
     TABLE,
@@ -28,7 +27,7 @@ from benchmarks.closed_loop_folder import (
 )
 from benchmarks.closed_loop_leads import SCORES, leads_over, show_leads
 from benchmarks.closed_loop_page import write_page
-from benchmarks.drive_contents import contents_of_models, contents_of_policies
+from benchmarks.drive_contents import CONTENTS, contents_of_models, contents_of_policies
 from benchmarks.driving_scenes import checked_scene_names, road_names
 from benchmarks.guarded_policy import GuardedPolicy, Limits, PolicyFailure
 from benchmarks.hazard_choice import add_hazard_head_option, warn_without_head
@@ -37,7 +36,7 @@ from benchmarks.report import machine_facts, run_command
 from drivesim import console
 from drivesim.checkpoint import check_device
 from drivesim.config import versions
-from drivesim.errors import InputError
+from drivesim.errors import InputError, nearest
 from drivesim.policy_naming import SETTINGS_HELP, split_policies
 from drivesim.rollout import EpisodeConfig
 from drivesim.shared_models import hazard_head_name
@@ -213,7 +212,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add_seed_option(scenes)
     parser.add_argument("--num-scenes", type=int, help=f"held-out roads ({NUM_SCENES})")
     parser.add_argument("--seeds-per-scene", type=int, default=1, help="episodes per policy and scene (1)")
-    parser.add_argument("--env", type=World, default=World.WORLDDREAMER, help="worlddreamer or reference")
+    parser.add_argument(
+        "--env",
+        default=World.WORLDDREAMER.value,
+        help="worlddreamer, the learned one (default), or reference",
+    )
     parser.add_argument("--steps", type=int, help=f"steps per episode ({STEPS})")
     parser.add_argument("--weights", default="drive-tiny", help="shipped name or .safetensors file")
     add_hazard_head_option(parser)
@@ -250,6 +253,7 @@ def _completed(options: argparse.Namespace) -> argparse.Namespace:
     for name in ("seeds_per_scene", "steps", "batch", "threads", "processes"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
+    options.env = _world_named(options.env)
     options.policies = split_names(options.policies)
     if options.scenes:
         if options.num_scenes is not None:
@@ -262,6 +266,13 @@ def _completed(options: argparse.Namespace) -> argparse.Namespace:
             raise InputError(f"--num-scenes must be at least 1, got {count}")
         options.scenes = road_names(options.seed, count)
     return options
+
+
+def _world_named(name: str) -> World:
+    worlds = [world.value for world in World]
+    if name not in worlds:
+        raise InputError(f"there is no world {name!r} for --env; {nearest(name, worlds)}")
+    return World(name)
 
 
 def split_names(values: Sequence[str]) -> list[str]:

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.closed_loop_episodes import EpisodeJob, EpisodeResult, World
+from benchmarks.drive_contents import CONTENTS, said_of_contents
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.metrics.scores import SCORE_NAMES, EpisodeScores
 from drivesim.run_lock import LOCK, locked
 
-CONTENTS = "contents"  # of files: {name: hash}, in the configuration
 CONFIGURATION, EPISODES, SUMMARY, PAGE, TABLE = (
     "run.json",
     "episodes",
@@ -72,7 +72,7 @@ class RunFolder:
         """
         try:
             plain = json.loads(self._file(job, ".json").read_text(encoding="utf-8"))
-            is_of_these = plain.get("policy_contents", "") == self._contents.get(job.policy, "")
+            contents = str(plain.get("policy_contents", ""))
             with np.load(self._file(job, ".npz"), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             film = self._file(job, ".mp4")
@@ -92,12 +92,19 @@ class RunFolder:
                 f"episode {job.id} in {self.path} cannot be read ({error}); "
                 f"remove {self._file(job, '.json')} and {self._again} to drive it again"
             ) from error
-        if not is_of_these:
-            raise InputError(
-                f"{self.path} holds drives of {job.policy} with other contents: its file was changed since; "
-                f"name a new folder for {self._flag}"
-            )
+        self._require_contents(job, contents)
         return result
+
+    def _require_contents(self, job: EpisodeJob, noted: str) -> None:
+        """Refuse a drive whose policy came from other files, or that did not note them."""
+        if noted == self._contents.get(job.policy, ""):
+            return
+        said = (
+            f"drives of {job.policy} with other contents: a file was changed since, or not counted then"
+            if noted
+            else f"drives of {job.policy} that did not note the contents of its files, so they may be of others"
+        )
+        raise InputError(f"{self.path} holds {said}; name a new folder for {self._flag}")
 
     @property
     def _again(self) -> str:
@@ -125,7 +132,7 @@ class RunFolder:
             key = changed[0]
             said = f"a run with another {key} ({before.get(key)}, not {configuration.get(key)})"
             if key == CONTENTS:
-                said = _other_contents(before.get(key), configuration[key])
+                said = said_of_contents(before.get(key), configuration[key])
             raise InputError(f"{self.path} holds {said}; name a new folder for {self._flag}")
         if not (resumes or self.is_finished):
             raise InputError(
@@ -164,14 +171,6 @@ def opened(
         with atomic_path(path / CONFIGURATION) as temporary:
             temporary.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
         yield folder
-
-
-def _other_contents(before: Mapping[str, str] | None, now: Mapping[str, str]) -> str:
-    """Return what a folder holds whose names are those of this run, but not the files behind them."""
-    if before is None:
-        return f"a run that did not note the contents of {', '.join(sorted(now))}, so it may be of others"
-    names = ", ".join(name for name in sorted({*before, *now}) if before.get(name) != now.get(name))
-    return f"a run with other contents of {names}: the file was changed since"
 
 
 def _read_configuration(path: Path, *, flag: str) -> dict[str, Any]:

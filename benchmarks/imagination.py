@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.drive_contents import CONTENTS
 from benchmarks.held_out import check_seeds
 from benchmarks.imagination_folder import run_folder
 from benchmarks.page import Plot, draw_plot, write_page
@@ -33,6 +34,7 @@ SETTINGS = (
     "envs",
     "seed",
     "no_image",
+    "threads",
 )
 FIRST_ROAD_SEED = FIRST_HELD_OUT_SEED + 20_000
 TARGETS = (Target(name="route_completion_ratio", limit=0.8),)
@@ -78,14 +80,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, train, drive, print, write."""
     options = parse(arguments)
     _require_stable_baselines()
-    from benchmarks.imagination_report import make_report
+    from benchmarks.imagination_report import checked_contents, make_report
 
     torch.set_num_threads(options.threads)
     roads = list(range(options.first_road, options.first_road + options.num_roads))
     purpose = check_seeds(roads[0], len(roads))
-    with run_folder(options.out, {name: getattr(options, name) for name in SETTINGS}):
+    contents = checked_contents(options)
+    with run_folder(options.out, {name: getattr(options, name) for name in SETTINGS} | {CONTENTS: contents}):
         report = make_report(options, roads)
-    report.facts = {"roads": f"{purpose} {roads[0]}..{roads[-1]}", **report.facts, **machine_facts()}
+    report.facts = {
+        "roads": f"{purpose} {roads[0]}..{roads[-1]}",
+        **report.facts,
+        CONTENTS: contents,
+        **machine_facts(num_threads=options.threads),
+    }
     report.targets = TARGETS
     report.show()
     report.write(options.out / "imagination.json")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.drive_contents import CONTENTS, said_of_contents
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.run_lock import LOCK, locked
@@ -40,8 +41,16 @@ def _require_same(path: Path, settings: Mapping[str, Any]) -> None:
     except ValueError as error:
         raise InputError(f"{path} cannot be read ({error}); name a new folder for --out") from error
     for name, value in settings.items():
-        if found.get(name) != value:
+        flag = f"--{name.replace('_', '-')}"
+        if name != CONTENTS and name not in found:
             raise InputError(
-                f"--out {path.parent} holds a run with --{name.replace('_', '-')} {found.get(name)}, this one has "
+                f"--out {path.parent} holds a run of an earlier version, which did not note {flag}; name a new folder"
+            )
+        if name != CONTENTS and found[name] != value:
+            raise InputError(
+                f"--out {path.parent} holds a run with {flag} {found[name]}, this one has "
                 f"{value}; name a new folder, or give the same arguments to go on"
             )
+    before, now = found.get(CONTENTS), settings.get(CONTENTS)
+    if now is not None and before != now:
+        raise InputError(f"--out {path.parent} holds {said_of_contents(before, now)}; name a new folder")

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.drive_contents import contents_of_models, contents_of_weights
 from benchmarks.imagination_drives import (
     DrivenRoad,
     RandomLearner,
@@ -20,7 +21,8 @@ from benchmarks.imagination_drives import (
 from benchmarks.imagination_training import HORIZON, PPOConfig, TrainingPlan, train
 from benchmarks.report import Curve, Report
 from drivesim import console
-from drivesim.rollout import Policy, load_policy
+from drivesim.rollout import EpisodeConfig, Policy, load_policy
+from drivesim.shared_models import models_of
 
 IMAGINATION, REFERENCE = "imagination", "reference"
 WORLDS = {IMAGINATION: "WorldDreamer-Drive-v0", REFERENCE: "Reference-Drive-v0"}
@@ -28,6 +30,21 @@ PPO_POLICY = "policies.stable_baselines:StableBaselinesPolicy"
 CLONED_POLICY = "policies.behavior_cloning:BehaviorCloningPolicy"
 Curves = dict[int, list[DrivenRoad]]
 """Drives by the environment steps that the agent had learned from."""
+
+
+def checked_contents(options: argparse.Namespace) -> dict[str, str]:
+    """Return the hashes of all weights of a run, after what it would stumble over later was tried.
+
+    Raises:
+        InputError: weights or a driver that cannot be used, or more steps than there are roads to learn on.
+    """
+    plan_of(IMAGINATION, options)
+    episode = EpisodeConfig(weights=options.weights)
+    models_of(episode, None, None)
+    driver = "" if options.driver == "none" else options.driver
+    if driver:
+        load_policy(CLONED_POLICY, weights=driver)
+    return contents_of_models(episode) | contents_of_weights({"driver": driver})
 
 
 def make_report(options: argparse.Namespace, roads: Sequence[int]) -> Report:

@@ -15,6 +15,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
 
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
@@ -181,6 +182,7 @@ def _train_segment(plan: TrainingPlan, segment: int, folder: Path, settings: dic
                 folder / LAST_AGENT, env=envs, device="cpu", custom_objects={"learning_rate": rate}
             )
         agent.set_random_seed(plan.seed * 100_003 + segment)
+        agent.set_logger(Logger(folder=None, output_formats=[]))  # its own makes a folder per call
         agent.learn(plan.steps_per_segment, reset_num_timesteps=segment == 0)
     finally:
         envs.close()

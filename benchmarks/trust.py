@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.closed_loop_episodes import DriveSettings
-from benchmarks.closed_loop_folder import CONTENTS
-from benchmarks.drive_contents import contents_of_models, contents_of_policies
+from benchmarks.drive_contents import CONTENTS, contents_of_models, contents_of_policies
 from benchmarks.driving_scenes import road_names
 from benchmarks.hazard_choice import warn_without_head
 from benchmarks.held_out import check_seeds

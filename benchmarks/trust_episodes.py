@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.closed_loop_episodes import DriveSettings, EpisodeJob, EpisodeResult, World, run_episodes
-from benchmarks.closed_loop_folder import CONTENTS, RunFolder, opened
-from benchmarks.drive_contents import contents_of_models, contents_of_policies
+from benchmarks.closed_loop_folder import RunFolder, opened
+from benchmarks.drive_contents import CONTENTS, contents_of_models, contents_of_policies
 from benchmarks.report import Sheet
 from benchmarks.trust_pairs import MEASURES, Comparison, EpisodePair, WorldEpisode, short_name
 from drivesim import console

@@ -128,6 +128,20 @@ def _check_settings(name: str, policy_class: Callable[..., Any], kwargs: dict[st
         raise InputError(f"policy {name!r} cannot be made with {kwargs}: {error}") from error
 
 
+def default_settings(name: str) -> dict[str, Any]:
+    """Return what the settings of a policy's class are unless they are given; its module is imported for it.
+
+    Raises:
+        InputError: there is no such policy, or it cannot be imported.
+    """
+    policy_class = _policy_class(parse_policy(name).target)
+    try:
+        parameters = inspect.signature(policy_class).parameters
+    except ValueError:  # classes written in C may have no signature
+        return {}
+    return {key: one.default for key, one in parameters.items() if one.default is not inspect.Parameter.empty}
+
+
 def _takes_seed(policy_class: Callable[..., Any]) -> bool:
     try:
         parameter = inspect.signature(policy_class).parameters.get("seed")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,10 @@ SPREAD = (0.06, 1.5)  # rad, m/s2: of the first draw
 LEAST_SPREAD = (0.004, 0.15)
 BRAKING_MPS2 = 6.0
 WATCHED_S = 3.0  # a gap that is not reached within this time is no reason to imagine
+COUNTS = (
+    *("horizon_steps", "num_knots", "num_samples", "num_iterations", "num_imagined"),
+    *("imagined_steps", "replan_every"),
+)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -66,11 +71,12 @@ class PlanningPolicy(ABC):
         """Load what imagines and what judges.
 
         Raises:
-            InputError: counts that make no plan, or weights that cannot be used.
+            InputError: counts or costs that make no plan, or weights that cannot be used.
         """
-        for name in ("num_samples", "num_iterations", "num_imagined", "imagined_steps", "replan_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        self._require_counts(*COUNTS)
+        for name in ("collision_cost", "off_road_cost"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"{name} must be a number of at least 0, got {getattr(self, name)}")
         if not max(self.imagined_steps, self.replan_every, self.num_knots) <= self.horizon_steps:
             raise InputError(
                 f"a plan of horizon_steps={self.horizon_steps} is too short for num_knots={self.num_knots}, "
@@ -80,6 +86,12 @@ class PlanningPolicy(ABC):
         head = self.hazard_head or shared_hazard_head(self.hazard_weights, self.device)
         self._sight = HazardSight(world_model, head, camera=self.camera, seed=self.seed)
         self._rng = np.random.default_rng(self.seed)
+
+    def _require_counts(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1, got {value}")
 
     def select_action(self, observation: Image, info: dict[str, Any]) -> Action:
         """Return the (2,) action of the plan, which is made anew every few steps, or when danger comes up."""
@@ -161,6 +173,15 @@ class CemPolicy(PlanningPolicy):
 
     num_elites: int = 16
 
+    def __post_init__(self) -> None:
+        """Refuse to narrow a draw to nothing.
+
+        Raises:
+            InputError: no elites, or what no planner can use.
+        """
+        self._require_counts("num_elites")
+        PlanningPolicy.__post_init__(self)
+
     def narrowed(self, knots: FloatArray, costs: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return mean and spread of the cheapest plans."""
         elites = knots[np.argsort(costs, kind="stable")[: self.num_elites]]
@@ -172,6 +193,16 @@ class MppiPolicy(PlanningPolicy):
     """Average all plans, the cheap ones with exponentially more weight (Williams et al. 2017)."""
 
     temperature: float = 0.03  # of the mean reward per step
+
+    def __post_init__(self) -> None:
+        """Refuse weights that are no numbers.
+
+        Raises:
+            InputError: a temperature that is not positive, or what no planner can use.
+        """
+        if not 0 < self.temperature < float("inf"):
+            raise InputError(f"temperature must be a positive number, got {self.temperature}")
+        PlanningPolicy.__post_init__(self)
 
     def narrowed(self, knots: FloatArray, costs: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the weighted mean; the spread is halved."""

@@ -5,11 +5,12 @@ A plan is given by a few knots of road-wheel angle and acceleration, with straig
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
+from drivesim.errors import InputError
 from drivesim.rewards import RewardConfig
 from drivesim.scene.geometry import FloatArray, global_from_ego, transform_points
 from policies.idm import GapTracker
@@ -33,6 +34,18 @@ class PlanCosts:
     closeness: float = 2.0  # when it touches what the picture shows ahead
     standing_gap_m: float = 2.5
     time_gap_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse negative weights, no speed to drive at and no gap to keep.
+
+        Raises:
+            InputError: one of them.
+        """
+        for name in (one.name for one in fields(self) if one.name != "reward"):
+            value, is_positive = getattr(self, name), name in ("cruise_speed_mps", "standing_gap_m")
+            if not 0 <= value < float("inf") or (is_positive and value == 0):
+                expected = "a positive number" if is_positive else "a number of at least 0"
+                raise InputError(f"costs.{name} must be {expected}, got {value}")
 
     def of(self, plans: Plans, place: OnRoute, car: CarNow, gap: GapTracker) -> FloatArray:
         """Return the cost (P,) of plans, mean over steps."""

@@ -146,7 +146,11 @@ class RouteAhead:
 
 
 def plan_rewards(plans: Plans, place: OnRoute, car: CarNow, config: RewardConfig) -> FloatArray:
-    """Return the reward (P, T) of every step, but its parts off-road and collision, which geometry cannot know."""
+    """Return progress, lateral, heading and comfort (P, T) of the reward of every step.
+
+    Its other parts, off-road, collision and speeding, are left out: neither the edges of the road nor other cars nor
+    the speed limit is known from the route in sight.
+    """
     gained_m = np.diff(place.distance_m, axis=1, prepend=0.0)
     broken = broken_comfort(plans, car)
     return np.asarray(

@@ -287,14 +287,41 @@ def test_steps_of_another_length_than_the_models_are_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
+        ({"num_samples": 0}, "num_samples must be a whole number of at least 1, got 0"),
+        ({"num_samples": 2.5}, "num_samples must be a whole number of at least 1, got 2.5"),
+        ({"num_knots": 0}, "num_knots must be a whole number of at least 1, got 0"),
+        ({"collision_cost": -1.0}, "collision_cost must be a number of at least 0, got -1.0"),
         ({"replan_every": 20}, "horizon_steps=12 is too short"),
         ({"imagined_steps": 13}, "imagined_steps=13"),
     ],
 )
-def test_settings_that_make_no_plan_are_refused(settings: dict[str, int], message: str) -> None:
+def test_settings_that_make_no_plan_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         planner(**settings)
+
+
+def test_what_narrows_a_draw_must_leave_something() -> None:
+    with pytest.raises(InputError, match="num_elites must be a whole number of at least 1, got 0"):
+        CemPolicy(num_elites=0)
+    for temperature in (0, -0.1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=f"temperature must be a positive number, got {temperature}"):
+            MppiPolicy(temperature=temperature)
+    with pytest.raises(InputError, match="num_knots must be a whole number of at least 1, got 0"):
+        MppiPolicy(num_knots=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"standing_gap_m": 0.0}, "costs.standing_gap_m must be a positive number, got 0.0"),
+        ({"cruise_speed_mps": float("nan")}, "costs.cruise_speed_mps must be a positive number, got nan"),
+        ({"closeness": -1.0}, "costs.closeness must be a number of at least 0, got -1.0"),
+    ],
+)
+def test_costs_without_a_meaning_are_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        PlanCosts(**settings)
+    assert PlanCosts(closeness=0.0, time_gap_s=0.0).closeness == 0.0
 
 
 def test_a_real_world_model_can_be_asked() -> None:

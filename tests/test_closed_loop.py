@@ -358,6 +358,10 @@ def test_a_damaged_episode_names_the_remedy(tmp_path):
         (["--steps", "0"], "--steps must be at least 1, got 0"),
         (["--processes", "0"], "--processes must be at least 1"),
         (["--time-limit", "-1"], "--time-limit must be positive"),
+        (["--env", "learned"], "no world 'learned' for --env; choose from worlddreamer, reference"),
+        (["--env", "referense"], "no world 'referense' for --env; did you mean reference?"),
+        (["--policies", "idm,bad_policies:CannotBeMade"], "no weights here"),
+        (["--policies", "cem@num_elites=0"], "num_elites must be a whole number of at least 1, got 0"),
         (["--env", "worlddreamer", "--weights", "no-such"], "no-such"),
     ],
 )
@@ -387,6 +391,12 @@ def test_held_out_roads_and_quick_fill_in_what_is_missing(tmp_path):
     full = closed_loop.parse(["--policies", "a", "--seed", "890000", "--out", "x"])
     assert (len(full.scenes), full.steps) == (8, 60)
     assert closed_loop.configuration_of(full)["roads"].startswith("validation roads")
+
+
+def test_weights_that_a_policy_takes_unnamed_are_noted_in_the_reference_world_too(tmp_path):
+    names = ["--policies", "idm,cem,behavior-cloning", "--env", "reference", "--out", str(tmp_path)]
+    contents = closed_loop.configuration_of(closed_loop.parse(names))["contents"]
+    assert list(contents) == ["cem", "behavior-cloning"]
 
 
 def test_a_changed_policy_file_is_not_taken_for_the_old_one(tmp_path, capfd):

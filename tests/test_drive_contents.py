@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks.closed_loop_episodes import DriveSettings, World, run_episodes
-from benchmarks.closed_loop_folder import CONTENTS, opened
-from benchmarks.drive_contents import contents_of_models, contents_of_policies, policy_contents
+from benchmarks.closed_loop_folder import opened
+from benchmarks.drive_contents import CONTENTS, contents_of_models, contents_of_policies, policy_contents
 from benchmarks.trust_episodes import _driven, _kept, jobs_for
+from drivesim import checkpoint
 from drivesim.errors import InputError
 from drivesim.rollout import EpisodeConfig
 
@@ -39,7 +40,57 @@ def test_a_hash_follows_the_file_and_not_its_name(policy, tmp_path):
     assert policy_contents(str(policy)) != before
 
 
-def test_modules_of_the_user_have_one_and_policies_of_drivesim_none():
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    """Return a folder of shipped weights in which a few small files stand for them."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    for name in ("drive-tiny", "hazard-tiny", "driver-tiny", "other-tiny"):
+        (folder / f"{name}.safetensors").write_text(name)
+    monkeypatch.setattr(checkpoint, "WEIGHTS_FOLDER", folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "not_taken"),
+    [
+        ("cem", ["drive-tiny", "hazard-tiny"], ["driver-tiny"]),
+        ("policies.cem:MppiPolicy", ["drive-tiny", "hazard-tiny"], ["driver-tiny"]),
+        ("mppi@weights=other-tiny", ["other-tiny", "hazard-tiny"], ["drive-tiny"]),
+        ("behavior-cloning@accel_mps2=1", ["driver-tiny"], ["drive-tiny"]),
+    ],
+)
+def test_weights_that_a_policy_takes_unless_told_otherwise_count(name, taken, not_taken, weights):
+    for file in taken:
+        before = policy_contents(name)
+        (weights / f"{file}.safetensors").write_text("trained anew")
+        assert policy_contents(name) != before
+    for file in not_taken:
+        before = policy_contents(name)
+        (weights / f"{file}.safetensors").write_text("trained anew")
+        assert policy_contents(name) == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "class Mine:\n    def __init__(self, weights='drive-tiny'):\n        pass\n",
+        "from policies.cem import CemPolicy\n\n\nclass Mine(CemPolicy):\n    pass\n",
+        'raise SystemExit("never run")\nmodel = load_world_model("drive-tiny")\n',
+    ],
+)
+def test_shipped_weights_that_a_file_of_the_user_names_count(text, weights, tmp_path):
+    (tmp_path / "mine.py").write_text(text)
+    before = policy_contents(str(tmp_path / "mine.py"))
+    (weights / "other-tiny.safetensors").write_text("trained anew")
+    assert policy_contents(str(tmp_path / "mine.py")) == before
+    (weights / "drive-tiny.safetensors").write_text("trained anew")
+    assert policy_contents(str(tmp_path / "mine.py")) != before
+
+
+def test_policies_have_one_where_they_come_from_files_or_take_weights():
+    assert list(contents_of_policies(["idm", "cem", "behavior-cloning"])) == ["cem", "behavior-cloning"]
+    assert policy_contents("policies.no_such:Mine") == ""
     found = contents_of_policies(["pure-pursuit", "bad_policies:Nan", "policies.constant:ConstantPolicy"])
     assert list(found) == ["bad_policies:Nan"]
     assert policy_contents("no_such_module:Mine") == policy_contents("no/such.py") == ""
@@ -95,7 +146,9 @@ def test_episodes_kept_without_a_hash_are_not_trusted(policy, tmp_path):
     plain = json.loads(path.read_text())
     del plain["policy_contents"]
     path.write_text(json.dumps(plain))
-    with pytest.raises(InputError, match="other contents"):
+    with pytest.raises(
+        InputError, match=r"did not note the contents of its files.*new folder for --episodes"
+    ):
         kept_drive(tmp_path / "kept", policy)
 
 
@@ -107,6 +160,7 @@ def test_episodes_kept_without_a_hash_are_not_trusted(policy, tmp_path):
             r"holds a run with other contents of mine.py: .*new folder for --out",
         ),
         ({}, "did not note the contents of mine.py"),
+        ({CONTENTS: {}}, "did not note the contents of mine.py, so it may be of others; name a new folder"),
         ({"steps": 5}, r"another steps \(5, not None\)"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,9 @@ def test_a_plan_counts_its_segments_and_knows_its_roads() -> None:
         TrainingPlan(env_id=REFERENCE, num_steps=0)
 
 
-def test_a_killed_training_computes_what_an_unkilled_one_does(tmp_path: Path) -> None:
+def test_a_killed_training_computes_what_an_unkilled_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Killed(Exception):
         pass
 
@@ -82,7 +85,11 @@ def test_a_killed_training_computes_what_an_unkilled_one_does(tmp_path: Path) ->
         if done == 8:
             raise Killed
 
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     whole = run(small_plan(), tmp_path / "whole")
+    assert not list(temporary.glob("SB3-*"))  # where the algorithm would keep a log per segment
     with pytest.raises(Killed):
         run(small_plan(), tmp_path / "killed", on_progress=kill)
     resumed = run(small_plan(), tmp_path / "killed")
@@ -188,6 +195,11 @@ def test_a_whole_small_run_writes_figures_curves_and_agents_and_goes_on(
     assert found["targets"]["route_completion_ratio"]["is_reached"]
     assert found["completion_imagination_curve"]["step"] == [8, 16]
     assert found["roads"].startswith("validation roads")
+    assert found["threads"] == 1
+    noted = json.loads((out / "settings.json").read_text())
+    assert noted["threads"] == 1
+    assert list(noted["contents"]) == ["weights drive-tiny", "hazard head hazard-tiny"]
+    assert found["contents"] == noted["contents"]
     page = (out / "imagination.html").read_text()
     assert page.count("data:image/png;base64") == 2
     assert (out / "learning-curve-completion.png").read_bytes().startswith(b"\x89PNG")
@@ -200,6 +212,8 @@ def test_a_whole_small_run_writes_figures_curves_and_agents_and_goes_on(
     assert json.loads((out / "imagination.json").read_text()) == found
     with pytest.raises(InputError, match=r"--seed 0, this one has 7"):
         imagination.main([*arguments, "--seed", "7"])
+    with pytest.raises(InputError, match=r"--threads 1, this one has 2"):
+        imagination.main([*arguments[:-1], "2"])
 
 
 @pytest.mark.parametrize(
@@ -208,11 +222,48 @@ def test_a_whole_small_run_writes_figures_curves_and_agents_and_goes_on(
         (["--steps", "0"], "--steps must be at least 1"),
         (["--seed", "-1"], "--seed must not be negative"),
         (["--first-road", "5"], "are not held out"),
+        (["--weights", "drive-tinny"], "no weights named 'drive-tinny'"),
+        (["--weights", "driver-tiny"], "but a world-model is needed"),
+        (["--driver", "driver-tinny"], "no weights named 'driver-tinny'"),
+        (["--driver", "hazard-tiny"], "holds a hazard-head"),
+        (["--steps", "1000000000"], "ask for fewer steps"),
     ],
 )
-def test_bad_arguments_are_explained(arguments: list[str], words: str, tmp_path: Path) -> None:
+def test_bad_arguments_are_explained_before_a_folder_is_made(
+    arguments: list[str], words: str, tmp_path: Path
+) -> None:
     with pytest.raises(InputError, match=words):
         imagination.main(["--out", str(tmp_path / "run"), *arguments])
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_weights_of_a_run_are_noted() -> None:
+    found = imagination_report.checked_contents(imagination.parse(["--quick", "--out", "x"]))
+    assert list(found) == ["weights drive-tiny", "hazard head hazard-tiny", "driver driver-tiny"]
+    assert all(len(contents) == 12 for contents in found.values())
+
+
+@pytest.mark.parametrize(
+    ("before", "words"),
+    [
+        (
+            {"steps": 8, "threads": 2, "contents": {"driver d": "aa"}},
+            "other contents of driver d: a file was",
+        ),
+        (
+            {"steps": 8, "threads": 2},
+            "did not note the contents of driver d, so it may be of others; name a new",
+        ),
+        ({"steps": 8}, "of an earlier version, which did not note --threads; name a new folder"),
+        ({"steps": 9}, "a run with --steps 9, this one has 8"),
+    ],
+)
+def test_a_folder_of_other_weights_says_which(before: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with run_folder(tmp_path, before):
+        pass
+    now = {"steps": 8, "threads": 2, "contents": {"driver d": "bb"}}
+    with pytest.raises(InputError, match=words), run_folder(tmp_path, now):
+        pass
 
 
 def test_folders_of_others_are_left_alone(tmp_path: Path) -> None:

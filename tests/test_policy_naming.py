@@ -6,6 +6,7 @@ from benchmarks.closed_loop import split_names
 from benchmarks.drive_contents import policy_contents
 from benchmarks.trust_pairs import short_name
 from drivesim.errors import InputError
+from drivesim.hub import WEIGHTS_FILE
 from drivesim.policy_loading import load_policy, make_policy
 from drivesim.policy_naming import parse_policy, split_policies
 
@@ -88,5 +89,13 @@ def test_files_named_by_settings_count_as_contents(tmp_path):
     assert first == same != ""
     checkpoint.write_bytes(b"two")
     assert policy_contents(names[0]) != first
-    assert policy_contents("cem@weights=drive-tiny") != ""
-    assert policy_contents("cem@num_samples=8") == ""
+    assert policy_contents("cem@weights=drive-tiny") == policy_contents("cem@num_samples=8") != ""
+    assert policy_contents("random@hold_s=2") == ""
+
+
+def test_weights_in_a_folder_count_as_contents(tmp_path):
+    (tmp_path / WEIGHTS_FILE).write_bytes(b"one")
+    name = f"behavior-cloning@weights={tmp_path}"
+    first = policy_contents(name)
+    (tmp_path / WEIGHTS_FILE).write_bytes(b"two")
+    assert policy_contents(name) != first

@@ -118,6 +118,7 @@ def test_other_ways_to_begin_anew_are_refused() -> None:
 def test_a_trained_model_drives_from_its_zip(config: LearnerViewConfig, tmp_path: Path) -> None:
     env = make_vec(config)
     model = small_ppo(env)
+    model.set_logger(sb3.common.logger.Logger(folder=None, output_formats=[]))
     model.learn(16)
     path = tmp_path / "agent.zip"
     model.save(path)
@@ -137,6 +138,7 @@ def test_single_environments_train_in_sb3s_own_vector(tmp_path: Path) -> None:
     vec = DummyVecEnv([lambda: gym.wrappers.RescaleAction(make_env(), low, -low)])
     small = {"net_arch": [4], "features_extractor_kwargs": {"features_dim": 4}}
     model = sb3.PPO("CnnPolicy", vec, n_steps=4, batch_size=4, n_epochs=1, device="cpu", policy_kwargs=small)
+    model.set_logger(sb3.common.logger.Logger(folder=None, output_formats=[]))
     model.learn(4)
     model.save(tmp_path / "pictures.zip")
     policy = StableBaselinesPolicy(checkpoint=tmp_path / "pictures.zip", is_deterministic=False)
