@@ -43,7 +43,8 @@ class WorldDreamerVectorEnv(gym.vector.VectorEnv[Images, NDArray[np.float32], ND
     | Name | Default | Meaning |
     |---|---|---|
     | scenes | None | one scene (name or ``Scene``) for each row, or one for all; None is that of the episode |
-    | autoreset_mode | NEXT_STEP | Gymnasium's: NEXT_STEP, SAME_STEP, or DISABLED |
+    | autoreset_mode | NEXT_STEP | Gymnasium's: NEXT_STEP ("NextStep"), SAME_STEP ("SameStep"), or |
+    |  |  | DISABLED ("Disabled") |
     | max_episode_steps | 100 | steps until the time limit truncates |
 
     With DISABLED a row that has ended rests: it is not imagined, ``step`` repeats its last picture with reward 0 until
@@ -52,6 +53,12 @@ class WorldDreamerVectorEnv(gym.vector.VectorEnv[Images, NDArray[np.float32], ND
 
     Besides the API of Gymnasium, ``infos`` (N plain dicts, as a single environment returns them) and ``is_over`` hold
     the results of the last reset or step.
+
+    ## Learners
+    Loops in the manner of CleanRL want SAME_STEP, and a wrapper that keeps actions in range
+    (``gymnasium.wrappers.vector.ClipAction``, ``RescaleAction``). Stable-Baselines3 (through
+    ``envs.stable_baselines_vec``) and TorchRL's ``GymWrapper`` want DISABLED. TorchRL refuses NEXT_STEP; with SAME_STEP
+    it makes tensors of all that ``infos`` holds, and cannot, because there are names and dicts among it.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 6}  # noqa: RUF012
