@@ -88,7 +88,7 @@ class Rollout:
 
     @property
     def end_reason(self) -> str:
-        """Return goal, off_road, collision, log_deviation or time_limit, or "" if the episode did not end."""
+        """Return that of the last step, or time_limit where it names none; "" if the episode did not end."""
         if not self.steps:
             return ""
         last = self.steps[-1]

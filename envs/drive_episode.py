@@ -128,17 +128,18 @@ class DriveEpisodeEnv(gym.Env[Image, Action], ABC):
         """Start at the log's frame ``context_frames - 1``, or at ``options["start_index"]``.
 
         Raises:
-            InputError: unknown options, or a start that leaves no room for the context.
+            InputError: unknown options, a start that leaves no room for the context, or a picture that cannot be read;
+                the episode before then goes on.
             gymnasium.error.ClosedEnvironmentError: the environment was closed.
         """
         self._require_open()
         super().reset(seed=seed)
         options = checked_options(options, self.reset_options)
-        self._start_index = self.ride.start_index(options)
-        self._world_seed = int(self.np_random.integers(2**63 - 1))
-        self._actions = []
-        self.ride.begin(self._start_index)
-        view = self._begin_world(self._start_index, self._world_seed)
+        start_index = self.ride.start_index(options)
+        world_seed = int(self.np_random.integers(2**63 - 1))
+        view = self._begin_world(start_index, world_seed)  # may raise: the episode before then goes on
+        self._start_index, self._world_seed, self._actions = start_index, world_seed, []
+        self.ride.begin(start_index)
         return self._show(view), self.ride.opening(view)
 
     def step(self, action: Action) -> tuple[Image, float, bool, bool, dict[str, Any]]:

@@ -95,18 +95,19 @@ class ImaginedWorlds:
         """Show rows the recorded frames up to their starts; returns their views in that order.
 
         Raises:
-            InputError: a picture or an annotation of a scene cannot be read.
+            InputError: a picture or an annotation of a scene cannot be read; all rows are then as they were.
         """
         egos = [self.scenes[row].ego_state(start) for row, start in zip(rows, start_indices, strict=True)]
-        places = self._places(rows, egos, start_indices)  # may raise: before anything is changed
-        self.end(rows)
-        for row, seed in zip(rows, seeds, strict=True):
-            self._generators[row].manual_seed(seed)
         scenes, count = [self.scenes[row] for row in rows], self.episode.context_frames
         spans = [range(start - count + 1, start + 1) for start in start_indices]
+        # Files are read first: what cannot be read raises before anything is changed.
+        places = self._places(rows, egos, start_indices)
         frames = np.stack(
             [[scene.frames[i] for i in span] for scene, span in zip(scenes, spans, strict=True)]
         )
+        self.end(rows)
+        for row, seed in zip(rows, seeds, strict=True):
+            self._generators[row].manual_seed(seed)
         twist = np.stack(
             [
                 np.stack([scene.speed_mps[span], scene.yaw_rate_radps[span]], axis=-1)

@@ -47,7 +47,8 @@ class ReferenceDriveEnv(DriveEpisodeEnv):
     ## Episode End
     Terminated: ``collision``, ``off_road`` (more than half of the footprint outside the drivable area) or
     ``goal`` (within 2 m of the route's end). Truncated: after 100 steps, or ``log_deviation`` beyond
-    ``max_log_deviation_m``, if that is set. ``info["end_reason"]`` names the cause.
+    ``max_log_deviation_m``, if that is set. ``info["end_reason"]`` names the cause; it is "" at the limit of
+    steps, which ``gym.make`` counts.
 
     ## Arguments
     Those of ``WorldDreamer-Drive-v0`` but ``world_model``; ``weights``, ``hazard_head``, ``device`` and ``sampler``

@@ -68,7 +68,7 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     Truncated: after 100 steps (``gym.make(..., max_episode_steps=...)``); ``log_deviation`` when
     further than ``max_log_deviation_m`` from the recorded car, if that is set; ``low_confidence`` when the
     model's confidence stays below ``min_confidence`` for ``max_unsure_steps`` steps: it no longer knows.
-    ``info["end_reason"]`` names the cause.
+    ``info["end_reason"]`` names the cause; it is "" at the limit of steps, which ``gym.make`` counts.
 
     ## States
     ``env.unwrapped.save_state()`` returns the episode at this instant, ``restore_state(state)`` goes back to
@@ -119,7 +119,7 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | log_index | recorded frame of the same time; counts on after the log |
     | vehicle | the fields of ``VehicleConfig``: sizes in m and limits of the car that is driven |
     | dt_s | length of a step in s |
-    | scene, end_reason | name of the scene; why the episode ended, "" while it goes on |
+    | scene, end_reason | name of the scene; why the episode ended, "" while it goes on and at the limit of steps |
 
     ``time_to_collision_s`` is measured to 3 s. Here it is 0 where the hazard head foresees a collision within a second,
     else 3; the reference world measures it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import gymnasium as gym
@@ -43,7 +44,8 @@ class WorldDreamerVectorEnv(gym.vector.VectorEnv[Images, NDArray[np.float32], ND
     | Name | Default | Meaning |
     |---|---|---|
     | scenes | None | one scene (name or ``Scene``) for each row, or one for all; None is that of the episode |
-    | autoreset_mode | NEXT_STEP | Gymnasium's: NEXT_STEP, SAME_STEP, or DISABLED |
+    | autoreset_mode | NEXT_STEP | Gymnasium's: NEXT_STEP ("NextStep"), SAME_STEP ("SameStep"), or |
+    |  |  | DISABLED ("Disabled") |
     | max_episode_steps | 100 | steps until the time limit truncates |
 
     With DISABLED a row that has ended rests: it is not imagined, ``step`` repeats its last picture with reward 0 until
@@ -52,6 +54,12 @@ class WorldDreamerVectorEnv(gym.vector.VectorEnv[Images, NDArray[np.float32], ND
 
     Besides the API of Gymnasium, ``infos`` (N plain dicts, as a single environment returns them) and ``is_over`` hold
     the results of the last reset or step.
+
+    ## Learners
+    Loops in the manner of CleanRL want SAME_STEP, and a wrapper that keeps actions in range
+    (``gymnasium.wrappers.vector.ClipAction``, ``RescaleAction``). Stable-Baselines3 (through
+    ``envs.stable_baselines_vec``) and TorchRL's ``GymWrapper`` want DISABLED. TorchRL refuses NEXT_STEP; with SAME_STEP
+    it makes tensors of all that ``infos`` holds, and cannot, because there are names and dicts among it.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 6}  # noqa: RUF012
@@ -115,7 +123,8 @@ class WorldDreamerVectorEnv(gym.vector.VectorEnv[Images, NDArray[np.float32], ND
         """Begin all rows, or those of ``options["reset_mask"]`` (N bools); ``start_index`` as in a single one.
 
         Raises:
-            InputError: unknown options, a mask or seeds that are not N, or a start that does not fit.
+            InputError: unknown options, a mask or seeds that are not N, a start that does not fit, or a picture that
+                cannot be read; all rows are then as they were.
             gymnasium.error.ClosedEnvironmentError: the environment was closed.
         """
         self._require_open()
@@ -133,7 +142,9 @@ class WorldDreamerVectorEnv(gym.vector.VectorEnv[Images, NDArray[np.float32], ND
         """Drive all rows one step: actions are (N, 2); see the class docstring for rows that have ended.
 
         Raises:
-            InputError: actions of another shape, or one that is not finite or out of range.
+            InputError: actions of another shape, or one that is not finite or out of range: no row has moved then.
+                Or a picture with which a row is to begin anew cannot be read: the others have moved, and that row
+                tries again with every step.
             gymnasium.error.ResetNeeded: a row has not begun.
         """
         self._require_open()
@@ -168,12 +179,12 @@ class WorldDreamerVectorEnv(gym.vector.VectorEnv[Images, NDArray[np.float32], ND
         self.worlds.end(over)
         self.is_over[over] = True
         infos: dict[str, Any] = {}
-        if self.autoreset_mode is AutoresetMode.SAME_STEP and over:
+        if self.autoreset_mode is AutoresetMode.SAME_STEP:
             for row in over:
                 last = {"final_obs": self._observations[row].copy(), "final_info": self.infos[row]}
                 infos = self._add_info(infos, last, row)
-            self._begin_again(over)
-        elif self.autoreset_mode is AutoresetMode.NEXT_STEP and ended:
+            ended = sorted(ended + over)  # those from before could not begin when they were over
+        if self.autoreset_mode is not AutoresetMode.DISABLED and ended:
             self._begin_again(ended)
         for row, info in enumerate(self.infos):
             infos = self._add_info(infos, info, row)
@@ -183,11 +194,12 @@ class WorldDreamerVectorEnv(gym.vector.VectorEnv[Images, NDArray[np.float32], ND
         self._begin(rows, [self.rides[row].start_index({}) for row in rows], [None] * self.num_envs)
 
     def _begin(self, rows: list[int], starts: list[int], seeds: Sequence[int | None]) -> None:
-        world_seeds = [int(self._generator(row, seeds[row]).integers(2**63 - 1)) for row in rows]
-        for row, start in zip(rows, starts, strict=True):
+        generators = [self._next_generator(row, seeds[row]) for row in rows]
+        world_seeds = [int(generator.integers(2**63 - 1)) for generator in generators]
+        views = self.worlds.begin(rows, starts, world_seeds)  # may raise: before anything is changed
+        for row, start, generator, view in zip(rows, starts, generators, views, strict=True):
+            self._generators[row] = generator
             self.rides[row].begin(start)
-        views = self.worlds.begin(rows, starts, world_seeds)
-        for row, view in zip(rows, views, strict=True):
             self._show(row, view)
             self.infos[row] = self.rides[row].opening(view)
         self._elapsed[rows] = 0
@@ -197,12 +209,10 @@ class WorldDreamerVectorEnv(gym.vector.VectorEnv[Images, NDArray[np.float32], ND
     def _show(self, row: int, view: View) -> None:
         self._observations[row] = view.frame
 
-    def _generator(self, row: int, seed: int | None) -> np.random.Generator:
+    def _next_generator(self, row: int, seed: int | None) -> np.random.Generator:
+        """Return a copy of the row's generator, or a fresh one; the row's own stays as it is."""
         generator = self._generators[row]
-        if seed is not None or generator is None:
-            generator, _ = seeding.np_random(seed)
-            self._generators[row] = generator
-        return generator
+        return seeding.np_random(seed)[0] if seed is not None or generator is None else deepcopy(generator)
 
     def _seeds(self, seed: int | Sequence[int | None] | None) -> Sequence[int | None]:
         if seed is None or isinstance(seed, int | np.integer):

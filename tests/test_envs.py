@@ -370,3 +370,21 @@ def test_the_weights_own_the_sampler_unless_told_otherwise(
 
 def test_the_time_limit_has_one_default() -> None:
     assert EpisodeConfig().horizon == gym.spec(LEARNED).max_episode_steps
+
+
+def test_an_episode_goes_on_after_a_reset_that_cannot_read_a_picture() -> None:
+    class TornFrames(list[Any]):
+        def __getitem__(self, index: Any) -> Any:
+            if index == 9:
+                raise InputError("picture 9.jpg cannot be read")
+            return super().__getitem__(index)
+
+    scene = make_scene(24)
+    env = make_learned(scene=dataclasses.replace(scene, frames=TornFrames(scene.frames)))
+    untouched = make_learned()
+    for each in (env, untouched):
+        each.reset(seed=1)
+        each.step(STRAIGHT_ON)
+    with pytest.raises(InputError, match=r"picture 9\.jpg"):
+        env.reset(options={"start_index": 9})
+    assert data_equivalence(env.step(STRAIGHT_ON), untouched.step(STRAIGHT_ON))

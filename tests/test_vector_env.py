@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Any
 
@@ -208,3 +209,54 @@ def test_a_refused_action_moves_no_row(small: Any, scenes: list[Any]) -> None:
     with pytest.raises(InputError, match="steering"):
         env.step(wrong)
     assert [ride.here.ego.x_m for ride in env.unwrapped.rides] == [ego["x_m"] for ego in before]
+
+
+class TornFrames(list):
+    """Pictures that cannot be read while ``is_torn``."""
+
+    is_torn = False
+
+    def __getitem__(self, index: Any) -> Any:
+        if self.is_torn:
+            raise InputError("picture 3.jpg cannot be read")
+        return super().__getitem__(index)
+
+
+@pytest.fixture
+def torn(scenes: list[Any]) -> list[Any]:
+    """Return the three roads, with pictures that can be torn in the second."""
+    return [scenes[0], dataclasses.replace(scenes[1], frames=TornFrames(scenes[1].frames)), scenes[2]]
+
+
+def test_a_reset_that_cannot_read_a_picture_changes_nothing(small: Any, torn: list[Any]) -> None:
+    env, untouched = (make_vec(small, torn, autoreset_mode=AutoresetMode.DISABLED) for _ in range(2))
+    for each in (env, untouched):
+        each.reset(seed=1)
+        each.step(STRAIGHT_ON)
+    torn[1].frames.is_torn = True
+    for options in ({"reset_mask": np.array([False, True, True])}, None, {"start_index": 6}):
+        with pytest.raises(InputError, match="picture 3"):
+            env.reset(seed=9, options=options)
+    assert is_same(env.step(STRAIGHT_ON), untouched.step(STRAIGHT_ON))
+    torn[1].frames.is_torn = False
+    assert is_same(env.reset(), untouched.reset())
+    assert is_same(env.step(STRAIGHT_ON), untouched.step(STRAIGHT_ON))
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_a_row_that_cannot_begin_anew_says_so_until_it_can(small: Any, torn: list[Any], mode: Any) -> None:
+    env = make_vec(small, torn, autoreset_mode=mode, max_episode_steps=2)
+    env.reset(seed=1)
+    env.step(STRAIGHT_ON)
+    torn[1].frames.is_torn = True
+    if mode is AutoresetMode.NEXT_STEP:
+        env.step(STRAIGHT_ON)
+    for _ in range(2):
+        with pytest.raises(InputError, match="picture 3"):
+            env.step(STRAIGHT_ON)
+    torn[1].frames.is_torn = False
+    observations, *_, infos = env.step(STRAIGHT_ON)
+    assert infos["log_index"][1] == 3
+    assert np.array_equal(observations[1], torn[1].frames[3])
+    *_, infos = env.step(STRAIGHT_ON)
+    assert infos["log_index"][1] == 4
