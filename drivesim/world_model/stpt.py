@@ -238,15 +238,14 @@ class STPTLayer(nn.Module):
         hidden_F3RS = torch.cat([lows_F3RS[:, 1:], low_FRS[count:].unsqueeze(1)], dim=1)
         x_FSC = x_FSC + self.convolved(torch.cat([lows_F3RS, hidden_F3RS]))
         q, k, v = self.attention.project_at(x_FSC, moment.turn)
-        keys, values = memory.tracks(k, v)
-        windows = [(track[:, :, :, :-1], track[:, :, :, 1:]) for track in (keys, values)]
-        after = memory.after(lows_F3RS, *(newest for newest, _ in windows))
+        keys, values = ((track[:, :, :, :-1], track[:, :, :, 1:]) for track in memory.tracks(k, v))
+        after = memory.after(lows_F3RS, keys[0], values[0])
         if is_last:
             x_FSC, q, prompt_FLC = x_FSC[count:], q[count:], prompt_FLC[count:]
             attn_mask = None if moment.attn_mask is None else moment.attn_mask[count:]
-            mixed = self.attention.over_window(q, *(hidden for _, hidden in windows), attn_mask)
+            mixed = self.attention.over_window(q, keys[1], values[1], attn_mask)
         else:
-            mixed = self.attention.over_windows(q, *windows, moment.attn_mask)
+            mixed = self.attention.over_windows(q, keys, values, moment.attn_mask)
         return self.finished(x_FSC + mixed, prompt_FLC, None), after
 
     def two_stream(
