@@ -31,17 +31,15 @@ def to_patches(x: Tensor, grid: tuple[int, int], stride: int) -> Tensor:
         raise ValueError(
             f"a {h}x{w} token grid cannot be cut into {stride}x{stride} patches; pad it or change patch_stride"
         )
-    return rearrange(
-        x, "f (ph h pw w) c -> f (ph pw) (h w) c", ph=stride, pw=stride, h=h // stride, w=w // stride
-    )
+    x = x.unflatten(1, (stride, h // stride, stride, w // stride))  # f ph h pw w c
+    return x.transpose(2, 3).reshape(x.shape[0], stride**2, -1, x.shape[-1])
 
 
 def from_patches(x: Tensor, grid: tuple[int, int], stride: int) -> Tensor:
     """Undo :func:`to_patches`."""
     h, w = grid
-    return rearrange(
-        x, "f (ph pw) (h w) c -> f (ph h pw w) c", ph=stride, pw=stride, h=h // stride, w=w // stride
-    )
+    x = x.reshape(x.shape[0], stride, stride, h // stride, w // stride, x.shape[-1])  # f ph pw h w c
+    return x.transpose(2, 3).flatten(1, 4)
 
 
 def rotary_angles(positions_T: Tensor, head_dim: int) -> Tensor:
@@ -136,14 +134,14 @@ class PatchAttention(nn.Module):
         qk = qkv[:2].float()
         size = qk.square().mean(-1, keepdim=True) + torch.finfo(torch.float32).eps
         scale_2D = torch.stack([self.query_scale_D, self.key_scale_D]).float()
-        qk = turned(qk * size.rsqrt() * rearrange(scale_2D, "two d -> two 1 1 1 1 d"), turn)
+        qk = turned(qk * size.rsqrt() * scale_2D.view(2, 1, 1, 1, 1, -1), turn)
         q, k = qk.to(qkv.dtype)
         return q, k, qkv[2]
 
     def _queries_keys_values(self, x_FSC: Tensor) -> Tensor:
         """Return queries, keys and values as they come, (3, F, P, N, J, D)."""
         qkv = to_patches(self.qkv(self.norm(x_FSC)), self.grid, self.stride)
-        return rearrange(qkv, "f p j (three n d) -> three f p n j d", three=3, n=self.num_heads)
+        return qkv.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(3, 0, 1, 4, 2, 5)
 
     def attend(self, q: Tensor, keys: Tensor, values: Tensor, attn_mask: Tensor | None) -> Tensor:
         """Attend from queries (F, P, N, U, D) to keys and values (F, P, N, V, D); returns (F, S, C)."""
@@ -151,7 +149,7 @@ class PatchAttention(nn.Module):
 
     def _output(self, mixed_FPNJD: Tensor) -> Tensor:
         """Project attended patches back to frames (F, S, C)."""
-        mixed_FPJC = rearrange(mixed_FPNJD, "f p n j d -> f p j (n d)")
+        mixed_FPJC = mixed_FPNJD.transpose(2, 3).flatten(3)
         projected: Tensor = self.out(from_patches(mixed_FPJC, self.grid, self.stride))
         return projected
 
@@ -238,9 +236,9 @@ class PromptAttention(nn.Module):
 
     def forward(self, x_FSC: Tensor, prompt_FLC: Tensor, is_given_FL: Tensor | None = None) -> Tensor:
         """Return the update (F, S, C); ``is_given_FL`` tells which prompt tokens are present."""
-        q = rearrange(self.query(self.norm(x_FSC)), "f s (n d) -> f n s d", n=self.num_heads)
-        k, v = rearrange(self.key_value(prompt_FLC), "f l (two n d) -> two f n l d", two=2, n=self.num_heads)
+        q = self.query(self.norm(x_FSC)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        k, v = self.key_value(prompt_FLC).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         attn_mask = None if is_given_FL is None else rearrange(is_given_FL, "f l -> f 1 1 l")
         mixed = attention(q, k, v, attn_mask)
-        update: Tensor = self.out(rearrange(mixed, "f n s d -> f s (n d)"))
+        update: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return update

@@ -168,18 +168,17 @@ class STPTLayer(nn.Module):
 
     def low(self, x_FSC: Tensor) -> Tensor:
         """Return the convolution's bottleneck features (F, R, S)."""
-        return rearrange(self.conv_low(self.conv_norm(x_FSC)), "f s r -> f r s")
+        low_FRS: Tensor = self.conv_low(self.conv_norm(x_FSC)).transpose(1, 2)
+        return low_FRS
 
     def convolved(self, low_FWRS: Tensor) -> Tensor:
         """Return the update (F, S, C) from the features of three frames (F, 3, R, S).
 
         A 3x3x3 convolution at the middle or last of three frames is a 3x3 convolution over their stacked channels.
         """
-        h, w = self.grid
-        x_FRHW = rearrange(low_FWRS, "f k r (h w) -> f (k r) h w", h=h, w=w)
-        return rearrange(
-            self.conv(x_FRHW.contiguous(memory_format=torch.channels_last)), "f c h w -> f (h w) c"
-        )
+        x_FRHW = low_FWRS.flatten(1, 2).unflatten(-1, self.grid)
+        update_FCHW: Tensor = self.conv(x_FRHW.contiguous(memory_format=torch.channels_last))
+        return update_FCHW.flatten(2).transpose(1, 2)
 
     def finished(self, x_FSC: Tensor, prompt_FLC: Tensor, is_given_FL: Tensor | None) -> Tensor:
         """Apply attention within the frame, where there is one, cross-attention to the prompt and the MLP."""
