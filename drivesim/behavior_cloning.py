@@ -15,7 +15,14 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from drivesim.checkpoint import check_device, config_from_json, load_state, read_checkpoint, resolve_weights
+from drivesim.checkpoint import (
+    check_device,
+    config_of,
+    load_state,
+    module_of,
+    read_checkpoint,
+    resolve_weights,
+)
 from drivesim.scene.types import Command, Image
 from drivesim.torchvision_guard import import_timm
 from drivesim.video import resize
@@ -132,6 +139,6 @@ def load_camera_driver(name_or_path: str | Path = "driver-tiny", *, device: str 
     """
     check_device(device)
     checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=KIND)
-    driver = CameraDriver(config_from_json(CameraDriverConfig, checkpoint.config))
+    driver = module_of(checkpoint, CameraDriver, config_of(checkpoint, CameraDriverConfig))
     load_state(driver, checkpoint)
     return driver.to(device).eval().requires_grad_(False)

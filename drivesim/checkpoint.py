@@ -1,18 +1,17 @@
 """Checkpoints: safetensors files that carry their own configuration and hash; never pickle.
 
 The header of a file holds ``kind`` (what it is), ``config`` (JSON of the dataclass the module is built from),
-``sha256`` (of the tensors) and free ``facts``. Weights are stored in float16 unless asked otherwise; in int8, matrices
-and kernels are stored with one scale per row (output channel) beside them, and all else in float16.
+``sha256`` (of the tensors), ``config_sha256`` (of kind and configuration; older files have none) and free ``facts``.
+Weights are stored in float16 unless asked otherwise; in int8, matrices and kernels are stored with one scale per row
+(output channel) beside them, and all else in float16.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import types
-import typing
-from dataclasses import dataclass, fields, is_dataclass
-from enum import Enum
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,12 +20,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from drivesim.config_json import UNBUILDABLE, ConfigT, config_from_json, config_to_json, reason_of
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.hub import HUB_PREFIX, fetched, hub_place, weights_in
 
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
-ConfigT = TypeVar("ConfigT")
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+CONFIG_HASH = "config_sha256"
 SCALE_SUFFIX = "@scale"  # of the tensor that holds the scales of an int8 tensor's rows
 MIN_INT8_NUMBERS = 4096
 
@@ -98,14 +99,22 @@ def save_module(
     for name, value in module.state_dict().items():
         if left_out is None or not name.startswith(left_out):
             tensors |= _stored(name, value.detach().cpu(), dtype)
-    header = {
-        "kind": kind,
-        "config": json.dumps(config_to_json(config)),
-        "facts": json.dumps(facts or {}),
-        "sha256": tensor_hash(tensors),
-    }
+    header = header_of(tensors, kind=kind, config=config_to_json(config), facts=facts)
     with atomic_path(path) as temporary:
         temporary.write_bytes(save(tensors, metadata=header))
+
+
+def header_of(
+    tensors: dict[str, Tensor], *, kind: str, config: dict[str, Any], facts: dict[str, Any] | None = None
+) -> dict[str, str]:
+    """Return what :func:`read_checkpoint` needs to find in the header of a file with these tensors."""
+    return {
+        "kind": kind,
+        "config": json.dumps(config),
+        "facts": json.dumps(facts or {}),
+        "sha256": tensor_hash(tensors),
+        CONFIG_HASH: config_hash(kind, config),
+    }
 
 
 def _stored(name: str, value: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -141,14 +150,7 @@ def read_checkpoint(path: Path, *, kind: str | None = None) -> Checkpoint:
     Raises:
         InputError: not a safetensors file of this project, damaged, or of another kind.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{path} is not a readable safetensors file ({error}); fetch or train the weights again"
-        ) from error
+    header, tensors = _contents(path)
     if not {"kind", "config", "sha256"} <= header.keys():
         raise InputError(
             f"{path} was not written by drivesim (its header lacks kind, config or sha256); name other weights"
@@ -157,15 +159,74 @@ def read_checkpoint(path: Path, *, kind: str | None = None) -> Checkpoint:
         raise InputError(
             f"{path} is damaged: its tensors do not match the hash in its header; fetch or train it again"
         )
+    config, facts = _json_object(path, header["config"]), _json_object(path, header.get("facts", "{}"))
+    if CONFIG_HASH in header and config_hash(header["kind"], config) != header[CONFIG_HASH]:
+        raise InputError(
+            f"{path} is damaged: its kind and configuration do not match their hash in its header; "
+            "fetch or train it again"
+        )
     if kind is not None and header["kind"] != kind:
         raise InputError(f"{path} holds a {header['kind']}, but a {kind} is needed; name other weights")
+    return Checkpoint(path=path, kind=header["kind"], config=config, facts=facts, tensors=_restored(tensors))
+
+
+def _contents(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
-        config, facts = json.loads(header["config"]), json.loads(header.get("facts", "{}"))
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return file.metadata() or {}, tensors
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{path} is not a readable safetensors file ({error}); fetch or train the weights again"
+        ) from error
+
+
+def _json_object(path: Path, text: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path} has an unreadable header ({error}); fetch or train the weights again"
         ) from error
-    return Checkpoint(path=path, kind=header["kind"], config=config, facts=facts, tensors=_restored(tensors))
+    if not isinstance(values, dict):
+        raise InputError(
+            f"{path} has an unreadable header (no fields, but {text[:40]}); fetch or train the weights again"
+        )
+    return values
+
+
+def config_of(checkpoint: Checkpoint, cls: type[ConfigT]) -> ConfigT:
+    """Return the configuration of a checkpoint.
+
+    Raises:
+        InputError: it has other fields than ``cls``, values of other types, or values that cannot be.
+    """
+    try:
+        return config_from_json(cls, checkpoint.config)
+    except InputError as error:
+        raise InputError(f"{checkpoint.path} does not load: {error}") from error
+
+
+def module_of(checkpoint: Checkpoint, build_fn: Callable[[ConfigT], ModuleT], config: ConfigT) -> ModuleT:
+    """Build the module that a checkpoint holds, not yet with its weights.
+
+    Args:
+        checkpoint: named in errors.
+        build_fn: makes a module of its configuration.
+        config: :func:`config_of` the checkpoint.
+
+    Raises:
+        InputError: no module has such sizes.
+    """
+    try:
+        return build_fn(config)
+    except InputError:
+        raise
+    except UNBUILDABLE as error:
+        raise InputError(
+            f"{checkpoint.path} does not load: its configuration cannot be built ({reason_of(error)}); "
+            "fetch or train the weights again"
+        ) from error
 
 
 def load_state(module: nn.Module, checkpoint: Checkpoint) -> None:
@@ -203,47 +264,10 @@ def tensor_hash(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def config_to_json(config: Any) -> Any:
-    """Return a dataclass tree as plain JSON values; enums by value."""
-    if is_dataclass(config):
-        return {field.name: config_to_json(getattr(config, field.name)) for field in fields(config)}
-    if isinstance(config, Enum):
-        return config.value
-    if isinstance(config, list | tuple):
-        return [config_to_json(item) for item in config]
-    if isinstance(config, dict):
-        return {key: config_to_json(value) for key, value in config.items()}
-    return config
-
-
-def config_from_json(cls: type[ConfigT], values: dict[str, Any]) -> ConfigT:
-    """Build a configuration dataclass from :func:`config_to_json`'s output.
-
-    Raises:
-        InputError: a key that the dataclass does not have.
-    """
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(values.keys() - hints.keys())
-    if unknown:
-        raise InputError(
-            f"{cls.__name__} has no field {unknown[0]!r}; the weights come from another version of drivesim"
-        )
-    return cls(**{name: _value_from_json(hints[name], value) for name, value in values.items()})
-
-
-def _value_from_json(hint: Any, value: Any) -> Any:
-    if isinstance(hint, types.UnionType):
-        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
-        return None if value is None else _value_from_json(kinds[0], value)
-    if isinstance(hint, type) and is_dataclass(hint):
-        return config_from_json(hint, value)
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        if value not in [member.value for member in hint]:
-            raise InputError(
-                f"{hint.__name__} has no {value!r}; the weights come from another version of drivesim"
-            )
-        return hint(value)
-    return value
+def config_hash(kind: str, config: dict[str, Any]) -> str:
+    """Return the SHA-256 over kind and configuration, whatever the order of its fields."""
+    text = json.dumps({"kind": kind, "config": config}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_device(name: str) -> None:
@@ -255,5 +279,6 @@ def check_device(name: str) -> None:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"device {name!r} cannot be used ({reason}); name another, such as cpu") from error
+        raise InputError(
+            f"device {name!r} cannot be used ({reason_of(error)}); name another, such as cpu"
+        ) from error

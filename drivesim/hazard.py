@@ -23,8 +23,9 @@ from torch.nn import functional
 
 from drivesim.checkpoint import (
     check_device,
-    config_from_json,
+    config_of,
     load_state,
+    module_of,
     read_checkpoint,
     resolve_weights,
     save_module,
@@ -165,7 +166,7 @@ def load_hazard_head(name_or_path: str | Path = "hazard-tiny", device: str = "cp
     """
     check_device(device)
     checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=KIND)
-    head = HazardHead(config_from_json(HazardConfig, checkpoint.config))
+    head = module_of(checkpoint, HazardHead, config_of(checkpoint, HazardConfig))
     load_state(head, checkpoint)
     return head.to(device).eval().requires_grad_(False)
 

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import nn
 
-from drivesim.checkpoint import config_to_json, resolve_weights, shipped_weights
+from drivesim.checkpoint import resolve_weights, shipped_weights
+from drivesim.config_json import config_to_json
 from drivesim.errors import InputError
 from drivesim.hub import (
     HUB_PREFIX,

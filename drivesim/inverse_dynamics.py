@@ -11,6 +11,7 @@ reading, `A` = 2 (speed in m/s, yaw rate in rad/s).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +19,14 @@ from einops import reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
-from drivesim.checkpoint import check_device, config_from_json, load_state, read_checkpoint, resolve_weights
+from drivesim.checkpoint import (
+    check_device,
+    config_of,
+    load_state,
+    module_of,
+    read_checkpoint,
+    resolve_weights,
+)
 from drivesim.frame_comparison import CELL_PX, FrameComparison, planes, sideways_differences
 from drivesim.scene.types import Camera, front_camera
 from drivesim.tokenizer.vqgan import normalized
@@ -364,6 +372,7 @@ def load_inverse_dynamics(
     """
     check_device(device)
     checkpoint = read_checkpoint(resolve_weights(name_or_path), kind="inverse-dynamics")
-    model = InverseDynamics(config_from_json(InverseDynamicsConfig, checkpoint.config), camera=camera)
+    config = config_of(checkpoint, InverseDynamicsConfig)
+    model = module_of(checkpoint, partial(InverseDynamics, camera=camera), config)
     load_state(model, checkpoint)
     return model.to(device).eval().requires_grad_(False)

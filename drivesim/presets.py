@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from drivesim.checkpoint import WEIGHTS_FOLDER, ConfigT, config_from_json, read_checkpoint
+from drivesim.checkpoint import WEIGHTS_FOLDER, config_of, read_checkpoint
 from drivesim.config import load_config
+from drivesim.config_json import ConfigT
 from drivesim.world_model.prompts import PromptKind
 from drivesim.world_model.video_model import VideoModel, VideoModelConfig
 from drivesim.world_model.world_model import WorldModel, WorldModelConfig
@@ -44,7 +45,7 @@ def model_summaries() -> list[ModelSummary]:
 def _shipped(name: str, kind: type[ConfigT]) -> ConfigT:
     """Return the configuration of weights in the package; the default where there are none."""
     path = WEIGHTS_FOLDER / f"{name}.safetensors"
-    return config_from_json(kind, read_checkpoint(path).config) if path.is_file() else kind()
+    return config_of(read_checkpoint(path), kind) if path.is_file() else kind()
 
 
 def _of_drive(config: WorldModelConfig) -> ModelSummary:

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import torch
 from safetensors import SafetensorError, safe_open
 
-from drivesim.checkpoint import config_to_json, resolve_weights
+from drivesim.checkpoint import resolve_weights
 from drivesim.cli_generate.files import MAX_FRAMES, fingerprint
+from drivesim.config_json import config_to_json
 from drivesim.errors import InputError, nearest
 from drivesim.generate import GenerateConfig
 from drivesim.world_model.clip_completion import GuidanceSchedule

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from drivesim import console
-from drivesim.checkpoint import config_to_json
+from drivesim.config_json import config_to_json
 from drivesim.errors import InputError
 from drivesim.files import remove_abandoned
 from drivesim.scene.captioned import CaptionedMedia, CaptionedSource

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from drivesim import console
-from drivesim.checkpoint import config_to_json, save_module
+from drivesim.checkpoint import save_module
+from drivesim.config_json import config_to_json
 from drivesim.errors import InputError
 from drivesim.general_world.content import RATE_HZ as GENERAL_RATE_HZ
 from drivesim.training import (

@@ -20,7 +20,8 @@ import torch
 from safetensors.torch import load_file
 
 from drivesim import console
-from drivesim.checkpoint import config_to_json, resolve_weights, save_module, shipped_weights
+from drivesim.checkpoint import resolve_weights, save_module, shipped_weights
+from drivesim.config_json import config_to_json
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.training.best_weights import BEST_NAME, BestWeights, read_history

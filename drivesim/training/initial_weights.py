@@ -59,7 +59,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return tensors and configuration of a trained model, its hash checked; a run's averaged weights have neither."""
     try:
         with safe_open(path, framework="pt") as file:
-            if "sha256" not in (file.metadata() or {}):
+            if not {"sha256", "kind"} & (file.metadata() or {}).keys():
                 return {name: file.get_tensor(name) for name in file.keys()}, {}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(
@@ -71,7 +71,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _check_mode(path: Path, part: nn.Module, config: dict[str, Any]) -> None:
     """Refuse weights of a transformer that sees the future for one that does not: their tensors look alike."""
-    is_causal = config.get("stpt", {}).get("is_frame_causal")
+    stpt = config.get("stpt")
+    is_causal = stpt.get("is_frame_causal") if isinstance(stpt, dict) else None
     own = getattr(getattr(part, "config", None), "stpt", None)
     if own is not None and is_causal not in (None, own.is_frame_causal):
         sees = "earlier frames only" if is_causal else "all frames at once"

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from drivesim import console
-from drivesim.checkpoint import config_to_json
+from drivesim.config_json import config_to_json
 from drivesim.errors import InputError
 from drivesim.files import remove_abandoned
 from drivesim.reference.seeds import FIRST_VALIDATION_SEED

@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivesim.checkpoint import config_to_json, tensor_hash
+from drivesim.checkpoint import tensor_hash
+from drivesim.config_json import config_to_json
 from drivesim.errors import InputError
 from drivesim.files import atomic_folder, reserve_space
 from drivesim.scene.types import Camera

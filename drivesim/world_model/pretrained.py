@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from drivesim.checkpoint import (
     Checkpoint,
     check_device,
-    config_from_json,
+    config_of,
     load_state,
+    module_of,
     read_checkpoint,
     resolve_weights,
 )
@@ -39,7 +41,7 @@ def load_world_model(
     """
     check_device(device)
     checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=WorldModel.kind)
-    model = WorldModel(config_from_json(WorldModelConfig, checkpoint.config))
+    model = module_of(checkpoint, WorldModel, config_of(checkpoint, WorldModelConfig))
     load_state(model, _widened(checkpoint, model))
     model.facts = checkpoint.facts
     return model.to(device=device, dtype=dtype or fast_dtype(device)).eval().requires_grad_(False)
@@ -107,18 +109,19 @@ def load_tokenizer(name_or_path: str | Path = "drive-tiny", *, device: str = "cp
         raise InputError(
             f"{checkpoint.path} holds a {checkpoint.kind}, but a tokenizer or world-model is needed"
         )
-    tokenizer = VQGAN(config_from_json(VQGANConfig, checkpoint.config))
+    tokenizer = module_of(checkpoint, VQGAN, config_of(checkpoint, VQGANConfig))
     load_state(tokenizer, checkpoint)
     return tokenizer.to(device).eval().requires_grad_(False)
 
 
 def _tokenizer_of(checkpoint: Checkpoint) -> Checkpoint:
+    vqgan: Any = checkpoint.config.get("vqgan")  # none is refused with all else that is no configuration
     tensors = {
         name.removeprefix(TOKENIZER_PREFIX): value
         for name, value in checkpoint.tensors.items()
         if name.startswith(TOKENIZER_PREFIX)
     }
-    return replace(checkpoint, kind="tokenizer", config=checkpoint.config["vqgan"], tensors=tensors)
+    return replace(checkpoint, kind="tokenizer", config=vqgan, tensors=tensors)
 
 
 def fast_dtype(device: str) -> torch.dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ from torch import nn
 from drivesim.checkpoint import (
     Checkpoint,
     check_device,
-    config_from_json,
+    config_of,
     load_state,
+    module_of,
     read_checkpoint,
     resolve_weights,
     save_module,
@@ -159,13 +161,13 @@ def write_video_model(model: VideoModel, path: Path, *, facts: dict[str, Any] | 
 def _model_of(
     checkpoint: Checkpoint, public_tokenizer: str | Path | None, *, t5: str | Path | None = None
 ) -> VideoModel:
-    config = config_from_json(VideoModelConfig, checkpoint.config)
+    config = config_of(checkpoint, VideoModelConfig)
     if t5 is not None:
         if config.prompt is not PromptKind.T5:
             raise InputError(f"{checkpoint.path} reads prompts without a T5; leave it out")
         config = replace(config, t5=str(t5))
     if not config.public_tokenizer:
-        model = VideoModel(config)
+        model = module_of(checkpoint, VideoModel, config)
         load_state(model, checkpoint)
         return model
     if public_tokenizer is None:
@@ -177,7 +179,7 @@ def _model_of(
         raise InputError(
             f"{public_tokenizer} is not the VQGAN that {checkpoint.path} was trained with; name that one"
         )
-    model = VideoModel(config, tokenizer=tokenizer)
+    model = module_of(checkpoint, partial(VideoModel, tokenizer=tokenizer), config)
     own = {f"{TOKENIZER_PREFIX}{name}": value for name, value in tokenizer.state_dict().items()}
     load_state(model, replace(checkpoint, tensors=checkpoint.tensors | own))
     return model

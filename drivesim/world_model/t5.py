@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from drivesim.checkpoint import read_checkpoint, tensor_hash
+from drivesim.checkpoint import header_of, read_checkpoint
 from drivesim.console import warn
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
@@ -143,8 +143,7 @@ class T5Embeddings:
         if self.cache_folder is None:
             return
         tensors = {"tokens_KC": entry.tokens_KC}
-        facts = json.dumps({"num_tokens": entry.num_tokens})
-        header = {"kind": CACHE_KIND, "config": "{}", "facts": facts, "sha256": tensor_hash(tensors)}
+        header = header_of(tensors, kind=CACHE_KIND, config={}, facts={"num_tokens": entry.num_tokens})
         try:
             with atomic_path(self.cache_folder / f"{key}.safetensors") as temporary:
                 temporary.write_bytes(save(tensors, metadata=header))
