@@ -80,7 +80,7 @@ def test_drives_begin_with_the_scene_and_turn_both_ways():
     assert ("left" in left.label, "right" in right.label) == (True, True)
     for strip in (left, right):
         assert strip.frames.shape == (4, 128, 224, 3)
-        assert (strip.frames[0] == scene.frames[0]).all()
+        assert (strip.frames[0] == scene.frames[model.num_context_frames - 1]).all()
     assert (left.frames[1:] != right.frames[1:]).any()
 
 
