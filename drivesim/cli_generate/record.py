@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from drivesim.checkpoint import config_to_json, resolve_weights
+from drivesim.checkpoint import config_to_json, read_header, resolve_weights
 from drivesim.cli_generate.files import MAX_FRAMES, fingerprint
 from drivesim.errors import InputError, nearest
 from drivesim.generate import GenerateConfig
@@ -104,11 +103,7 @@ def open_action_weights(flags: Flags) -> tuple[WorldModel | VideoModel, WeightsF
 
 def _header(path: Path) -> tuple[str, str]:
     """Return kind and hash; empty where the file does not say, which loading it will find out."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-    except (OSError, SafetensorError):
-        return "", ""
+    header = read_header(path)
     return header.get("kind", ""), header.get("sha256", "")
 
 
