@@ -76,12 +76,12 @@ TRAIN = $(BIN)/drivesim train $(2) experiment=$(3) --out out/weights/$(1) \
 TRAIN_OWN = $(BIN)/drivesim train $(2) --out out/weights/$(1) $$(test -f out/weights/$(1)/last.ckpt && echo --resume) $(3)
 FROM = $(1).init=out/weights/$(2).safetensors
 
-general-weights: .venv/.installed  ## train the general weights anew, in out/weights; goes on where it stopped
+general-weights: .venv/.installed  ## train weights of the kind of general-tiny, in out/weights; goes on where it stopped
 	$(call TRAIN,general-tokenizer,tokenizer,general_tiny,training.max_minutes=23 training.batch_size=16 \
 		training.learning_rate=1.5e-3 training.optimizer=adamw training.ema_decay=0.995)
 	$(call TRAIN,general,video-model,general_tiny,$(call FROM,video_model,general-tokenizer/tokenizer))
 
-weights: .venv/.installed  ## train the shipped weights anew, part after part, in out/weights; goes on where it stopped
+weights: .venv/.installed  ## train weights of the kind of drive-tiny, part after part, in out/weights; goes on where it stopped
 	$(call TRAIN,tokenizer,tokenizer,drive_tiny_tokenizer)
 	$(call TRAIN,motion-field,motion-field,drive_tiny_motion_field,$(call FROM,motion_field,tokenizer/tokenizer))
 	$(call TRAIN,first,world-model,drive_tiny,$(call FROM,world_model,motion-field/motion-field))

@@ -32,7 +32,7 @@ from benchmarks.driving_scenes import checked_scene_names, road_names
 from benchmarks.guarded_policy import GuardedPolicy, Limits, PolicyFailure
 from benchmarks.hazard_choice import add_hazard_head_option, warn_without_head
 from benchmarks.held_out import add_seed_option, check_seeds
-from benchmarks.report import machine_facts, run_command
+from benchmarks.report import parsed, run_command, run_facts
 from drivesim import console
 from drivesim.checkpoint import check_device
 from drivesim.config import versions
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 console.fail(f"interrupted; run the same command with --resume to go on in {options.out}")
                 raise SystemExit(130) from None
         results = [folder.load(job) for job in jobs]
-        _report(folder, results, settings, configuration)
+        _report(folder, results, options, configuration)
     if any(result.is_failed for result in results):
         raise SystemExit(1)
 
@@ -97,11 +97,12 @@ def _drive(
 def _report(
     folder: RunFolder,
     results: Sequence[EpisodeResult],
-    settings: DriveSettings,
+    options: argparse.Namespace,
     configuration: dict[str, Any],
 ) -> None:
     """Print the table and, unless they are there, write the files that end a run."""
-    figures, limit = figures_of(results), settings.episode.off_road_limit
+    settings, figures = settings_of(options), figures_of(results)
+    limit = settings.episode.off_road_limit
     world = "learned world" if settings.world is World.WORLDDREAMER else "reference world"
     title = f"closed loop in the {world}, {settings.episode.horizon} steps"
     show(results, figures, title=title, off_road_limit=limit)
@@ -112,7 +113,7 @@ def _report(
     if folder.is_finished:
         return
     write_table(folder.path / TABLE, results, configuration)
-    facts = machine_facts(num_threads=settings.num_threads) | versions()
+    facts = run_facts(options, num_threads=settings.num_threads) | versions()
     write_page(
         folder.path / PAGE,
         results,
@@ -229,7 +230,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--resume", action="store_true", help="go on with an unfinished run in --out; failed episodes stay so"
     )
     add_speed_options(parser)
-    return _completed(parser.parse_args(arguments))
+    return _completed(parsed(parser, arguments))
 
 
 def add_speed_options(parser: argparse.ArgumentParser) -> None:

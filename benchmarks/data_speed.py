@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.report import Report, Target, check_out, machine_facts, run_command
+from benchmarks.report import Report, Target, check_out, parsed, run_command, run_facts
 from benchmarks.timing import Timing, take_turns
 from drivesim import console
 from drivesim.metrics.image import psnr
@@ -225,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "processes": NUM_WORKERS,
         "processors": os.cpu_count(),
         "page_cache": "warm: every file was read before",
-        **machine_facts(),
+        **run_facts(options),
     }
     report.show()
     report.write(options.out)
@@ -239,7 +239,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="3 scenes, 3 rounds")
     parser.add_argument("--weights", default="drive-tiny", help="world model that makes the tokens")
     parser.add_argument("--out", type=Path, required=True, help="json file")
-    return parser.parse_args(arguments)
+    return parsed(parser, arguments)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ hundred seconds (`drift.py`). `--rounds` compares decoding rounds instead (`deco
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,6 @@ import torch
 from benchmarks.decoding_rounds import compare_samplers, rounds_plot, samplers_of, show_samplers
 from benchmarks.drift import add_drift_rows, drift_sheet, measure_drift
 from benchmarks.fidelity_figures import (
-    HORIZON,
     FidelityConfig,
     instruments,
     maneuver_sheet,
@@ -29,10 +30,11 @@ from benchmarks.fidelity_figures import (
     moving_starts,
     sheet,
 )
+from benchmarks.fidelity_options import extent_of, parse
 from benchmarks.fidelity_page import PLOTS
 from benchmarks.held_out import (
+    RATE_HZ,
     HeldOutScene,
-    add_seed_option,
     check_horizon,
     check_seeds,
     embedded_scenes,
@@ -41,81 +43,99 @@ from benchmarks.held_out import (
 from benchmarks.lane_drives import DriftConfig
 from benchmarks.page import Picture, write_page
 from benchmarks.pictures import learned_facts, open_networks
-from benchmarks.report import Report, Sheet, check_out, machine_facts, run_command, write_sheet
+from benchmarks.report import (
+    Report,
+    Sheet,
+    check_out,
+    run_command,
+    run_facts,
+    weights_facts,
+    write_sheet,
+)
 from drivesim.errors import InputError
 from drivesim.inverse_dynamics import InverseDynamics, load_inverse_dynamics
 from drivesim.metrics.image import Extractor
-from drivesim.scene.types import Scene
+from drivesim.scene.types import Camera, front_camera
 from drivesim.video import write_video
 from drivesim.world_model.pretrained import load_world_model
-from drivesim.world_model.sampler import UnmaskOrder
+from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.world_model import WorldModel
 
 
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Extent:
-    """How much is measured unless the command line says otherwise."""
+@dataclass(kw_only=True, slots=True)
+class Asked:
+    """What the command line asks for, opened and checked."""
 
-    num_scenes: int
-    starts: int
-    drift_roads: int
-    drift_steps: int
-
-
-FULL = Extent(num_scenes=64, starts=64, drift_roads=4, drift_steps=600)
-QUICK = Extent(num_scenes=10, starts=10, drift_roads=2, drift_steps=100)
+    config: FidelityConfig
+    drift: DriftConfig | None
+    samplers: dict[str, SamplerConfig]  # that are compared, and nothing else is measured; {} for the figures
+    model: WorldModel
+    inverse_dynamics: InverseDynamics | None
+    hashes: dict[str, str]  # of the weights
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse, record, measure, print, write."""
-    options = parse(arguments)
+    """Parse, open, record, measure, print, write."""
+    options = parse(arguments, description=__doc__)
     check_out(options.out)
     torch.set_num_threads(options.threads)
-    networks = open_networks({kind: getattr(options, kind.value) for kind in Extractor})
+    asked = asked_for(options)
+    started_s = time.perf_counter()
+    scenes = _scenes(options, asked)
+    if asked.samplers:
+        _compare_rounds(options, asked, scenes, started_s)
+    else:
+        _measure_and_write(options, asked, scenes, started_s)
+
+
+def asked_for(options: argparse.Namespace) -> Asked:
+    """Open and check everything that can be refused before roads are recorded.
+
+    Raises:
+        InputError: numbers without a meaning, or networks or weights that cannot be used.
+    """
     config = FidelityConfig(
         horizon=options.horizon,
         num_starts=options.starts,
         takes_fewer=options.takes_fewer,
         batch_size=options.batch,
-        networks=networks,
         has_map=not options.no_map,
         has_markings=not options.no_markings,
         has_agents=not options.no_agents,
     )
-    model = load_world_model(options.weights)
-    inverse_dynamics = None if options.idm == "none" else load_inverse_dynamics(options.idm)
-    scenes = _scenes(options, num_context_frames=model.num_context_frames)
-    check_fit(model, inverse_dynamics, scenes[0].scene, weights=options.weights)
-    if options.rounds:
-        _compare_rounds(options, model, scenes, config)
-        return
-    _measure_and_write(options, model, scenes, config, inverse_dynamics)
+    named = {kind: getattr(options, kind.value) for kind in Extractor}
+    networks = open_networks(named, num_starts=config.num_starts, horizon=config.horizon)
+    idm = "" if options.idm == "none" else options.idm
+    return Asked(
+        config=replace(config, networks=networks),
+        drift=_drift_config(options),
+        samplers=samplers_of(options.rounds or [], options.orders, options.temperatures),
+        model=load_world_model(options.weights),
+        inverse_dynamics=load_inverse_dynamics(idm) if idm else None,
+        hashes=weights_facts(weights=options.weights, idm=idm),
+    )
 
 
 def _measure_and_write(
-    options: argparse.Namespace,
-    model: WorldModel,
-    scenes: Sequence[HeldOutScene],
-    config: FidelityConfig,
-    inverse_dynamics: InverseDynamics | None,
+    options: argparse.Namespace, asked: Asked, scenes: Sequence[HeldOutScene], started_s: float
 ) -> None:
-    drift_config = _drift_config(options)
-    measured = measure(model, scenes, config, inverse_dynamics=inverse_dynamics)
+    config, idm = asked.config, asked.inverse_dynamics
+    measured = measure(asked.model, scenes, config, inverse_dynamics=idm)
     report, sheets = measured.report, {"": sheet(measured, config.horizons)}
     if measured.maneuver_frames is not None:
         sheets["-manoeuvres"] = maneuver_sheet(measured.maneuver_frames)
-    if drift_config is None or inverse_dynamics is None:
-        reason = "--drift-steps 0" if drift_config is None else "it needs an inverse dynamics model (--idm)"
+    if asked.drift is None or idm is None:
+        reason = "--drift-steps 0" if asked.drift is None else "it needs an inverse dynamics model (--idm)"
         report.facts["drift"] = f"not measured: {reason}"
     else:
-        drift = measure_drift(*instruments(model, scenes[0].scene, config, inverse_dynamics), drift_config)
-        add_drift_rows(report, drift, drift_config)
+        drift = measure_drift(*instruments(asked.model, scenes[0].scene, config, idm), asked.drift)
+        add_drift_rows(report, drift, asked.drift)
         sheets["-drift"] = drift_sheet(drift)
-        report.facts["drift"] = f"{drift_config.num_steps} steps on {', '.join(drift.names)}"
-    report.facts = _facts(options, model, scenes) | learned_facts(config.networks) | report.facts
+        report.facts["drift"] = f"{asked.drift.num_steps} steps on {', '.join(drift.names)}"
+    report.facts = _facts(options, asked, scenes, started_s) | learned_facts(config.networks) | report.facts
     report.show()
     _write(options.out, report, sheets)
-    write_video(options.out.with_suffix(".gif"), moving_pictures(measured), model.rate_hz)
+    write_video(options.out.with_suffix(".gif"), moving_pictures(measured), asked.model.rate_hz)
 
 
 def _write(out: Path, report: Report, sheets: Mapping[str, Sheet]) -> None:
@@ -132,22 +152,33 @@ def _write(out: Path, report: Report, sheets: Mapping[str, Sheet]) -> None:
 
 
 def _compare_rounds(
-    options: argparse.Namespace, model: WorldModel, scenes: Sequence[HeldOutScene], config: FidelityConfig
+    options: argparse.Namespace, asked: Asked, scenes: Sequence[HeldOutScene], started_s: float
 ) -> None:
     """Measure the gain over repeat-last for every way of decoding that was named."""
-    open_loop, _ = instruments(model, scenes[0].scene, config, None)
+    config, samplers = asked.config, asked.samplers
+    open_loop, _ = instruments(asked.model, scenes[0].scene, config, None)
     starts = moving_starts(scenes, config, open_loop)
-    samplers = samplers_of(options.rounds, options.orders, options.temperatures)
     report = compare_samplers(open_loop, scenes, starts, samplers, horizons=config.horizons)
-    report.facts = _facts(options, model, scenes) | {"starts": len(starts)}
+    report.facts = _facts(options, asked, scenes, started_s) | {"starts": len(starts)}
     show_samplers(report, samplers, config.horizons)
     report.write(options.out)
     write_page(options.out.with_suffix(".html"), report, plots=[rounds_plot(report)], pictures=[])
 
 
-def _scenes(options: argparse.Namespace, *, num_context_frames: int) -> list[HeldOutScene]:
+def _scenes(options: argparse.Namespace, asked: Asked) -> list[HeldOutScene]:
+    """Load the scenes that were named, or record roads once it is known that the models can read them.
+
+    Raises:
+        InputError: as `check_fit`, scenes that do not exist, or a horizon beyond the roads.
+    """
+    check = partial(check_fit, asked.model, asked.inverse_dynamics, weights=options.weights)
     if options.scenes:
-        return embedded_scenes(options.scenes)
+        scenes = embedded_scenes(options.scenes)
+        for scene in scenes:
+            check(scene.scene.camera, scene.scene.rate_hz)
+        return scenes
+    check(front_camera(), RATE_HZ)
+    num_context_frames = asked.model.num_context_frames
     check_horizon(options.horizon, num_context_frames=num_context_frames, num_frames=options.frames)
     return record_held_out(first_seed=options.seed, num_scenes=options.num_scenes, num_frames=options.frames)
 
@@ -158,18 +189,22 @@ def _drift_config(options: argparse.Namespace) -> DriftConfig | None:
     return DriftConfig(first_seed=options.seed, num_roads=options.drift_roads, num_steps=options.drift_steps)
 
 
-def _facts(options: argparse.Namespace, model: WorldModel, scenes: Sequence[HeldOutScene]) -> dict[str, Any]:
+def _facts(
+    options: argparse.Namespace, asked: Asked, scenes: Sequence[HeldOutScene], started_s: float
+) -> dict[str, Any]:
     source = ", ".join(options.scenes) if options.scenes else f"seeds from {options.seed}"
     roads = "embedded scenes" if options.scenes else check_seeds(options.seed, options.num_scenes)
-    sampler = model.config.sampler
+    sampler = asked.model.config.sampler
     return {
         "weights": options.weights,
+        "idm": options.idm,
+        **asked.hashes,
         "roads": roads,
         "scenes": f"{len(scenes)} ({source})",
-        "extent": _extent(options),
+        "extent": extent_of(options),
         "horizon": options.horizon,
         "rate_hz": scenes[0].scene.rate_hz,
-        "context_frames": model.num_context_frames,
+        "context_frames": asked.model.num_context_frames,
         "decode_steps": sampler.num_decode_steps,
         "unmask_order": sampler.order.value,
         "temperature": sampler.temperature,
@@ -177,7 +212,8 @@ def _facts(options: argparse.Namespace, model: WorldModel, scenes: Sequence[Held
         "noise_memory": sampler.noise_memory,
         "map": _map_shown(options, scenes),
         "agents": _agents_shown(options, scenes),
-        **machine_facts(num_threads=options.threads),
+        **run_facts(options, num_threads=options.threads),
+        "took_s": round(time.perf_counter() - started_s),
     }
 
 
@@ -194,29 +230,19 @@ def _agents_shown(options: argparse.Namespace, scenes: Sequence[HeldOutScene]) -
     return "those of the start, moved on" if is_known and not options.no_agents else "none"
 
 
-def _extent(options: argparse.Namespace) -> str:
-    chosen = Extent(
-        num_scenes=options.num_scenes,
-        starts=options.starts,
-        drift_roads=options.drift_roads,
-        drift_steps=options.drift_steps,
-    )
-    if chosen == FULL and options.horizon == HORIZON and not options.scenes:
-        return "full"
-    if chosen == QUICK:
-        return "quick: fewer starts and a shorter drift than published"
-    return "chosen on the command line"
-
-
 def check_fit(
-    model: WorldModel, inverse_dynamics: InverseDynamics | None, scene: Scene, *, weights: str
+    model: WorldModel,
+    inverse_dynamics: InverseDynamics | None,
+    camera: Camera,
+    rate_hz: float,
+    *,
+    weights: str,
 ) -> None:
     """Refuse weights that were made for other recordings than these.
 
     Raises:
         InputError: a model that reads later frames too, frames of another size, or another rate.
     """
-    camera = scene.camera
     if not model.config.stpt.is_frame_causal:
         raise InputError(
             f"the weights {weights} are of a preset that reads whole clips; "
@@ -226,72 +252,17 @@ def check_fit(
     if inverse_dynamics is not None:
         idm = inverse_dynamics.config
         sizes["the inverse dynamics model"] = (idm.width_px, idm.height_px, idm.rate_hz)
-    for name, (width_px, height_px, rate_hz) in sizes.items():
-        if (width_px, height_px, rate_hz) != (camera.width_px, camera.height_px, scene.rate_hz):
+    recorded = (camera.width_px, camera.height_px, rate_hz)
+    for name, read in sizes.items():
+        if read != recorded:
             raise InputError(
-                f"{name} reads frames of {width_px}x{height_px} px at {rate_hz:g} Hz, but the recordings have "
-                f"{camera.width_px}x{camera.height_px} px at {scene.rate_hz:g} Hz; name weights of another preset"
+                f"{name} reads frames of {_size(*read)}, but the recordings have {_size(*recorded)}; "
+                "name weights of another preset"
             )
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fidelity", description=__doc__)
-    parser.add_argument("--weights", default="drive-tiny", help="shipped name or .safetensors file")
-    parser.add_argument("--idm", default="inverse-dynamics", help="inverse dynamics weights, or none")
-    parser.add_argument("--scenes", nargs="+", help="embedded scenes by name, or all, instead of new roads")
-    add_seed_option(parser)
-    parser.add_argument("--num-scenes", type=int, help=f"roads to record ({FULL.num_scenes})")
-    parser.add_argument("--frames", type=int, default=48, help="frames per road (48)")
-    parser.add_argument("--horizon", type=int, default=HORIZON, help=f"steps to imagine ({HORIZON})")
-    parser.add_argument("--starts", type=int, help=f"instants at which the model takes over ({FULL.starts})")
-    parser.add_argument("--drift-roads", type=int, help=f"roads of the drift ({FULL.drift_roads})")
-    parser.add_argument("--drift-steps", type=int, help=f"its steps, 0 for none ({FULL.drift_steps})")
-    parser.add_argument("--no-map", action="store_true", help="do not show the model where the road is")
-    parser.add_argument(
-        "--no-markings", action="store_true", help="do not show it what is painted on the road"
-    )
-    parser.add_argument(
-        "--no-agents", action="store_true", help="do not show it where other cars were at the start"
-    )
-    parser.add_argument("--quick", action="store_true", help="fewer starts, a shorter drift: a first look")
-    parser.add_argument("--batch", type=int, default=8, help="starts imagined at once (8)")
-    parser.add_argument("--threads", type=int, default=2, help="processor threads (2)")
-    for kind in Extractor:
-        parser.add_argument(f"--{kind.value}", type=Path, help=f"TorchScript network for {kind.name}")
-    _add_rounds_options(parser)
-    parser.add_argument("--out", type=Path, required=True, help="json file; a page and sheets lie beside it")
-    return _completed(parser.parse_args(arguments))
-
-
-def _completed(options: argparse.Namespace) -> argparse.Namespace:
-    """Fill in what depends on ``--quick`` and refuse what has no meaning."""
-    options.takes_fewer = options.starts is None
-    extent = QUICK if options.quick else FULL
-    for name in ("num_scenes", "starts", "drift_roads", "drift_steps"):
-        if getattr(options, name) is None:
-            setattr(options, name, getattr(extent, name))
-    for name in ("num_scenes", "frames", "threads"):
-        if getattr(options, name) < 1:
-            flag = name.replace("_", "-")
-            raise InputError(f"--{flag} must be at least 1, got {getattr(options, name)}")
-    return options
-
-
-def _add_rounds_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--rounds", type=int, nargs="+", help="compare these numbers of decoding rounds, and nothing else"
-    )
-    parser.add_argument(
-        "--orders",
-        type=UnmaskOrder,
-        nargs="+",
-        default=list(UnmaskOrder),
-        help="orders of unmasking to compare: confidence, random (both)",
-    )
-    parser.add_argument(
-        "--temperatures", type=float, nargs="+", default=[0.0], help="temperatures to compare (0)"
-    )
+def _size(width_px: int, height_px: int, rate_hz: float) -> str:
+    return f"{width_px}x{height_px} px at {rate_hz:g} Hz"
 
 
 if __name__ == "__main__":

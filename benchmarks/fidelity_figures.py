@@ -30,7 +30,14 @@ from benchmarks.held_out import (
 )
 from benchmarks.maneuvers import TrueFrames, drive_reference
 from benchmarks.open_loop import Images, OpenLoop, Twists, future
-from benchmarks.pictures import Clips, add_learned_rows, add_picture_rows, add_tokenizer_rows, tokenized
+from benchmarks.pictures import (
+    Clips,
+    add_learned_rows,
+    add_picture_rows,
+    add_tokenizer_rows,
+    check_spread,
+    tokenized,
+)
 from benchmarks.report import Report
 from drivesim.errors import InputError
 from drivesim.inverse_dynamics import InverseDynamics
@@ -39,7 +46,7 @@ from drivesim.scene.types import Scene
 from drivesim.video import side_by_side, with_label
 from drivesim.world_model.world_model import WorldModel
 
-HORIZON = 24
+HORIZON, NUM_STARTS = 24, 64
 NAMED_HORIZONS = (1, 3, 6, 12, 24)
 SHEET_ROWS = 6
 SHEET_STEP = 3  # of the manoeuvres; later the view is one that nobody has seen
@@ -50,7 +57,7 @@ class FidelityConfig:
     """What is measured, and from how many starts."""
 
     horizon: int = HORIZON
-    num_starts: int = 64
+    num_starts: int = NUM_STARTS
     takes_fewer: bool = False  # where the recordings have fewer; else that is refused
     batch_size: int = 8
     seed: int = 0
@@ -106,6 +113,7 @@ def measure(
     open_loop, reader = instruments(model, scenes[0].scene, config, inverse_dynamics)
     report = Report(title="fidelity", targets=TARGETS)
     starts = moving_starts(scenes, config, open_loop)
+    check_spread(config.networks, num_starts=len(starts), horizon=config.horizon)
     clips, twist_BTA = _logged_clips(report, open_loop, scenes, starts, config)
     add_picture_rows(report, clips, config.horizons)
     add_learned_rows(report, clips, config.horizons, config.networks)

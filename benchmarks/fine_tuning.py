@@ -29,7 +29,7 @@ from benchmarks.held_out import (
 )
 from benchmarks.open_loop import Images, OpenLoop, Twists, future
 from benchmarks.pictures import FloatArray, finite_psnr, over_steps, tokenized
-from benchmarks.report import Report, Sheet, Target, machine_facts, run_command, write_sheet
+from benchmarks.report import Report, Sheet, Target, parsed, run_command, run_facts, write_sheet
 from benchmarks.statistics import bootstrap_mean, bootstrap_steps
 from drivesim import console
 from drivesim.config import load_config, override, save_run_files
@@ -226,7 +226,7 @@ def _facts(options: argparse.Namespace, windows: Windows) -> dict[str, object]:
         "held_out": f"{len(windows.starts)} windows of {len(windows.scenes)} drives from seed {options.held_out_seed}",
         "overrides": " ".join(options.overrides) or "none",
         "map": "none",
-        **machine_facts(num_threads=options.threads),
+        **run_facts(options, num_threads=options.threads),
     }
 
 
@@ -248,7 +248,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--init", default="drive_tiny", help="weights to begin with")
     parser.add_argument("--out", type=Path, required=True, help="folder for everything")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="settings of the training run")
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     if not 0 <= options.seed < FIRST_VALIDATION_SEED:
         raise InputError(
             f"--seed {options.seed} is no training road; choose one below {FIRST_VALIDATION_SEED}"

@@ -30,7 +30,7 @@ from benchmarks.generation_sheets import (
 )
 from benchmarks.held_out import check_seeds
 from benchmarks.page import Picture, write_page
-from benchmarks.report import Report, check_out, machine_facts, run_command, write_sheet
+from benchmarks.report import Report, check_out, parsed, run_command, run_facts, weights_facts, write_sheet
 from drivesim import console
 from drivesim.errors import InputError
 from drivesim.general_world.sampling import Split
@@ -50,13 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     model = load_video_model(options.weights)
     pipeline = pipeline_of(model, rounds=options.rounds, guidance=options.guidance, weights=options.weights)
+    hashes = weights_facts(weights=options.weights)
     started_s = time.perf_counter()
     results = measure(pipeline, extent, first_seed=options.seed)
     if extent.speed is not None:
         speed = measure_clip_speed(model, pipeline.config, extent.speed)
         add_speed_rows(results.report, speed, extent.speed)
     took_s = round(time.perf_counter() - started_s)
-    facts = facts_of(options, extent, pipeline, model)
+    facts = hashes | facts_of(options, extent, pipeline, model)
     results.report.facts = facts | results.report.facts | {"took_s": took_s}
     show(results.report)
     write(options.out, results, rate_hz=model.config.rate_hz)
@@ -150,7 +151,7 @@ def facts_of(
         "guidance": guidance.scale,
         "guidance_schedule": guidance.schedule.value,
         "dtype": str(model.stpt.embedding.place_SC.dtype).removeprefix("torch."),
-        **machine_facts(num_threads=options.threads),
+        **run_facts(options, num_threads=options.threads),
     }
 
 
@@ -197,7 +198,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, required=True, help="json file; a page, a sheet and a gif lie beside it"
     )
-    return parser.parse_args(arguments)
+    return parsed(parser, arguments)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 from benchmarks.hazard_figures import PLOTS, TARGETS, Judged, add_contacts, add_rows, judge
 from benchmarks.held_out import add_seed_option, check_seeds
 from benchmarks.page import write_page
-from benchmarks.report import Report, check_out, machine_facts, run_command
+from benchmarks.report import Report, check_out, parsed, run_command, run_facts, weights_facts
 from drivesim import console
 from drivesim.errors import InputError
 from drivesim.hazard import HazardHead, load_hazard_head
@@ -50,12 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     roads = check_seeds(options.seed, config.num_seeds)
     torch.set_num_threads(options.threads)
     head = load_hazard_head(options.head)
+    hashes = weights_facts(weights=options.weights, head=options.head)
     samples = _samples(options, config, head)
     judged = judge(head, samples, num_short=config.num_drives)
     report = Report(title="hazards", targets=TARGETS)
     add_rows(report, judged)
     add_contacts(report, head, judged)
-    report.facts = _facts(options, judged, roads)
+    report.facts = hashes | _facts(options, judged, roads)
     report.show()
     report.write(options.out)
     write_page(options.out.with_suffix(".html"), report, plots=PLOTS, pictures=[])
@@ -88,7 +89,7 @@ def _facts(options: argparse.Namespace, judged: Judged, roads: str) -> dict[str,
         "true_frames": int((samples.depth == 0).sum()),
         "imagined_frames": int((samples.depth > 0).sum()),
         "horizon_s": 1.0,
-        **machine_facts(num_threads=options.threads),
+        **run_facts(options, num_threads=options.threads),
     }
 
 
@@ -112,7 +113,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--threads", type=int, default=2, help="processes that drive, and processor threads (2)"
     )
     parser.add_argument("--out", type=Path, required=True, help="json file; a page lies beside it")
-    return _completed(parser.parse_args(arguments))
+    return _completed(parsed(parser, arguments))
 
 
 def _completed(options: argparse.Namespace) -> argparse.Namespace:

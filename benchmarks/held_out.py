@@ -18,9 +18,10 @@ from drivesim.reference.behavior import record
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED, FIRST_VALIDATION_SEED, LAST_HELD_OUT_SEED
 from drivesim.reference.simulator import draw_spec
 from drivesim.scene.nuscenes import embedded_dataset
-from drivesim.scene.types import Scene
+from drivesim.scene.types import Scene, front_camera
 
 BoolArray = NDArray[np.bool_]
+RATE_HZ = 6.0  # of recorded roads, which the front camera sees
 IsEligible = Callable[["HeldOutScene"], BoolArray]
 
 
@@ -121,7 +122,14 @@ def record_held_out(*, first_seed: int, num_scenes: int, num_frames: int) -> lis
     scenes = []
     with console.progress_bar("recording held-out roads", num_scenes) as bar:
         for seed in range(first_seed, first_seed + num_scenes):
-            recording = record(draw_spec(seed), driver=None, num_frames=num_frames, driver_seed=seed)
+            recording = record(
+                draw_spec(seed),
+                driver=None,
+                num_frames=num_frames,
+                driver_seed=seed,
+                rate_hz=RATE_HZ,
+                camera=front_camera(),
+            )
             scenes.append(
                 HeldOutScene(
                     scene=recording.scene,

@@ -19,7 +19,7 @@ from benchmarks.drive_contents import CONTENTS
 from benchmarks.held_out import check_seeds
 from benchmarks.imagination_folder import run_folder
 from benchmarks.page import Plot, draw_plot, write_page
-from benchmarks.report import Report, Target, machine_facts, run_command
+from benchmarks.report import Report, Target, parsed, run_command, run_facts
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "roads": f"{purpose} {roads[0]}..{roads[-1]}",
         **report.facts,
         CONTENTS: contents,
-        **machine_facts(num_threads=options.threads),
+        **run_facts(options, num_threads=options.threads),
     }
     report.targets = TARGETS
     report.show()
@@ -137,7 +137,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few steps and roads: a first look")
     parser.add_argument("--threads", type=int, default=2, help="processor threads (2)")
     parser.add_argument("--out", type=Path, required=True, help="folder of agents, figures and page")
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     extent = QUICK if options.quick else FULL
     for name in ("steps", "evaluations", "num_roads"):
         if getattr(options, name) is None:

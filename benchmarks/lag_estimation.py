@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.held_out import add_seed_option, check_seeds
 from benchmarks.lag_recordings import GRAPHICS, RATES_HZ, LaggedRecording, record_lagged
-from benchmarks.report import Report, Target, machine_facts, run_command
+from benchmarks.report import Report, Target, parsed, run_command, run_facts
 from benchmarks.statistics import wilson_share
 from drivesim import console
 from drivesim.imports.lag import LagEstimate, estimate, evidence_of
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report.facts = {
         "first_seed": options.seed,
         "seconds_each": options.duration,
-        **machine_facts(num_threads=1),
+        **run_facts(options, num_threads=1),
     }
     say_wrong(trials)
     report.show()
@@ -134,7 +134,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--num-recordings", type=int, default=200, help="roads to record")
     parser.add_argument("--duration", type=float, default=30.0, help="seconds of each recording")
     parser.add_argument("--out", type=Path, required=True, help="json file")
-    return parser.parse_args(arguments)
+    return parsed(parser, arguments)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from drivesim.reference.drivers import named_driver
 from drivesim.reference.route import Route
 from drivesim.reference.simulator import ReferenceWorld, WorldSpec, draw_spec
 
+NUM_ROADS, NUM_STEPS = 4, 600  # as published
 WINDOW_STEPS = 50  # of the curves, and between the pictures of the sheet
 MIN_SPEED_MPS = 1.5  # a standing car shows nothing
 SEEDS_PER_ROAD = 60  # tried before the search gives up; about every third road is a loop
@@ -26,8 +27,8 @@ class DriftConfig:
     """How long, and on how many roads at once."""
 
     first_seed: int  # the roads are the first fitting ones from here on
-    num_roads: int = 8
-    num_steps: int = 600
+    num_roads: int = NUM_ROADS
+    num_steps: int = NUM_STEPS
 
     def __post_init__(self) -> None:
         """Refuse drives of no length, on no road, or on roads that training may use."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report import Report, run_command
+from benchmarks.report import Report, parsed, run_command, run_facts
 from drivesim import console
 from drivesim.errors import InputError, nearest
 from drivesim.files import atomic_path
@@ -199,6 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not 0.0 <= options.skip < 1.0:
         raise InputError(f"--skip is a share of the steps in [0, 1), got {options.skip}")
     curve, law, report = measure(options.run, figure=options.figure, skipped_share=options.skip)
+    report.facts |= run_facts(options)
     report.show()
     report.write(options.out.with_suffix(".json"))
     draw(curve, law, options.out)
@@ -213,7 +214,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, required=True, help="png file; the figures go into a json beside it"
     )
-    return parser.parse_args(arguments)
+    return parsed(parser, arguments)
 
 
 if __name__ == "__main__":

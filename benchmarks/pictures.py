@@ -5,7 +5,7 @@ Letters: `B` starts, `T` steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,6 @@ Metric = Callable[[Images, Images], FloatArray]
 TOKENIZER_BATCH = 16
 LPIPS_BATCH = 4  # its features are as large as the pictures
 EXACT_PSNR_DB = 100.0
-PROBE_FRAMES = 16  # of the clip on which a network for FVD is tried
 
 
 @dataclass(kw_only=True, slots=True)
@@ -140,23 +139,52 @@ def _add_metric(
 # ------------------------------------------------------------------------------------- learned metrics
 
 
-def open_networks(paths: Mapping[Extractor, Path | None]) -> dict[Extractor, FeatureNetwork]:
+def open_networks(
+    paths: Mapping[Extractor, Path | None], *, num_starts: int, horizon: int
+) -> dict[Extractor, FeatureNetwork]:
     """Load the feature networks that were named, and try each once before anything is measured.
 
+    Args:
+        paths: By metric; None where no file was named.
+        num_starts: How many clips will be compared.
+        horizon: Of how many frames each.
+
     Raises:
-        InputError: a file that is missing, not TorchScript, or not of the kind that the metric needs.
+        InputError: a file that is missing, not TorchScript, or not of the kind that the metric needs; clips too few or
+            too short for it.
     """
     networks = {kind: load_feature_network(kind, path) for kind, path in paths.items() if path is not None}
+    check_spread(networks, num_starts=num_starts, horizon=horizon)
     for kind, network in networks.items():
-        shape = (2, PROBE_FRAMES, 128, 224, 3) if kind is Extractor.FVD else (2, 128, 224, 3)
+        is_of_clips = kind is Extractor.FVD
+        shape = (2, horizon, 128, 224, 3) if is_of_clips else (2, 128, 224, 3)
         try:
             network.features(np.zeros(shape, dtype=np.uint8))
         except (RuntimeError, TypeError) as error:
+            frames, remedy = (
+                (f" on clips of {horizon} frames", ", or a longer --horizon") if is_of_clips else ("", "")
+            )
             raise InputError(
-                f"{network.name} cannot serve as the {kind.name} network ({str(error).splitlines()[0]}); "
-                f"name the file that --{kind.value} asks for"
+                f"{network.name} cannot serve as the {kind.name} network{frames} ({str(error).splitlines()[0]}); "
+                f"name the file that --{kind.value} asks for{remedy}"
             ) from error
     return networks
+
+
+def check_spread(kinds: Iterable[Extractor], *, num_starts: int, horizon: int) -> None:
+    """Refuse FID of a single picture and FVD of a single clip: both compare how pictures or clips spread.
+
+    Raises:
+        InputError: there are fewer than two of what is compared.
+    """
+    counts = {Extractor.FID: num_starts * horizon, Extractor.FVD: num_starts}
+    for kind in kinds:
+        if counts.get(kind, 2) < 2:
+            what = "clips" if kind is Extractor.FVD else "pictures"
+            raise InputError(
+                f"--{kind.value} needs at least two {what} to compare, got {counts[kind]}; name more --starts, scenes "
+                f"that have more of them, or leave --{kind.value} out"
+            )
 
 
 def learned_facts(networks: Mapping[Extractor, FeatureNetwork]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.report import Report, machine_facts, run_command
+from benchmarks.report import Report, parsed, run_command, run_facts
 from benchmarks.statistics import bootstrap_mean
 from drivesim import console
 from drivesim.dynamics import VehicleConfig, control_from_action, step
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     report = measure(first_seed=options.seed, num_worlds=options.worlds, num_frames=options.frames)
-    report.facts = {"size": "128x224", "worlds": options.worlds, **machine_facts(num_threads=1)}
+    report.facts = {"size": "128x224", "worlds": options.worlds, **run_facts(options, num_threads=1)}
     report.show()
     report.write(options.out)
 
@@ -96,7 +96,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--worlds", type=int, default=20, help="worlds to drive")
     parser.add_argument("--frames", type=int, default=100, help="frames per world")
     parser.add_argument("--out", type=Path, required=True, help="json file")
-    return parser.parse_args(arguments)
+    return parsed(parser, arguments)
 
 
 if __name__ == "__main__":

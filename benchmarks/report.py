@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +19,8 @@ from numpy.typing import NDArray
 
 from benchmarks.statistics import Estimate
 from drivesim import console
+from drivesim.checkpoint import weights_hash
+from drivesim.config import git_hash
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.video import contact_sheet, with_label, write_image
@@ -177,9 +182,28 @@ def _put(result: dict[str, Any], name: str, key: str | None, value: Any) -> None
         result.setdefault(name, {})[key] = value
 
 
-def machine_facts(*, num_threads: int | None = None) -> dict[str, Any]:
-    """Return what a speed depends on: processor, threads, library version."""
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options of a command line, and under ``command`` the line itself, as it was given."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser.parse_args(given)
+    options.command = f"{parser.prog} {shlex.join(given)}".strip()
+    return options
+
+
+def weights_facts(**names: str) -> dict[str, str]:
+    """Return as ``PART_sha256`` the hashes of weights, named by what they are for; "" is none.
+
+    Raises:
+        InputError: there are no such weights.
+    """
+    return {f"{part}_sha256": weights_hash(name) for part, name in names.items() if name}
+
+
+def run_facts(options: argparse.Namespace, *, num_threads: int | None = None) -> dict[str, Any]:
+    """Return how a run came about: the command line that `parsed` kept, the commit, what a speed depends on."""
     return {
+        "command": options.command,
+        "git": git_hash(),
         "machine": _processor_name(),
         "threads": num_threads or torch.get_num_threads(),
         "torch": torch.__version__,

@@ -20,7 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.report import Report, Target, check_out, machine_facts, run_command
+from benchmarks.report import Report, Target, check_out, parsed, run_command, run_facts
 from benchmarks.scene_tables import VERSION, TableSet, TableSize, write_tables
 from drivesim import console
 from drivesim.errors import InputError
@@ -156,7 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "sample_data_rows": size.sample_data,
         "poses_in_order": size.has_ordered_poses,
         "processors": os.cpu_count(),
-        **machine_facts(),
+        **run_facts(options),
     }
     report.show()
     report.write(options.out)
@@ -177,7 +177,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="poses in another order than the pictures, unlike nuScenes: the dearest case",
     )
     parser.add_argument("--share", type=float, default=1.0, help="of trainval's size; below 1 for a trial")
-    return parser.parse_args(arguments)
+    return parsed(parser, arguments)
 
 
 if __name__ == "__main__":

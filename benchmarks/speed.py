@@ -22,7 +22,7 @@ import torch
 from benchmarks.compiled import add_compiled, require_compiler
 from benchmarks.decoders.comparison import add_comparison, compare, parameters, reference_decoders
 from benchmarks.growth import add_curves, add_long_run, curves, peak_memory_mb
-from benchmarks.report import Report, check_out, machine_facts, run_command
+from benchmarks.report import Report, check_out, parsed, run_command, run_facts, weights_facts
 from benchmarks.roofline import add_stages
 from benchmarks.speed_tables import TARGETS, show
 from benchmarks.stages import StageClock
@@ -207,6 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         require_compiler()
     torch.set_num_threads(options.threads)
     model = load_world_model(options.weights, device=options.device, dtype=DTYPES.get(options.dtype))
+    hashes = weights_facts(weights=options.weights, hazard_head="" if options.long else head_name(options))
     started_s = time.perf_counter()
     head = head_of(options, model)
     if config.cars:
@@ -216,10 +217,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     report.facts = {
         "weights": options.weights,
+        **hashes,
         "dtype": dtype,
         "device": options.device,
         **report.facts,
-        **machine_facts(num_threads=options.threads),
+        **run_facts(options, num_threads=options.threads),
         "took_s": round(time.perf_counter() - started_s),
     }
     show(report)
@@ -228,9 +230,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def head_of(options: argparse.Namespace, model: WorldModel) -> HazardHead | None:
     """Return the hazard head that an environment takes with these weights."""
-    episode = EpisodeConfig(weights=options.weights, device=options.device)
-    name = hazard_head_name(episode)
+    episode, name = EpisodeConfig(weights=options.weights, device=options.device), head_name(options)
     return models_of(episode, model, name)[1] if name else None
+
+
+def head_name(options: argparse.Namespace) -> str:
+    """Return the name of that head; "" is none."""
+    return hazard_head_name(EpisodeConfig(weights=options.weights))
 
 
 def config_from(options: argparse.Namespace) -> SpeedConfig:
@@ -285,7 +291,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=2, help="processor threads")
     parser.add_argument("--out", type=Path, required=True, help="json file")
-    return parser.parse_args(arguments)
+    return parsed(parser, arguments)
 
 
 if __name__ == "__main__":

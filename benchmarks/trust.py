@@ -22,7 +22,7 @@ from benchmarks.driving_scenes import road_names
 from benchmarks.hazard_choice import warn_without_head
 from benchmarks.held_out import check_seeds
 from benchmarks.page import Picture, write_page
-from benchmarks.report import Report, check_out, machine_facts, run_command
+from benchmarks.report import Report, check_out, run_command, run_facts, weights_facts
 from benchmarks.trust_episodes import BothWorlds, drive_both, jobs_for
 from benchmarks.trust_figures import Trust, measure_trust
 from benchmarks.trust_options import DEFAULT_POLICIES, FULL, QUICK, Extent, parse
@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> None:
     check_out(options.out)
     episode = _settings(options).episode
     contents_of_models(episode)  # refuses weights that do not exist
+    hashes = weights_facts(weights=episode.weights, hazard_head=hazard_head_name(episode))
     warn_without_head(episode, also_reference=True)
     scenes = _scene_names(options)
     started_s = time.monotonic()
@@ -76,7 +77,8 @@ def run(options: argparse.Namespace) -> None:
         folder=options.episodes,
     )
     comparison = driven.comparison
-    report = Report(title="trust in the imagined world", facts=_facts(options, comparison), targets=TARGETS)
+    facts = hashes | _facts(options, comparison)
+    report = Report(title="trust in the imagined world", facts=facts, targets=TARGETS)
     report.facts["minutes"] = round((time.monotonic() - started_s) / 60, 1)
     trust = measure_trust(comparison, report, num_steps=options.steps)
     show(trust)
@@ -183,7 +185,7 @@ def _facts(options: argparse.Namespace, comparison: Comparison) -> dict[str, Any
         )
     if comparison.unscored:
         facts["left_out"] = ", ".join(comparison.unscored)
-    return facts | machine_facts(num_threads=options.threads) | {"processes": options.processes}
+    return facts | run_facts(options, num_threads=options.threads) | {"processes": options.processes}
 
 
 def _extent(options: argparse.Namespace) -> str:

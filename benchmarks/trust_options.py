@@ -11,6 +11,7 @@ from benchmarks.closed_loop import add_speed_options, check_policies, split_name
 from benchmarks.driving_scenes import checked_scene_names
 from benchmarks.hazard_choice import add_hazard_head_option
 from benchmarks.held_out import add_seed_option
+from benchmarks.report import parsed
 from drivesim.errors import InputError
 from drivesim.policy_naming import SETTINGS_HELP
 
@@ -85,7 +86,7 @@ def parse(arguments: Sequence[str] | None, *, description: str | None = None) ->
     )
     parser.add_argument("--out", type=Path, required=True, help="json file; a page lies beside it")
     add_speed_options(parser)
-    return _completed(parser.parse_args(arguments))
+    return _completed(parsed(parser, arguments))
 
 
 def _completed(options: argparse.Namespace) -> argparse.Namespace:

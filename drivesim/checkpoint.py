@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from drivesim.config_json import UNBUILDABLE, ConfigT, config_from_json, config_to_json, reason_of
-from drivesim.errors import InputError
+from drivesim.errors import InputError, with_article
 from drivesim.files import atomic_path
 from drivesim.hub import HUB_PREFIX, fetched, hub_place, weights_in
 
@@ -144,6 +144,24 @@ def _restored(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return restored
 
 
+def read_header(path: Path) -> dict[str, str]:
+    """Return what the header of a file says, without its tensors; empty where loading will find out why."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError):
+        return {}
+
+
+def weights_hash(name_or_path: str | Path) -> str:
+    """Return the hash of the tensors that the header of weights has; empty where it has none.
+
+    Raises:
+        InputError: there are no such weights.
+    """
+    return read_header(resolve_weights(name_or_path)).get("sha256", "")
+
+
 def read_checkpoint(path: Path, *, kind: str | None = None) -> Checkpoint:
     """Read and verify a checkpoint.
 
@@ -166,7 +184,9 @@ def read_checkpoint(path: Path, *, kind: str | None = None) -> Checkpoint:
             "fetch or train it again"
         )
     if kind is not None and header["kind"] != kind:
-        raise InputError(f"{path} holds a {header['kind']}, but a {kind} is needed; name other weights")
+        raise InputError(
+            f"{path} holds {with_article(header['kind'])}, but {with_article(kind)} is needed; name other weights"
+        )
     return Checkpoint(path=path, kind=header["kind"], config=config, facts=facts, tensors=_restored(tensors))
 
 

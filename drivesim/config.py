@@ -271,10 +271,10 @@ def versions() -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "not installed"
-    return {"git": _git_hash(), "python": platform.python_version(), "packages": packages}
+    return {"git": git_hash(), "python": platform.python_version(), "packages": packages}
 
 
-def _git_hash() -> str | None:
+def git_hash() -> str | None:
     """Return the checkout's commit, with "-dirty" when files differ; None outside a checkout."""
     folder = Path(__file__).parent.parent
     if not (folder / ".git").exists():

@@ -12,6 +12,11 @@ class UnknownSettingError(InputError, TypeError):
     """A keyword argument that an environment does not have; a TypeError too, as learners that try some expect."""
 
 
+def with_article(noun: str) -> str:
+    """Return a noun with "a" before it, or "an" before a vowel."""
+    return f"{'an' if noun.lower().startswith(tuple('aeiou')) else 'a'} {noun}"
+
+
 def nearest(name: str, names: Collection[str]) -> str:
     """Return the part of an error sentence that says which names were close, or what there is."""
     close = get_close_matches(name, names, n=3, cutoff=0.5)

@@ -8,9 +8,18 @@ from small_models import small_config, small_video_model, small_world_model
 
 from drivesim import cli
 from drivesim.behavior_cloning import CameraDriver, CameraDriverConfig, load_camera_driver
-from drivesim.checkpoint import CONFIG_HASH, read_checkpoint, resolve_weights, save_module, shipped_weights
+from drivesim.checkpoint import (
+    CONFIG_HASH,
+    read_checkpoint,
+    read_header,
+    resolve_weights,
+    save_module,
+    shipped_weights,
+    tensor_hash,
+    weights_hash,
+)
 from drivesim.config_json import config_from_json, config_to_json
-from drivesim.errors import InputError
+from drivesim.errors import InputError, with_article
 from drivesim.hazard import HazardHead, load_hazard_head
 from drivesim.hazard_inputs import HazardConfig
 from drivesim.inverse_dynamics import InverseDynamics, InverseDynamicsConfig, load_inverse_dynamics
@@ -204,6 +213,21 @@ def test_weights_of_another_shape_or_kind_do_not_load(saved, tmp_path):
     save_module(saved[0].tokenizer, path, kind="tokenizer", config=saved[0].config.vqgan)
     with pytest.raises(InputError, match="holds a tokenizer, but a world-model is needed"):
         load_world_model(path)
+
+
+def test_the_hash_of_weights_is_read_from_their_header(saved, tmp_path):
+    assert weights_hash(saved[1]) == read_header(saved[1])["sha256"] == tensor_hash(saved[0].state_dict())
+    (tmp_path / "text.safetensors").write_text("none")
+    assert read_header(tmp_path / "text.safetensors") == {}
+    assert weights_hash(tmp_path / "text.safetensors") == ""
+
+
+@pytest.mark.parametrize(
+    ("noun", "said"),
+    [("inverse-dynamics", "an inverse-dynamics"), ("hazard-head", "a hazard-head"), ("", "a ")],
+)
+def test_kinds_of_weights_have_an_article(noun, said):
+    assert with_article(noun) == said
 
 
 def test_unknown_weights_list_the_shipped_ones():

@@ -275,6 +275,8 @@ def test_another_batch_in_one_process_gives_the_same_table(driven, tmp_path):
     assert run(RUN, tmp_path / "run", "--batch", "1") == 0
     (table, summary), (expected, expected_summary) = tables(tmp_path / "run"), tables(driven)
     assert table.equals(expected)
+    assert summary.pop("command").endswith(f"--batch 1 --out {tmp_path / 'run'}")
+    del expected_summary["command"]
     assert summary == expected_summary
 
 

@@ -1,8 +1,10 @@
 """The fidelity benchmark on a painted road: an oracle scores full marks, a model deaf to actions none."""
 
+import argparse
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 from painted_road import view
-from small_models import small_world_model
+from small_models import small_config, small_world_model
 from torch import Tensor
 
-from benchmarks import control, fidelity, fidelity_figures, maneuvers
+from benchmarks import control, fidelity, fidelity_figures, held_out, maneuvers
 from benchmarks.decoding_rounds import compare_samplers, samplers_of
+from benchmarks.fidelity_options import FULL, extent_of, parse
 from benchmarks.held_out import (
     HeldOutScene,
     Start,
@@ -28,16 +31,26 @@ from benchmarks.held_out import (
     record_held_out,
     without_labels,
 )
+from benchmarks.lane_drives import DriftConfig
 from benchmarks.page import Picture, Plot, render_page
 from benchmarks.pictures import learned_facts, open_networks
-from benchmarks.report import Report, check_out, draw_sheet, run_command
+from benchmarks.report import (
+    Report,
+    check_out,
+    draw_sheet,
+    parsed,
+    run_command,
+    run_facts,
+    weights_facts,
+)
 from benchmarks.statistics import (
     bootstrap_correlation,
     bootstrap_mean,
     bootstrap_ratio,
     wilson_share,
 )
-from drivesim.checkpoint import save_module
+from drivesim.checkpoint import read_header, resolve_weights, save_module, weights_hash
+from drivesim.config import git_hash
 from drivesim.dynamics import VehicleConfig, planar_motion
 from drivesim.errors import InputError
 from drivesim.inverse_dynamics import InverseDynamics, InverseDynamicsConfig
@@ -45,6 +58,7 @@ from drivesim.metrics.image import Extractor
 from drivesim.scene.types import EgoState, Scene, front_camera
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig
 from drivesim.world_model.sampler import UnmaskOrder
+from drivesim.world_model.world_model import WorldModel
 
 NUM_FRAMES = 18
 RATE_HZ = 6.0
@@ -327,6 +341,22 @@ def test_the_report_is_flat_and_replaces_nothing_on_failure(tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
+def test_a_run_notes_its_command_its_commit_and_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.trial")
+    parser.add_argument("--out")
+    facts = run_facts(parsed(parser, ["--out", "a b.json"]), num_threads=3)
+    assert facts["command"] == "python -m benchmarks.trial --out 'a b.json'"
+    assert facts["git"] == git_hash()
+    assert facts["threads"] == 3
+    monkeypatch.setattr("sys.argv", ["trial.py", "--out", "c.json"])
+    assert parsed(parser, None).command == "python -m benchmarks.trial --out c.json"
+    hashes = weights_facts(weights="drive-tiny", hazard_head="")
+    assert hashes == {"weights_sha256": read_header(resolve_weights("drive-tiny"))["sha256"]}
+    assert len(hashes["weights_sha256"]) == 64
+    with pytest.raises(InputError, match="no weights named"):
+        weights_facts(weights="drive-tinny")
+
+
 SMALL_RUN = [
     *("--scenes", "scene-2001", "--threads", "1"),
     *("--starts", "1", "--batch", "1", "--horizon", "2"),
@@ -344,13 +374,57 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["--weights", str(folder / "world.safetensors"), "--idm", str(folder / "idm.safetensors")]
 
 
+class Averages(torch.nn.Module):
+    """Stands for a network for FID or FVD; like that for FVD, it cannot read clips that are too short."""
+
+    def forward(
+        self,
+        x: Tensor,
+        rescale: bool = False,
+        resize: bool = False,
+        return_features: bool = False,
+    ) -> Tensor:
+        if x.dim() == 5:
+            x = torch.nn.functional.avg_pool3d(x, [4, 1, 1])
+        return x.mean(dim=[-1, -2])
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("networks") / "net.pt"
+    with pytest.warns(DeprecationWarning, match="deprecated"):
+        torch.jit.script(Averages()).save(str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def unfit(tmp_path_factory: pytest.TempPathFactory, network: Path) -> dict[str, str]:
+    """Files by short names: a network, and weights that fit no recorded road."""
+    folder = tmp_path_factory.mktemp("unfit")
+    paths = {name: folder / f"{name}.safetensors" for name in ("wide", "clips", "fast")}
+    config = small_config()
+    wide = WorldModel(replace(config, vqgan=replace(config.vqgan, width_px=256)))
+    clips = small_world_model(is_frame_causal=False)
+    save_module(wide, paths["wide"], kind="world-model", config=wide.config)
+    save_module(clips, paths["clips"], kind="world-model", config=clips.config)
+    idm = InverseDynamics(small_idm_config(rate_hz=12.0))
+    save_module(idm, paths["fast"], kind="inverse-dynamics", config=idm.config)
+    return {name: str(path) for name, path in paths.items()} | {"net": str(network)}
+
+
 def test_one_command_writes_figures_page_and_sheets(weights: list[str], tmp_path: Path) -> None:
     fidelity.main([*weights, *SMALL_RUN, "--out", str(tmp_path / "f.json")])
     names = ["f-drift.jpg", "f-manoeuvres.png", "f.gif", "f.html", "f.json", "f.png"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     result = json.loads((tmp_path / "f.json").read_text())
     assert result["roads"] == "embedded scenes"
-    assert result["extent"] == "chosen on the command line"
+    assert result["extent"] == "other: chosen on the command line"
+    assert result["command"].startswith("python -m benchmarks.fidelity --weights ")
+    assert result["command"].endswith(f"--out {tmp_path / 'f.json'}")
+    assert result["weights_sha256"] == weights_hash(weights[1])
+    assert result["idm_sha256"] == weights_hash(weights[3])
+    assert result["took_s"] >= 0
+    assert "git" in result
     assert result["lpips_network"] == "none named (--lpips FILE), not measured"
     assert 0 <= result["drift_readable_share_at_12"] <= 1
     assert result["drift_look_kept_share_at_12_true_frames"] == 1.0
@@ -392,7 +466,7 @@ def test_more_rounds_change_nothing_in_a_world_without_a_sampler(scenes: list[He
     ("arguments", "message"),
     [
         (["--weights", "no-such-weights"], "no-such-weights"),
-        (["--weights", "inverse-dynamics"], "holds a inverse-dynamics, but a world-model is needed"),
+        (["--weights", "inverse-dynamics"], "holds an inverse-dynamics, but a world-model is needed"),
         (["--scenes", "scene-9999"], "scene-9999"),
         (["--scenes", "scene-2001", "--horizon", "500"], "beyond the log"),
         (["--horizon", "45"], "beyond the log"),
@@ -401,6 +475,9 @@ def test_more_rounds_change_nothing_in_a_world_without_a_sampler(scenes: list[He
         (["--seed", "5"], "not held out"),
         (["--scenes", "scene-2001", "--seed", "5"], "not held out"),
         (["--scenes", "scene-2001", "--drift-steps", "-3"], "--drift-steps"),
+        (["--scenes", "scene-2001", "--num-scenes", "3"], "--num-scenes is for roads to record"),
+        (["--scenes", "scene-2001", "--frames", "30"], "--frames is for roads to record"),
+        (["--orders", "randon"], "no order 'randon' for --orders; did you mean random?"),
         (["--lpips", "no-such-network.pt"], "no feature network for lpips"),
     ],
 )
@@ -419,6 +496,78 @@ def test_bad_input_ends_with_one_sentence(
     assert message in error
     assert error.count("error:") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--drift-steps", "-3"], "--drift-roads and --drift-steps must be at least 1, got 4 and -3"),
+        (["--drift-roads", "0"], "--drift-roads and --drift-steps must be at least 1, got 0 and 600"),
+        (["--rounds", "0"], "num_decode_steps must be at least 1, got 0"),
+        (["--rounds", "1", "--temperatures", "-1"], "temperature must be >= 0"),
+        (["--starts", "0"], "--starts and --batch must be at least 1"),
+        (["--idm", "fast"], "224x128 px at 12 Hz, but the recordings have 224x128 px at 6 Hz"),
+        (["--weights", "wide"], "256x128 px at 6 Hz, but the recordings have 224x128 px at 6 Hz"),
+        (["--weights", "clips"], "of a preset that reads whole clips"),
+        (["--fid", "net", "--starts", "1", "--horizon", "1"], "--fid needs at least two pictures"),
+        (["--fvd", "net", "--starts", "1"], "--fvd needs at least two clips to compare, got 1"),
+        (["--fvd", "net", "--horizon", "3"], "net.pt cannot serve as the FVD network on clips of 3 frames"),
+    ],
+)
+def test_nothing_is_recorded_before_it_is_refused(
+    arguments: list[str],
+    message: str,
+    weights: list[str],
+    unfit: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recorded: list[int] = []
+    monkeypatch.setattr(held_out, "record", lambda *_, **__: recorded.append(1))
+    arguments = [unfit.get(argument, argument) for argument in arguments]
+    with pytest.raises(InputError, match=re.escape(message)):
+        fidelity.main([*weights, *arguments, "--threads", "1", "--out", str(tmp_path / "x.json")])
+    assert recorded == []
+
+
+def test_all_of_it_is_checked_and_then_roads_are_recorded(
+    weights: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def record(*_: object, rate_hz: float, camera: object, **__: object) -> None:
+        assert (rate_hz, str(camera)) == (RATE_HZ, str(front_camera()))
+        raise InputError("recording")
+
+    monkeypatch.setattr(held_out, "record", record)
+    with pytest.raises(InputError, match=r"^recording$"):
+        fidelity.main([*weights, "--threads", "1", "--out", str(tmp_path / "x.json")])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extent"),
+    [
+        ([], "full"),
+        (["--weights", "drive-tiny", "--num-scenes", "64", "--threads", "1", "--fid", "net.pt"], "full"),
+        (["--quick"], "quick"),
+        (["--starts", "10", "--num-scenes", "10", "--drift-roads", "2", "--drift-steps", "100"], "quick"),
+        (["--quick", "--scenes", "all"], "other"),
+        (["--quick", "--horizon", "12"], "other"),
+        (["--no-map"], "other"),
+        (["--no-agents"], "other"),
+        (["--weights", "mine.safetensors"], "other"),
+        (["--idm", "none"], "other"),
+        (["--frames", "60"], "other"),
+        (["--seed", "890000"], "other"),
+        (["--rounds", "1"], "other"),
+    ],
+)
+def test_the_extent_is_full_or_quick_only_with_their_defaults(arguments: list[str], extent: str) -> None:
+    options = parse([*arguments, "--out", "x.json"])
+    assert extent_of(options).partition(":")[0] == extent
+
+
+def test_the_drift_is_the_published_one_unless_told_otherwise() -> None:
+    config = DriftConfig(first_seed=900_000)
+    assert (config.num_roads, config.num_steps) == (FULL.drift_roads, FULL.drift_steps) == (4, 600)
 
 
 def test_damaged_and_unfitting_weights_are_refused(
@@ -464,9 +613,24 @@ def test_learned_networks_are_tried_before_anything_is_measured(tmp_path: Path) 
     with pytest.warns(DeprecationWarning, match="deprecated"):
         torch.jit.script(torch.nn.Flatten()).save(str(tmp_path / "flat.pt"))
     with pytest.raises(InputError, match=r"flat\.pt cannot serve as the LPIPS network"):
-        open_networks({Extractor.LPIPS: tmp_path / "flat.pt", Extractor.FID: None})
-    assert open_networks(dict.fromkeys(Extractor)) == {}
+        open_networks({Extractor.LPIPS: tmp_path / "flat.pt", Extractor.FID: None}, num_starts=2, horizon=4)
+    assert open_networks(dict.fromkeys(Extractor), num_starts=1, horizon=1) == {}
     assert "not measured" in learned_facts({})["fvd_network"]
+
+
+def test_networks_are_tried_on_clips_as_long_as_the_horizon(network: Path) -> None:
+    named = {Extractor.FID: network, Extractor.FVD: network}
+    assert set(open_networks(named, num_starts=2, horizon=4)) == set(named)
+    with pytest.raises(InputError, match=r"clips of 3 frames .* or a longer --horizon"):
+        open_networks(named, num_starts=2, horizon=3)
+    assert set(open_networks({Extractor.FID: network}, num_starts=1, horizon=2)) == {Extractor.FID}
+
+
+def test_scenes_with_a_single_start_have_no_spread(scenes: list[HeldOutScene], network: Path) -> None:
+    networks = open_networks({Extractor.FVD: network}, num_starts=64, horizon=NUM_FRAMES - 4)
+    config = fidelity_figures.FidelityConfig(horizon=NUM_FRAMES - 4, takes_fewer=True, networks=networks)
+    with pytest.raises(InputError, match="--fvd needs at least two clips to compare, got 1"):
+        fidelity_figures.measure(PaintedModel(scenes, obeys=True), scenes[:1], config)
 
 
 def test_the_page_escapes_names_and_leaves_out_plots_without_curves() -> None:

@@ -35,7 +35,7 @@ from benchmarks.generation_pipeline import GenerationPipeline
 from benchmarks.generation_sheets import RIGHT_RGB, WRONG_RGB, flip_sheet, marked, prompt_sheet
 from benchmarks.readers import Reading
 from benchmarks.report import Report, run_command
-from drivesim.checkpoint import save_module
+from drivesim.checkpoint import save_module, weights_hash
 from drivesim.errors import InputError
 from drivesim.general_world.captions import CAMERA_WORDS, canonical_caption
 from drivesim.general_world.content import (
@@ -401,6 +401,7 @@ def test_a_run_writes_all_figures_and_pictures(tmp_path, monkeypatch):
     assert not any(name.endswith("true_clips") for name in result)
     assert (result["rounds"], result["guidance"], result["first_seed"]) == (2, 1.0, SEED)
     assert (result["scenes"], result["extent"]) == ("held out", "chosen on the command line")
+    assert result["weights_sha256"] == weights_hash(weights)
     assert set(result["clip_seconds"]) == {OURS, DIFFUSION, AUTOREGRESSIVE}
     assert "extrapolated" in result["clip_seconds_method"][AUTOREGRESSIVE]
     assert result["first_frame_psnr_gap_db"] == pytest.approx(0.0, abs=1e-6)

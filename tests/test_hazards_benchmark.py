@@ -14,6 +14,7 @@ from hazard_samples import SMALL, samples
 from benchmarks import hazards
 from benchmarks.hazard_figures import Judged, add_rows, bootstrap_auc
 from benchmarks.report import Report
+from drivesim.checkpoint import weights_hash
 from drivesim.errors import InputError
 from drivesim.hazard import HazardHead, save_hazard_head
 
@@ -91,6 +92,9 @@ def test_the_command_writes_figures_and_a_page(
         assert 0 <= figures[name] <= 1, name
     assert figures["contact_threshold"] == 0.2
     assert figures["roads"] == "held-out roads"
+    hashes = {"weights_sha256": weights_hash("drive-tiny"), "head_sha256": weights_hash(head)}
+    assert {name: figures[name] for name in hashes} == hashes
+    assert figures["command"].startswith("python -m benchmarks.hazards --quick --head ")
     assert figures["extent"].startswith("quick")
     assert asked["path"] == tmp_path / "figures-samples"
     assert (asked["first_seed"], asked["num_workers"]) == (900_000, 1)

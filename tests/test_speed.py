@@ -15,7 +15,7 @@ from benchmarks import timing as timing_module
 from benchmarks.imagined_step import imagined_step, with_size, with_window
 from benchmarks.stages import StageClock
 from benchmarks.timing import Timing, take_turns
-from drivesim.checkpoint import save_module
+from drivesim.checkpoint import save_module, weights_hash
 from drivesim.errors import InputError
 from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.world_model.world_model import WorldModel
@@ -274,6 +274,20 @@ def test_make_bench_names_arguments_that_the_benchmarks_take() -> None:
     for module, arguments in commands:
         options = importlib.import_module(module).parse(arguments.split())
         assert options.out.parent == Path("out")
+
+
+def test_the_json_notes_the_weights_and_the_command(model: WorldModel, tmp_path: Path) -> None:
+    weights, out = tmp_path / "small.safetensors", tmp_path / "speed.json"
+    save_module(model, weights, kind="world-model", config=model.config)
+    speed.main(
+        ["--long", "--long-steps", "2", "--weights", str(weights), "--threads", "1", "--out", str(out)]
+    )
+    result = json.loads(out.read_text())
+    assert result["weights_sha256"] == weights_hash(weights)
+    assert "hazard_head_sha256" not in result  # none drives along
+    assert result["command"].startswith("python -m benchmarks.speed --long --long-steps 2 ")
+    assert set(result["long_run_step_ms"]) == {"first 100", "last 100", "old, in turns", "young, in turns"}
+    assert speed.head_name(speed.parse(["--out", str(out)])) == "hazard-tiny"
 
 
 def test_cars_alone_are_timed_against_one(model: WorldModel) -> None:

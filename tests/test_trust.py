@@ -22,7 +22,7 @@ from benchmarks.trust_disagreement import (
 )
 from benchmarks.trust_figures import measure_trust, verdict
 from benchmarks.trust_pairs import Comparison
-from drivesim.checkpoint import save_module
+from drivesim.checkpoint import save_module, weights_hash
 from drivesim.errors import InputError
 from drivesim.video import read_image
 
@@ -277,6 +277,8 @@ class TestWholeRun:
         assert "imagined world ranks" in capsys.readouterr().out
         assert list(result["contents"]) == [str(policy), f"weights {weights}"]
         assert result["hazard_head"] == ""
+        assert result["weights_sha256"] == weights_hash(weights)
+        assert "hazard_head_sha256" not in result
         self.goes_on_where_it_was_killed(tmp_path, weights, policy, result)
 
     def goes_on_where_it_was_killed(self, tmp_path, weights, policy, result):

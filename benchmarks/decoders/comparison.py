@@ -1,6 +1,7 @@
 """The world model beside the reference decoders: same budget, same tokenizer, in turns, each in its fastest precision.
 
-`ours` is the model with everything it does for a frame; the others are spared motion field and causal decoder.
+`ours` is the model with everything it does for a frame, tried in fp32 and bf16; the others are tried in int8 too, and
+are spared motion field and causal decoder.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ def compare(
     batch_size: int,
     num_rounds: int,
 ) -> Comparison:
-    """Time a frame of the model and of the reference decoders; these find their fastest precision first."""
+    """Time a frame of the model and of the reference decoders; all find their fastest precision first."""
     history = History.drawn(model, batch_size=batch_size)
     candidates = {OURS: own_steps(model, camera, batch_size=batch_size)}
     candidates |= {name: steps_of(name, decoder, history) for name, decoder in decoders.items()}

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from drivesim.checkpoint import resolve_weights
+from drivesim.checkpoint import read_header, resolve_weights
 from drivesim.cli_generate.files import MAX_FRAMES, fingerprint
 from drivesim.config_json import config_to_json
 from drivesim.errors import InputError, nearest
@@ -105,11 +104,7 @@ def open_action_weights(flags: Flags) -> tuple[WorldModel | VideoModel, WeightsF
 
 def _header(path: Path) -> tuple[str, str]:
     """Return kind and hash; empty where the file does not say, which loading it will find out."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-    except (OSError, SafetensorError):
-        return "", ""
+    header = read_header(path)
     return header.get("kind", ""), header.get("sha256", "")
 
 

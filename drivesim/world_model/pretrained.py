@@ -17,7 +17,7 @@ from drivesim.checkpoint import (
     read_checkpoint,
     resolve_weights,
 )
-from drivesim.errors import InputError
+from drivesim.errors import InputError, with_article
 from drivesim.scene.road_map import PACKED_DIM, VIEW_DIM
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig
 from drivesim.world_model.conditioning import LOOK_DIM, agents_dim
@@ -107,7 +107,7 @@ def load_tokenizer(name_or_path: str | Path = "drive-tiny", *, device: str = "cp
         checkpoint = _tokenizer_of(checkpoint)
     elif checkpoint.kind != "tokenizer":
         raise InputError(
-            f"{checkpoint.path} holds a {checkpoint.kind}, but a tokenizer or world-model is needed"
+            f"{checkpoint.path} holds {with_article(checkpoint.kind)}, but a tokenizer or world-model is needed"
         )
     tokenizer = module_of(checkpoint, VQGAN, config_of(checkpoint, VQGANConfig))
     load_state(tokenizer, checkpoint)
