@@ -361,7 +361,7 @@ def test_a_damaged_episode_names_the_remedy(tmp_path):
         (["--processes", "0"], "--processes must be at least 1"),
         (["--time-limit", "-1"], "--time-limit must be positive"),
         (["--env", "learned"], "no world 'learned' for --env; choose from worlddreamer, reference"),
-        (["--env", "referense"], "no world 'referense' for --env; did you mean reference?"),
+        (["--env", "Reference"], "no world 'Reference' for --env; did you mean reference?"),
         (["--policies", "idm,bad_policies:CannotBeMade"], "no weights here"),
         (["--policies", "cem@num_elites=0"], "num_elites must be a whole number of at least 1, got 0"),
         (["--env", "worlddreamer", "--weights", "no-such"], "no-such"),
