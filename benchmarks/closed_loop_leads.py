@@ -8,6 +8,7 @@ from benchmarks.closed_loop_episodes import EpisodeResult
 from benchmarks.statistics import Estimate, bootstrap_mean
 from drivesim import console
 
+FEWEST_EPISODES = 6  # that an interval can be believed from
 SCORES = {"pdms": "PDMS-style", "hd_score": "HD-style"}
 
 
@@ -43,6 +44,8 @@ def show_leads(baseline: str, leads: dict[str, Estimate], score: str = "pdms") -
     rows = []
     for policy, lead in sorted(leads.items(), key=lambda item: -item[1].value):
         verdict = "better" if lead.low > 0 else "worse" if lead.high < 0 else "cannot be told apart"
+        if lead.count < FEWEST_EPISODES:
+            verdict = "too few episodes to say"
         rows.append((policy, f"{lead.value:+.3f}", f"{lead.low:+.3f} .. {lead.high:+.3f}", verdict))
     title = f"{SCORES[score]} score above that of {baseline}, on the same roads with the same seeds"
     console.print_table(title, ["policy", "mean", "95 % interval", ""], rows)

@@ -256,9 +256,12 @@ def check_out(path: Path, *, suffixes: Sequence[str] = (".json",), flag: str = "
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Run a benchmark's main function: bad input ends it with one sentence and exit code 2."""
+    """Run a benchmark's main function: bad input ends it with one sentence and exit code 2, Ctrl-C with one and 130."""
     try:
         main()
+    except KeyboardInterrupt:
+        console.fail("interrupted; nothing was written")
+        raise SystemExit(130) from None
     except (InputError, OSError) as error:
         console.fail(str(error))
         raise SystemExit(2) from error

@@ -20,4 +20,6 @@ def with_article(noun: str) -> str:
 def nearest(name: str, names: Collection[str]) -> str:
     """Return the part of an error sentence that says which names were close, or what there is."""
     close = get_close_matches(name, names, n=3, cutoff=0.5)
-    return f"did you mean {', '.join(close)}?" if close else f"choose from {', '.join(names) or 'nothing'}"
+    if close:
+        return f"did you mean {', '.join(close)}?"
+    return f"choose from {', '.join(names)}" if names else "there are none"

@@ -183,6 +183,8 @@ class DriveEpisodeEnv(gym.Env[Image, Action], ABC):
             gymnasium.error.ClosedEnvironmentError: the environment was closed.
         """
         self._require_open()
+        if not isinstance(state, EpisodeState):
+            raise InputError(f"restore_state takes what save_state returned, got {type(state).__name__}")
         if (state.env_id, state.scene) != (self.env_id, self.scene.name):
             raise InputError(
                 f"the state is one of {state.env_id}, scene {state.scene!r}; this is {self.env_id}, scene "

@@ -112,3 +112,12 @@ def test_a_closed_environment_restores_nothing() -> None:
     env.close()
     with pytest.raises(gym.error.ClosedEnvironmentError):
         env.restore_state(state)
+
+
+@pytest.mark.parametrize("garbage", [None, "state", {}])
+def test_what_is_no_state_is_refused(garbage: Any) -> None:
+    env = gym.make("Reference-Drive-v0", max_episode_steps=None).unwrapped
+    env.reset(seed=0)
+    with pytest.raises(InputError, match=f"got {type(garbage).__name__}"):
+        env.restore_state(garbage)
+    env.close()

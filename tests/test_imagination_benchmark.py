@@ -293,3 +293,16 @@ def test_quick_is_a_smaller_run_on_published_roads() -> None:
     plan = imagination_report.plan_of("imagination", options)
     assert plan.env_id == "WorldDreamer-Drive-v0"
     assert plan.num_steps == 1024
+
+
+def test_ctrl_c_ends_with_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.imagination_report.make_report", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        imagination.main(["--quick", "--out", str(tmp_path / "run")])
+    assert ended.value.code == 130
+    assert "run the same command again to go on" in capsys.readouterr().err
