@@ -37,7 +37,7 @@ from drivesim.general_world.sampling import Split
 
 # A run is to stay below 10 minutes on two cores.
 NUM_PROMPTS = 200
-ROUNDS = (1, 2, 4, 10, 30, 112)  # the last: a token at a time in a first frame
+ROUNDS = (1, 2, 4, 10, 30, 56)
 GUIDANCE = (0.0, 1.0, 2.0, 4.0, 8.0)
 
 
@@ -49,7 +49,7 @@ class Extent:
     num_flips: int = 100  # clips from images: half as many images, each both ways
     num_inpaintings: int = 8
     num_camera_prompts: int = 8
-    num_table_prompts: int = 12  # of the tables of rounds and guidance
+    num_table_prompts: int = 4  # of the tables of rounds and guidance
     has_guidance_table: bool = True
     speed: ClipSpeedConfig | None = field(default_factory=ClipSpeedConfig)  # None times nothing
 
