@@ -37,7 +37,7 @@ from drivesim.general_world.sampling import Split
 
 # A run is to stay below 10 minutes on two cores.
 NUM_PROMPTS = 200
-ROUNDS = (1, 2, 4, 10, 30, 56)
+ROUNDS = (1, 2, 4, 6, 10, 16, 30)
 GUIDANCE = (0.0, 1.0, 2.0, 4.0, 8.0)
 
 

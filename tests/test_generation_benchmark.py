@@ -213,13 +213,13 @@ def test_a_generator_blind_to_the_prompt_goes_one_way_from_every_image():
 
 def test_tables_reuse_the_clips_of_the_pipelines_own_settings(right):
     rounds, guidance = right.sweeps
-    assert list(rounds.clips) == [1, 2, 4, 10, 30, 56]
+    assert list(rounds.clips) == [1, 2, 4, 6, 10, 16, 30]
     assert rounds.clips[4.0][0] is right.clips[0]
     assert guidance.clips[2.0][1] is right.clips[6]
     assert [case.split for case in rounds.cases] == [Split.SEEN, Split.HELD_OUT]
     result = right.report.as_dict()
     assert result["color_accuracy_by_rounds"]["30"] == result["color_accuracy_by_guidance"]["0"] == 1.0
-    assert result["accuracy_by_rounds_curve"]["step"] == [1, 2, 4, 10, 30, 56]
+    assert result["accuracy_by_rounds_curve"]["step"] == [1, 2, 4, 6, 10, 16, 30]
     assert set(result["seconds_by_guidance"]) == {"0", "1", "2", "4", "8"}
 
 
