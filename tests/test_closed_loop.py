@@ -302,7 +302,8 @@ def test_a_killed_run_goes_on_and_gives_the_same_table(driven, tmp_path, capfd):
     assert run(RUN, out, "--resume") == 0
     assert f"drove {4 - done} episodes" in capfd.readouterr().out
     assert tables(out)[0].equals(tables(driven)[0])
-    assert tables(out)[1] == tables(driven)[1]
+    resumed, whole = (tables(folder)[1] for folder in (out, driven))
+    assert resumed | {"command": ""} == whole | {"command": ""}
 
 
 def test_folders_of_other_runs_and_other_things_are_refused(driven, tmp_path, capfd):
