@@ -32,11 +32,11 @@ from benchmarks.driving_scenes import checked_scene_names, road_names
 from benchmarks.guarded_policy import GuardedPolicy, Limits, PolicyFailure
 from benchmarks.hazard_choice import add_hazard_head_option, warn_without_head
 from benchmarks.held_out import add_seed_option, check_seeds
-from benchmarks.report import parsed, run_command, run_facts
+from benchmarks.report import going_on_in, member_named, parsed, run_command, run_facts
 from drivesim import console
-from drivesim.checkpoint import check_device
+from drivesim.checkpoint import usable_device
 from drivesim.config import versions
-from drivesim.errors import InputError, nearest
+from drivesim.errors import InputError
 from drivesim.policy_naming import SETTINGS_HELP, split_policies
 from drivesim.rollout import EpisodeConfig
 from drivesim.shared_models import hazard_head_name
@@ -60,11 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if folder.is_finished:
             console.say(f"{options.out} holds this run, finished; here is its table")
         else:
-            try:
+            with going_on_in(options.out, by="the same command with --resume"):
                 _drive(folder, jobs, settings, options)
-            except KeyboardInterrupt:
-                console.fail(f"interrupted; run the same command with --resume to go on in {options.out}")
-                raise SystemExit(130) from None
         results = [folder.load(job) for job in jobs]
         _report(folder, results, options, configuration)
     if any(result.is_failed for result in results):
@@ -147,7 +144,7 @@ def jobs_of(options: argparse.Namespace) -> list[EpisodeJob]:
 
 def settings_of(options: argparse.Namespace) -> DriveSettings:
     """Return what the command line says of all episodes."""
-    check_device(options.device)
+    usable_device(options.device)
     episode = EpisodeConfig(
         horizon=options.steps,
         weights=options.weights,
@@ -254,7 +251,7 @@ def _completed(options: argparse.Namespace) -> argparse.Namespace:
     for name in ("seeds_per_scene", "steps", "batch", "threads", "processes"):
         if getattr(options, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(options, name)}")
-    options.env = _world_named(options.env)
+    options.env = member_named(World, options.env, what="world", flag="--env")
     options.policies = split_names(options.policies)
     if options.scenes:
         if options.num_scenes is not None:
@@ -267,13 +264,6 @@ def _completed(options: argparse.Namespace) -> argparse.Namespace:
             raise InputError(f"--num-scenes must be at least 1, got {count}")
         options.scenes = road_names(options.seed, count)
     return options
-
-
-def _world_named(name: str) -> World:
-    worlds = [world.value for world in World]
-    if name not in worlds:
-        raise InputError(f"there is no world {name!r} for --env; {nearest(name, worlds)}")
-    return World(name)
 
 
 def split_names(values: Sequence[str]) -> list[str]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from benchmarks import lane_drives
 from benchmarks.fidelity_figures import HORIZON, NUM_STARTS
 from benchmarks.held_out import add_seed_option
-from benchmarks.report import parsed
-from drivesim.errors import InputError, nearest
+from benchmarks.report import member_named, parsed
+from drivesim.errors import InputError
 from drivesim.metrics.image import Extractor
 from drivesim.world_model.sampler import UnmaskOrder
 
@@ -78,7 +78,9 @@ def _completed(options: argparse.Namespace) -> argparse.Namespace:
         if getattr(options, name) < 1:
             flag = name.replace("_", "-")
             raise InputError(f"--{flag} must be at least 1, got {getattr(options, name)}")
-    options.orders = [_order_named(name) for name in options.orders]
+    options.orders = [
+        member_named(UnmaskOrder, name, what="order", flag="--orders") for name in options.orders
+    ]
     return options
 
 
@@ -87,13 +89,6 @@ def _refuse_sizes_of_roads(options: argparse.Namespace) -> None:
         if options.scenes and getattr(options, name) is not None:
             flag = name.replace("_", "-")
             raise InputError(f"--{flag} is for roads to record; leave it out where --scenes names scenes")
-
-
-def _order_named(name: str) -> UnmaskOrder:
-    orders = [order.value for order in UnmaskOrder]
-    if name not in orders:
-        raise InputError(f"there is no order {name!r} for --orders; {nearest(name, orders)}")
-    return UnmaskOrder(name)
 
 
 def _add_rounds_options(parser: argparse.ArgumentParser) -> None:

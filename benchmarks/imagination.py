@@ -19,8 +19,7 @@ from benchmarks.drive_contents import CONTENTS
 from benchmarks.held_out import check_seeds
 from benchmarks.imagination_folder import run_folder
 from benchmarks.page import Plot, draw_plot, write_page
-from benchmarks.report import Report, Target, parsed, run_command, run_facts
-from drivesim import console
+from benchmarks.report import Report, Target, going_on_in, parsed, run_command, run_facts
 from drivesim.errors import InputError
 from drivesim.files import atomic_path
 from drivesim.reference.seeds import FIRST_HELD_OUT_SEED
@@ -81,11 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, train, drive, print, write."""
     options = parse(arguments)
     _require_stable_baselines()
-    try:
+    with going_on_in(options.out):
         run(options)
-    except KeyboardInterrupt:
-        console.fail(f"interrupted; run the same command again to go on in {options.out}")
-        raise SystemExit(130) from None
 
 
 def run(options: argparse.Namespace) -> None:

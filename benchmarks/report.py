@@ -8,10 +8,12 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,13 +23,16 @@ from benchmarks.statistics import Estimate
 from drivesim import console
 from drivesim.checkpoint import weights_hash
 from drivesim.config import git_hash
-from drivesim.errors import InputError
+from drivesim.errors import InputError, nearest
 from drivesim.files import atomic_path
 from drivesim.video import contact_sheet, with_label, write_image
 
 Image = NDArray[np.uint8]
 EMPTY_GREY = 24
 COLUMNS = ("figure", "value", "95 % interval", "n", "target")
+
+
+EnumT = TypeVar("EnumT", bound=Enum)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -190,6 +195,18 @@ def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> 
     return options
 
 
+def member_named(enum: type[EnumT], name: str, *, what: str, flag: str) -> EnumT:
+    """Return the member of an enum by its value.
+
+    Raises:
+        InputError: there is none; the sentence says what was asked for, by which flag, and what there is.
+    """
+    values = [str(member.value) for member in enum]
+    if name not in values:
+        raise InputError(f"there is no {what} {name!r} for {flag}; {nearest(name, values)}")
+    return enum(name)
+
+
 def weights_facts(**names: str) -> dict[str, str]:
     """Return as ``PART_sha256`` the hashes of weights, named by what they are for; "" is none.
 
@@ -255,12 +272,22 @@ def check_out(path: Path, *, suffixes: Sequence[str] = (".json",), flag: str = "
         raise InputError(f"{flag} {path} cannot be written: {folder} is not a writable folder")
 
 
+@contextmanager
+def going_on_in(path: Path, *, by: str = "the same command again") -> Iterator[None]:
+    """End a run that keeps what it has done in ``path`` with one sentence and exit code 130 at Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.fail(f"interrupted; run {by} to go on in {path}")
+        raise SystemExit(130) from None
+
+
 def run_command(main: Callable[[], None]) -> None:
     """Run a benchmark's main function: bad input ends it with one sentence and exit code 2, Ctrl-C with one and 130."""
     try:
         main()
     except KeyboardInterrupt:
-        console.fail("interrupted; nothing was written")
+        console.fail("interrupted before it was done")
         raise SystemExit(130) from None
     except (InputError, OSError) as error:
         console.fail(str(error))

@@ -32,7 +32,7 @@ from drivesim.episode import EpisodeConfig
 from drivesim.errors import InputError
 from drivesim.hazard import HazardHead
 from drivesim.scene.types import Scene
-from drivesim.shared_models import hazard_head_name, models_of
+from drivesim.shared_models import hazard_head_name, shared_hazard_head
 from drivesim.world_model.pretrained import load_world_model
 from drivesim.world_model.world_model import WorldModel
 from envs.world_dreamer_drive import WorldDreamerDriveEnv
@@ -209,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     model = load_world_model(options.weights, device=options.device, dtype=DTYPES.get(options.dtype))
     hashes = weights_facts(weights=options.weights, hazard_head="" if options.long else head_name(options))
     started_s = time.perf_counter()
-    head = head_of(options, model)
+    head = head_of(options)
     if config.cars:
         report = measure_cars(model, config, head)
     else:
@@ -228,10 +228,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report.write(options.out)
 
 
-def head_of(options: argparse.Namespace, model: WorldModel) -> HazardHead | None:
+def head_of(options: argparse.Namespace) -> HazardHead | None:
     """Return the hazard head that an environment takes with these weights."""
-    episode, name = EpisodeConfig(weights=options.weights, device=options.device), head_name(options)
-    return models_of(episode, model, name)[1] if name else None
+    name = head_name(options)
+    return shared_hazard_head(name, options.device) if name else None
 
 
 def head_name(options: argparse.Namespace) -> str:

@@ -22,7 +22,7 @@ from benchmarks.driving_scenes import road_names
 from benchmarks.hazard_choice import warn_without_head
 from benchmarks.held_out import check_seeds
 from benchmarks.page import Picture, write_page
-from benchmarks.report import Report, check_out, run_command, run_facts, weights_facts
+from benchmarks.report import Report, check_out, going_on_in, run_command, run_facts, weights_facts
 from benchmarks.trust_episodes import BothWorlds, drive_both, jobs_for
 from benchmarks.trust_figures import Trust, measure_trust
 from benchmarks.trust_options import DEFAULT_POLICIES, FULL, QUICK, Extent, parse
@@ -52,11 +52,8 @@ STRIPS = 3  # of policies that are flattered, and as many of those that are wron
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, drive in both worlds, measure, print, write."""
     options = parse(arguments, description=__doc__)
-    try:
+    with going_on_in(options.episodes):
         run(options)
-    except KeyboardInterrupt:
-        console.fail(f"interrupted; run the same command again to go on in {options.episodes}")
-        raise SystemExit(130) from None
 
 
 def run(options: argparse.Namespace) -> None:

@@ -15,14 +15,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from drivesim.checkpoint import (
-    check_device,
-    config_of,
-    load_state,
-    module_of,
-    read_checkpoint,
-    resolve_weights,
-)
+from drivesim.checkpoint import load_module
 from drivesim.scene.types import Command, Image
 from drivesim.torchvision_guard import import_timm
 from drivesim.video import resize
@@ -137,8 +130,4 @@ def load_camera_driver(name_or_path: str | Path = "driver-tiny", *, device: str 
     Raises:
         InputError: unknown weights, damaged, of another kind, or of shapes that do not fit their configuration.
     """
-    check_device(device)
-    checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=KIND)
-    driver = module_of(checkpoint, CameraDriver, config_of(checkpoint, CameraDriverConfig))
-    load_state(driver, checkpoint)
-    return driver.to(device).eval().requires_grad_(False)
+    return load_module(name_or_path, KIND, CameraDriverConfig, CameraDriver, device=device)

@@ -249,6 +249,33 @@ def module_of(checkpoint: Checkpoint, build_fn: Callable[[ConfigT], ModuleT], co
         ) from error
 
 
+def load_module(
+    name_or_path: str | Path,
+    kind: str,
+    config_class: type[ConfigT],
+    build_fn: Callable[[ConfigT], ModuleT],
+    *,
+    device: str,
+) -> ModuleT:
+    """Load a module to use and not to train, in float32.
+
+    Args:
+        name_or_path: shipped weights by name, a file or folder, or a place on the Hub.
+        kind: that they must be of.
+        config_class: of their configuration.
+        build_fn: makes a module of it.
+        device: where it runs.
+
+    Raises:
+        InputError: unknown weights, damaged, of another kind, or of shapes that do not fit their configuration.
+    """
+    usable_device(device)
+    checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=kind)
+    module = module_of(checkpoint, build_fn, config_of(checkpoint, config_class))
+    load_state(module, checkpoint)
+    return module.to(device).eval().requires_grad_(False)
+
+
 def load_state(module: nn.Module, checkpoint: Checkpoint) -> None:
     """Copy the tensors of a checkpoint into a module, converting to its dtypes.
 
@@ -290,14 +317,14 @@ def config_hash(kind: str, config: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_device(name: str) -> None:
-    """Refuse a device on which nothing can be computed here.
+def usable_device(name: str) -> torch.device:
+    """Return the device of that name, after it has held a tensor.
 
     Raises:
-        InputError: there is no such device, or this PyTorch cannot use it.
+        InputError: PyTorch knows no such device, or has none here.
     """
     try:
-        torch.empty(0, device=name)
+        return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, ImportError) as error:
         raise InputError(
             f"device {name!r} cannot be used ({reason_of(error)}); name another, such as cpu"

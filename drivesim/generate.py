@@ -220,13 +220,12 @@ def action_to_video(
     """
     config, actions = config or GenerateConfig(), checked_actions(actions)
     num_given = len(frames)
-    if twist is not None and (np.shape(twist) != (num_given, 2) or not np.isfinite(twist).all()):
-        found = np.shape(twist) if np.shape(twist) != (num_given, 2) else np.asarray(twist).tolist()
-        raise InputError(f"{num_given} given frames need finite twists ({num_given}, 2), got {found}")
-    if isinstance(model, VideoModel):
-        return _drive_as_clip(model, frames, actions, twist, config)
-    twist_NA = twists(actions, 1.0 / model.rate_hz, num_before=num_given, before=twist)
+    if twist is not None:
+        _check_twist(twist, num_given)
+    twist_NA = twists(actions, 1.0 / model.config.rate_hz, num_before=num_given, before=twist)
     twist_TA = torch.from_numpy(twist_NA).float()
+    if isinstance(model, VideoModel):
+        return _drive_as_clip(model, frames, twist_TA, config)
     state = observed(model, frames, twist_TA[:num_given], camera, places)
     drive = partial(drive_on, model, state, twist_TA[num_given:], sampler=config.sampler)
     on_frame = _counted(config.on_round)
@@ -300,20 +299,23 @@ def _filled(
     )
 
 
-def _drive_as_clip(
-    model: VideoModel, frames: Clip, actions: FloatArray, twist: FloatArray | None, config: GenerateConfig
-) -> Generated:
+def _check_twist(twist: FloatArray, num_given: int) -> None:
+    expected, shape = (num_given, 2), np.shape(twist)
+    if shape != expected or not np.isfinite(twist).all():
+        found = shape if shape != expected else np.asarray(twist).tolist()
+        raise InputError(f"{num_given} given frames need finite twists {expected}, got {found}")
+
+
+def _drive_as_clip(model: VideoModel, frames: Clip, twist_TA: Tensor, config: GenerateConfig) -> Generated:
     if model.action_encoder is None:
         raise InputError("a video model without action tokens reads no actions; take other weights")
-    given, length = len(frames), len(frames) + len(actions)
+    given, length = len(frames), len(twist_TA)
     if length > model.config.num_frames and not model.is_frame_causal:
         raise InputError(
-            f"{given} frames are given and {len(actions)} actions follow, {length} frames in all; these weights see "
+            f"{given} frames are given and {length - given} actions follow, {length} frames in all; these weights see "
             f"{model.config.num_frames} at once, so give fewer"
         )
-    tokens = continued(clip_tokens(model, frames), len(actions))
-    twist_NA = twists(actions, 1.0 / model.config.rate_hz, num_before=given, before=twist)
-    twist_TA = torch.from_numpy(twist_NA).float()
+    tokens = continued(clip_tokens(model, frames), length - given)
     result = _filled(model, *tokens, "", config, twist_BTA=twist_TA.to(model.device).unsqueeze(0))
     return Generated(
         frames=result.frames[:, given:],

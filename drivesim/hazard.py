@@ -21,15 +21,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from drivesim.checkpoint import (
-    check_device,
-    config_of,
-    load_state,
-    module_of,
-    read_checkpoint,
-    resolve_weights,
-    save_module,
-)
+from drivesim.checkpoint import load_module, save_module
 from drivesim.hazard_inputs import CELLS, EVENTS, NUM_PICTURES, HazardInputs, read_state
 from drivesim.hazard_inputs import HazardConfig as HazardConfig
 from drivesim.tokenizer.quantizer import FiniteScalarQuantizer
@@ -164,11 +156,7 @@ def load_hazard_head(name_or_path: str | Path = "hazard-tiny", device: str = "cp
     Raises:
         InputError: unknown weights, damaged, of another kind, or of shapes that do not fit their configuration.
     """
-    check_device(device)
-    checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=KIND)
-    head = module_of(checkpoint, HazardHead, config_of(checkpoint, HazardConfig))
-    load_state(head, checkpoint)
-    return head.to(device).eval().requires_grad_(False)
+    return load_module(name_or_path, KIND, HazardConfig, HazardHead, device=device)
 
 
 def save_hazard_head(head: HazardHead, path: Path, *, facts: dict[str, Any] | None = None) -> None:

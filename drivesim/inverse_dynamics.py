@@ -19,14 +19,7 @@ from einops import reduce
 from torch import Tensor, nn
 from torch.nn import functional
 
-from drivesim.checkpoint import (
-    check_device,
-    config_of,
-    load_state,
-    module_of,
-    read_checkpoint,
-    resolve_weights,
-)
+from drivesim.checkpoint import load_module
 from drivesim.frame_comparison import CELL_PX, FrameComparison, planes, sideways_differences
 from drivesim.scene.types import Camera, front_camera
 from drivesim.tokenizer.vqgan import normalized
@@ -370,9 +363,5 @@ def load_inverse_dynamics(
     Raises:
         InputError: unknown weights, damaged, of another kind, or of shapes that do not fit their configuration.
     """
-    check_device(device)
-    checkpoint = read_checkpoint(resolve_weights(name_or_path), kind="inverse-dynamics")
-    config = config_of(checkpoint, InverseDynamicsConfig)
-    model = module_of(checkpoint, partial(InverseDynamics, camera=camera), config)
-    load_state(model, checkpoint)
-    return model.to(device).eval().requires_grad_(False)
+    build_fn = partial(InverseDynamics, camera=camera)
+    return load_module(name_or_path, "inverse-dynamics", InverseDynamicsConfig, build_fn, device=device)

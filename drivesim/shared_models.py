@@ -5,11 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-import torch
-
 from drivesim.checkpoint import resolve_weights
 from drivesim.episode import EpisodeConfig
-from drivesim.errors import InputError
 from drivesim.hazard import HazardHead, load_hazard_head
 from drivesim.world_model.pretrained import load_world_model
 from drivesim.world_model.world_model import WorldModel
@@ -55,23 +52,9 @@ def shared_hazard_head(name_or_path: str, device: str) -> HazardHead:
 
 @lru_cache(maxsize=2)
 def _world_model_of(path: Path, modified_ns: int, device: str) -> WorldModel:
-    usable_device(device)
     return load_world_model(path, device=device)
 
 
 @lru_cache(maxsize=2)
 def _hazard_head_of(path: Path, modified_ns: int, device: str) -> HazardHead:
     return load_hazard_head(path, device=device)
-
-
-def usable_device(name: str) -> torch.device:
-    """Return the device of that name, after it has held a tensor.
-
-    Raises:
-        InputError: PyTorch knows no such device, or has none here.
-    """
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise InputError(f"device {name!r} cannot be used ({reason}); name another, such as cpu") from error

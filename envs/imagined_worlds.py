@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivesim.checkpoint import tensor_hash
+from drivesim.checkpoint import tensor_hash, usable_device
 from drivesim.episode import EpisodeConfig, sampler_with
 from drivesim.errors import InputError
 from drivesim.hazard import HazardHead
@@ -26,7 +26,6 @@ from drivesim.scene.agents import agents_at
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.road_map import RoadMap, ground_of, mapped
 from drivesim.scene.types import EgoState, Scene
-from drivesim.shared_models import usable_device
 from drivesim.world_model.places import Places
 from drivesim.world_model.world_model import Imagined, WorldModel
 from drivesim.world_model.world_state import WorldState, joined

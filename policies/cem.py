@@ -31,10 +31,13 @@ SPREAD = (0.06, 1.5)  # rad, m/s2: of the first draw
 LEAST_SPREAD = (0.004, 0.15)
 BRAKING_MPS2 = 6.0
 WATCHED_S = 3.0  # a gap that is not reached within this time is no reason to imagine
-COUNTS = (
-    *("horizon_steps", "num_knots", "num_samples", "num_iterations", "num_imagined"),
-    *("imagined_steps", "replan_every"),
-)
+SAMPLING = (
+    "horizon_steps",
+    "num_knots",
+    "num_samples",
+    "num_iterations",
+)  # counts of plans and of their parts
+IMAGINING = ("num_imagined", "imagined_steps", "replan_every")  # counts of what is looked at of them
 
 
 @dataclass(kw_only=True, slots=True)
@@ -73,7 +76,7 @@ class PlanningPolicy(ABC):
         Raises:
             InputError: counts or costs that make no plan, or weights that cannot be used.
         """
-        self._require_counts(*COUNTS)
+        self._require_counts(*SAMPLING, *IMAGINING)
         for name in ("collision_cost", "off_road_cost"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"{name} must be a number of at least 0, got {getattr(self, name)}")

@@ -10,12 +10,12 @@ import torch
 
 from drivesim.checkpoint import (
     Checkpoint,
-    check_device,
     config_of,
     load_state,
     module_of,
     read_checkpoint,
     resolve_weights,
+    usable_device,
 )
 from drivesim.errors import InputError, with_article
 from drivesim.scene.road_map import PACKED_DIM, VIEW_DIM
@@ -39,7 +39,7 @@ def load_world_model(
     Raises:
         InputError: unknown weights, damaged, of another kind, or of shapes that do not fit their configuration.
     """
-    check_device(device)
+    usable_device(device)
     checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=WorldModel.kind)
     model = module_of(checkpoint, WorldModel, config_of(checkpoint, WorldModelConfig))
     load_state(model, _widened(checkpoint, model))
@@ -101,7 +101,7 @@ def load_tokenizer(name_or_path: str | Path = "drive-tiny", *, device: str = "cp
     Raises:
         InputError: as :func:`load_world_model`.
     """
-    check_device(device)
+    usable_device(device)
     checkpoint = read_checkpoint(resolve_weights(name_or_path))
     if checkpoint.kind in ("world-model", "video-model"):
         checkpoint = _tokenizer_of(checkpoint)

@@ -12,7 +12,6 @@ from torch import nn
 
 from drivesim.checkpoint import (
     Checkpoint,
-    check_device,
     config_of,
     load_state,
     module_of,
@@ -20,6 +19,7 @@ from drivesim.checkpoint import (
     resolve_weights,
     save_module,
     tensor_hash,
+    usable_device,
 )
 from drivesim.errors import InputError
 from drivesim.tokenizer.vqgan import VQGAN
@@ -56,7 +56,7 @@ def load_video_model(
         InputError: unknown weights, damaged, of another kind, of shapes that do not fit their configuration, or trained
             on another tokenizer.
     """
-    check_device(device)
+    usable_device(device)
     checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=KIND)
     model = _model_of(checkpoint, public_tokenizer, t5=t5)
     model.facts = checkpoint.facts
