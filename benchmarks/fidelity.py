@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from benchmarks.decoding_rounds import compare_samplers, rounds_plot, samplers_of, show_samplers
-from benchmarks.drift import add_drift_rows, drift_sheet, measure_drift
+from benchmarks.drift import measure_drift
+from benchmarks.drift_figures import add_drift_rows, drift_sheet
 from benchmarks.fidelity_figures import (
     FidelityConfig,
     instruments,
@@ -129,7 +130,7 @@ def _measure_and_write(
         report.facts["drift"] = f"not measured: {reason}"
     else:
         drift = measure_drift(*instruments(asked.model, scenes[0].scene, config, idm), asked.drift)
-        add_drift_rows(report, drift, asked.drift)
+        add_drift_rows(report, drift, asked.drift, config.networks)
         sheets["-drift"] = drift_sheet(drift)
         report.facts["drift"] = f"{asked.drift.num_steps} steps on {', '.join(drift.names)}"
     report.facts = _facts(options, asked, scenes, started_s) | learned_facts(config.networks) | report.facts

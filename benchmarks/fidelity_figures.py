@@ -32,9 +32,9 @@ from benchmarks.maneuvers import TrueFrames, drive_reference
 from benchmarks.open_loop import Images, OpenLoop, Twists, future
 from benchmarks.pictures import (
     Clips,
+    Tokenized,
     add_learned_rows,
     add_picture_rows,
-    add_tokenizer_rows,
     check_spread,
     tokenized,
 )
@@ -114,8 +114,8 @@ def measure(
     report = Report(title="fidelity", targets=TARGETS)
     starts = moving_starts(scenes, config, open_loop)
     check_spread(config.networks, num_starts=len(starts), horizon=config.horizon)
-    clips, twist_BTA = _logged_clips(report, open_loop, scenes, starts, config)
-    add_picture_rows(report, clips, config.horizons)
+    clips, ceiling, twist_BTA = _logged_clips(open_loop, scenes, starts, config)
+    add_picture_rows(report, clips, ceiling, config.horizons)
     add_learned_rows(report, clips, config.horizons, config.networks)
     if inverse_dynamics is not None:
         driven = Driven(twist=twist_BTA.astype(np.float64), groups=clips.groups, rate_hz=reader.rate_hz)
@@ -197,13 +197,12 @@ def _starts(
 
 
 def _logged_clips(
-    report: Report,
     open_loop: OpenLoop,
     scenes: Sequence[HeldOutScene],
     starts: Sequence[Start],
     config: FidelityConfig,
-) -> tuple[Clips, Twists]:
-    """Imagine every start's future under its logged actions and under random ones; report the tokenizer."""
+) -> tuple[Clips, Tokenized, Twists]:
+    """Imagine every start's future under its logged actions and under random ones; take it through the tokenizer."""
     target, twist_BTA = future(scenes, starts, config.horizon)
     random_BTA = np.stack(
         [
@@ -227,8 +226,7 @@ def _logged_clips(
         groups=[start.scene_index for start in starts],
         unmapped=unmapped,
     )
-    add_tokenizer_rows(report, clips, ceiling)
-    return clips, twist_BTA
+    return clips, ceiling, twist_BTA
 
 
 def _maneuver_frames(

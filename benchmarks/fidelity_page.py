@@ -23,8 +23,9 @@ TARGETS = (
 )
 
 
-def _beside_references(name: str) -> dict[str, str]:
-    return {"imagined": name, "repeat-last": f"repeat_{name}", "tokenizer ceiling": f"ceiling_{name}"}
+def _beside_references(name: str, *, of: str = "") -> dict[str, str]:
+    prefixes = {"imagined": "", "repeat-last": "repeat_", "tokenizer ceiling": "ceiling_"}
+    return {label: f"{of}{prefix}{name}" for label, prefix in prefixes.items()}
 
 
 def _beside_truth(name: str, *, tokenized_too: bool = True) -> dict[str, str]:
@@ -71,8 +72,24 @@ PLOTS = (
         lines={"sharpness": "drift_sharpness_ratio", "contrast": "drift_contrast_ratio"},
     ),
     Plot(
+        title="Drift: trajectory error over two seconds",
+        unit="m",
+        lines=_beside_truth("drift_trajectory_error_m_at_2s", tokenized_too=False),
+    ),
+    Plot(
         title="Drift: PSNR against the true drive",
         unit="dB",
-        lines={"imagined": "drift_psnr_db", "repeat-last": "drift_repeat_psnr_db"},
+        lines=_beside_references("psnr_db", of="drift_"),
+    ),
+    Plot(title="Drift: SSIM against the true drive", unit="", lines=_beside_references("ssim", of="drift_")),
+    Plot(
+        title="Drift: LPIPS against the true drive (lower is better)",
+        unit="",
+        lines=_beside_references("lpips", of="drift_"),
+    ),
+    Plot(
+        title="Drift: what the model adds",
+        unit="dB",
+        lines={"gain over repeat-last": "drift_psnr_gain_over_repeat_db"},
     ),
 )

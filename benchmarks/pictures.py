@@ -90,26 +90,36 @@ def finite_psnr(predicted: Images, target: Images) -> FloatArray:
     return np.minimum(psnr(predicted, target), EXACT_PSNR_DB)
 
 
+def frame_metrics(networks: Mapping[Extractor, FeatureNetwork]) -> dict[str, Metric]:
+    """Return what compares frame with frame, by name: PSNR, SSIM and, where its network was named, LPIPS."""
+    metrics: dict[str, Metric] = {"psnr_db": finite_psnr, "ssim": ssim}
+    if (network := networks.get(Extractor.LPIPS)) is not None:
+        metrics["lpips"] = partial(_lpips, network=network)
+    return metrics
+
+
 def over_steps(metric: Metric, shown: Images, target: Images) -> FloatArray:
     """Return (B, T) numbers of a metric between two stacks of clips (B, T, H, W, 3)."""
     steps = range(target.shape[1])
     return np.stack([metric(shown[:, step], target[:, step]) for step in steps], axis=1)
 
 
-def add_tokenizer_rows(report: Report, clips: Clips, result: Tokenized) -> None:
-    """Add the quality of reconstructions, the ceiling of pictures drawn from tokens alone, and the use of codes."""
-    for name, metric in {"tokenizer_psnr_db": finite_psnr, "tokenizer_ssim": ssim}.items():
-        quality_BT = over_steps(metric, clips.tokenized, clips.target)
+def add_picture_rows(report: Report, clips: Clips, ceiling: Tokenized, horizons: Sequence[int]) -> None:
+    """Add PSNR and SSIM with their reference lines, gain over repeat-last and the effect of the actions.
+
+    The mean of each ceiling and the use of codes come first: what a picture drawn from tokens alone can be.
+    """
+    values = {name: _compared(metric, clips) for name, metric in frame_metrics({}).items()}
+    for name, by_prefix in values.items():
+        quality_BT = by_prefix["ceiling_"]
         groups = np.repeat(clips.groups, quality_BT.shape[1]).tolist()
-        report.add_estimate(name, bootstrap_mean(quality_BT.ravel(), groups), note="mean over all frames")
-    note = f"share of codes in {result.num_tokens:,} tokens"
-    report.add("codebook_usage", result.codebook_usage, note=note)
-
-
-def add_picture_rows(report: Report, clips: Clips, horizons: Sequence[int]) -> None:
-    """Add PSNR and SSIM with their reference lines, gain over repeat-last and the effect of the actions."""
-    psnr_db = _add_metric(report, "psnr_db", finite_psnr, clips, horizons)
-    _add_metric(report, "ssim", ssim, clips, horizons)
+        mean = bootstrap_mean(quality_BT.ravel(), groups)
+        report.add_estimate(f"tokenizer_{name}", mean, note="mean over all frames")
+    note = f"share of codes in {ceiling.num_tokens:,} tokens"
+    report.add("codebook_usage", ceiling.codebook_usage, note=note)
+    for name, by_prefix in values.items():
+        _add_compared(report, name, by_prefix, clips, horizons)
+    psnr_db = values["psnr_db"]
     random_db = over_steps(finite_psnr, clips.randomly_driven, clips.target)
     differences = [
         ("psnr_gain_over_repeat_db", psnr_db[""] - psnr_db["repeat_"], "against the recorded last frame"),
@@ -123,17 +133,19 @@ def add_picture_rows(report: Report, clips: Clips, horizons: Sequence[int]) -> N
         report.add_series(name, estimates, named_steps=horizons, note=note)
 
 
-def _add_metric(
-    report: Report, name: str, metric: Metric, clips: Clips, horizons: Sequence[int]
-) -> dict[str, FloatArray]:
-    """Add a metric for the model and both reference lines; return its (B, T) numbers by prefix."""
-    values = {
+def _compared(metric: Metric, clips: Clips) -> dict[str, FloatArray]:
+    """Return a metric's (B, T) numbers for the model and both reference lines, by prefix."""
+    return {
         prefix: over_steps(metric, shown, clips.target) for prefix, shown in clips.compared_worlds.items()
     }
+
+
+def _add_compared(
+    report: Report, name: str, values: Mapping[str, FloatArray], clips: Clips, horizons: Sequence[int]
+) -> None:
     for prefix, values_BT in values.items():
         estimates = bootstrap_steps(values_BT, clips.groups)
         report.add_series(f"{prefix}{name}", estimates, named_steps=horizons)
-    return values
 
 
 # ------------------------------------------------------------------------------------- learned metrics
@@ -201,8 +213,8 @@ def add_learned_rows(
     report: Report, clips: Clips, horizons: Sequence[int], networks: Mapping[Extractor, FeatureNetwork]
 ) -> None:
     """Add LPIPS, FID and FVD for those whose feature network was named."""
-    if (network := networks.get(Extractor.LPIPS)) is not None:
-        _add_metric(report, "lpips", partial(_lpips, network=network), clips, horizons)
+    if (metric := frame_metrics(networks).get("lpips")) is not None:
+        _add_compared(report, "lpips", _compared(metric, clips), clips, horizons)
     for kind in (Extractor.FID, Extractor.FVD):
         if (network := networks.get(kind)) is None:
             continue
