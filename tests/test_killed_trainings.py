@@ -1,7 +1,9 @@
-"""Every model's training, killed in the middle and resumed: the same losses and weights, bit for bit."""
+"""Every model's training: killed and resumed to the same losses and weights, bit for bit; stopped where it diverges."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import signal
 import subprocess
@@ -49,6 +51,23 @@ PARTS = {
         *("behavior_cloning.lessons.num_lessons=3", "behavior_cloning.lessons.num_validation_lessons=1"),
         *("behavior_cloning.lessons.frames_per_lesson=16", "behavior_cloning.lessons.num_workers=1"),
     ],
+    "hazard-head": [
+        *("hazard_head.samples.num_drives=2", "hazard_head.samples.num_long_drives=0"),
+        *("hazard_head.num_validation_drives=2", "hazard_head.num_validation_long_drives=1"),
+    ],
+    "video-model": [
+        *(
+            MUON,
+            "general.num_clips=2",
+            "general.num_images=2",
+            "general.num_drives=1",
+            "general.num_workers=1",
+        ),
+        *("general.num_validation_clips=2", "general.num_validation_images=2", "general.frames_per_clip=4"),
+        *("video_model.model.num_frames=4", "video_model.frames_per_window=3"),
+        *("video_model.model.stpt.dim=32", "video_model.model.stpt.num_layers=1"),
+        *("video_model.model.stpt.num_heads=2", "video_model.model.bytes_encoder.dim=32"),
+    ],
 }
 
 
@@ -72,13 +91,18 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [
         *(*SHARED, *inits, f"inverse_dynamics.tokenizer={folder / 'tokenizer.safetensors'}"),
         *(f"data.path={folder}", f"behavior_cloning.lessons.path={folder / 'lessons'}"),
+        *(
+            f"hazard_head.path={folder / 'hazard'}",
+            f"hazard_head.samples.weights={folder / 'model.safetensors'}",
+        ),
+        *(f"general.path={folder / 'general'}", f"video_model.init={folder / 'tokenizer.safetensors'}"),
     ]
 
 
-def train(out: Path, name: str, *settings: str) -> None:
+def train(out: Path, name: str, *settings: str, code: int = 0) -> None:
     with pytest.raises(SystemExit) as caught:
         cli.main(["train", name, "--out", str(out), *settings])
-    assert not caught.value.code
+    assert (caught.value.code or 0) == code
 
 
 def kill(out: Path, name: str, *settings: str) -> None:
@@ -105,3 +129,18 @@ def test_a_killed_training_resumes_to_the_same_losses_and_weights(
     weights = [read_checkpoint(tmp_path / run / f"{name}.safetensors").tensors for run in ("whole", "killed")]
     assert equal(*weights)
     assert all(torch.isfinite(tensor).all() for tensor in weights[0].values() if tensor.is_floating_point())
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_training_that_diverges_stops_with_step_seed_and_a_report(
+    name: str, settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wild = ["training.learning_rate=1e30", "training.evaluate_every=0"]
+    train(tmp_path / "run", name, *settings, *PARTS[name], *wild, code=2)
+    (path,) = (tmp_path / "run").glob("diverged-step-*.json")
+    report = json.loads(path.read_text())
+    (batch,) = report["batches"]
+    assert not math.isfinite(batch["losses"]["loss"]) or not math.isfinite(report["grad_norm"])
+    assert (path.parent / report["tensors"]).stat().st_size > 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"for {name} at step {report['step']}, batch seed {batch['seed']};" in said
