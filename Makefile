@@ -74,7 +74,7 @@ bench: .venv/.installed  ## the published figures (see benchmarks/README.md)
 WEIGHTS_HOME ?= .
 WEIGHTS_FLAGS ?=
 # $(call TRAIN,folder,what,settings)
-TRAIN = cd $(WEIGHTS_HOME) && $(abspath $(BIN))/drivesim train $(2) --out out/weights/$(1) \
+TRAIN = mkdir -p $(WEIGHTS_HOME) && cd $(WEIGHTS_HOME) && $(abspath $(BIN))/drivesim train $(2) --out out/weights/$(1) \
 	$$(test -f out/weights/$(1)/last.ckpt && echo --resume) $(3) $(WEIGHTS_FLAGS)
 FROM = $(1)=out/weights/$(2).safetensors
 
