@@ -69,27 +69,32 @@ bench: .venv/.installed  ## the published figures (see benchmarks/README.md)
 	$(RUN) -m benchmarks.generation --out out/generation.json
 	$(RUN) -m benchmarks.reference_speed --out out/reference_speed.json
 
-# $(call TRAIN,folder,what,experiment,more)
-TRAIN = $(BIN)/drivesim train $(2) experiment=$(3) --out out/weights/$(1) \
-	$$(test -f out/weights/$(1)/last.ckpt && echo --resume) $(4)
-# $(call TRAIN_OWN,folder,what,settings): without an experiment's file
-TRAIN_OWN = $(BIN)/drivesim train $(2) --out out/weights/$(1) $$(test -f out/weights/$(1)/last.ckpt && echo --resume) $(3)
-FROM = $(1).init=out/weights/$(2).safetensors
+# Recordings and weights go to out/ in WEIGHTS_HOME; WEIGHTS_FLAGS are more settings of every part, such as
+# training.max_minutes=5 or those of a rehearsal (tests/test_weights_recipe.py).
+WEIGHTS_HOME ?= .
+WEIGHTS_FLAGS ?=
+# $(call TRAIN,folder,what,settings)
+TRAIN = mkdir -p $(WEIGHTS_HOME) && cd $(WEIGHTS_HOME) && $(abspath $(BIN))/drivesim train $(2) --out out/weights/$(1) \
+	$$(test -f out/weights/$(1)/last.ckpt && echo --resume) $(3) $(WEIGHTS_FLAGS)
+FROM = $(1)=out/weights/$(2).safetensors
 
 general-weights: .venv/.installed  ## train weights of the kind of general-tiny, in out/weights; goes on where it stopped
-	$(call TRAIN,general-tokenizer,tokenizer,general_tiny,training.max_minutes=23 training.batch_size=16 \
+	$(call TRAIN,general-tokenizer,tokenizer,experiment=general_tiny training.num_train_steps=6153 training.batch_size=16 \
 		training.learning_rate=1.5e-3 training.optimizer=adamw training.ema_decay=0.995)
-	$(call TRAIN,general,video-model,general_tiny,$(call FROM,video_model,general-tokenizer/tokenizer))
+	$(call TRAIN,general,video-model,experiment=general_tiny $(call FROM,video_model.init,general-tokenizer/tokenizer))
 
 weights: .venv/.installed  ## train weights of the kind of drive-tiny, part after part, in out/weights; goes on where it stopped
-	$(call TRAIN,tokenizer,tokenizer,drive_tiny_tokenizer)
-	$(call TRAIN,motion-field,motion-field,drive_tiny_motion_field,$(call FROM,motion_field,tokenizer/tokenizer))
-	$(call TRAIN,first,world-model,drive_tiny,$(call FROM,world_model,motion-field/motion-field))
-	$(call TRAIN,imagination,imagination,drive_tiny_imagination,$(call FROM,imagination,first/world-model))
-	$(call TRAIN,inverse-dynamics,inverse-dynamics,drive_tiny_inverse_dynamics,inverse_dynamics.tokenizer=out/weights/tokenizer/tokenizer.safetensors)
-	$(call TRAIN_OWN,hazard-head,hazard-head,hazard_head.samples.weights=out/weights/imagination/imagination.safetensors training.num_train_steps=2000 training.learning_rate=1e-3 \
-		training.ema_decay=0.995 training.weight_decay=0.05 training.num_threads=1 training.evaluate_every=500)
-	$(call TRAIN_OWN,driver,policy,training.num_train_steps=100000 training.max_minutes=18 training.batch_size=32 \
+	$(call TRAIN,tokenizer,tokenizer,experiment=drive_tiny_tokenizer)
+	$(call TRAIN,motion-field,motion-field,experiment=drive_tiny_motion_field $(call FROM,motion_field.init,tokenizer/tokenizer))
+	$(call TRAIN,first,world-model,experiment=drive_tiny $(call FROM,world_model.init,motion-field/motion-field))
+	$(call TRAIN,imagination,imagination,experiment=drive_tiny_imagination $(call FROM,imagination.init,first/world-model))
+	$(call TRAIN,inverse-dynamics,inverse-dynamics,experiment=drive_tiny_inverse_dynamics \
+		$(call FROM,inverse_dynamics.tokenizer,tokenizer/tokenizer))
+	$(call TRAIN,hazard-head,hazard-head,$(call FROM,hazard_head.samples.weights,imagination/imagination) \
+		hazard_head.path=out/data/hazard-of-weights training.num_train_steps=2000 training.max_minutes=null \
+		training.learning_rate=1e-3 training.ema_decay=0.995 training.weight_decay=0.05 training.num_threads=1 \
+		training.evaluate_every=500)
+	$(call TRAIN,driver,policy,training.num_train_steps=5906 training.max_minutes=null training.batch_size=32 \
 		training.learning_rate=1.5e-3 training.warmup_steps=200 training.ema_decay=0.995 training.evaluate_every=500 \
 		training.num_threads=1 training.precision=32-true)
 

@@ -24,6 +24,7 @@ from drivesim.training.reports import LOG_NAME
 
 Floats = NDArray[np.float64]
 
+KINDS = ("train", "evaluation")  # lines of a log
 FACTORS = (2, 4, 10)  # how many times as long
 _EXPONENTS = np.geomspace(0.03, 3.0, 400)
 _NUM_BINS = 60
@@ -58,8 +59,13 @@ class PowerLaw:
         return self.c in (_EXPONENTS[0], _EXPONENTS[-1])
 
 
-def read_curve(run: Path, figure: str) -> Curve:
+def read_curve(run: Path, figure: str, *, kind: str | None = None) -> Curve:
     """Read a figure from a run's log; of lines that came again after a kill the last one counts.
+
+    Args:
+        run: The run's folder.
+        figure: Its name in the log.
+        kind: Of the lines, one of ``KINDS``; None takes the first that has the figure. Some have the same name in both.
 
     Raises:
         InputError: there is no log, or it lacks the figure.
@@ -67,21 +73,22 @@ def read_curve(run: Path, figure: str) -> Curve:
     path = run / LOG_NAME
     if not path.is_file():
         raise InputError(f"there is no {LOG_NAME} in {run}; name the folder of a training run")
-    points: dict[float, float] = {}
+    points: dict[str, dict[float, float]] = {name: {} for name in KINDS}
     names: set[str] = set()
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue  # a kill cut this line
-        if row.get("kind") in ("train", "evaluation"):
+        if row.get("kind") in ([kind] if kind else KINDS):
             names |= row.keys() - {"step", "kind"}
             if isinstance(row.get(figure), int | float) and row["step"] > 0:
-                points[float(row["step"])] = float(row[figure])
-    if not points:
+                points[row["kind"]][float(row["step"])] = float(row[figure])
+    found = next((found for found in points.values() if found), None)
+    if found is None:
         raise InputError(f"{path} has no figure {figure!r}; {nearest(figure, sorted(names))}")
-    steps = np.array(sorted(points))
-    return Curve(name=figure, steps=steps, values=np.array([points[step] for step in steps]))
+    steps = np.array(sorted(found))
+    return Curve(name=figure, steps=steps, values=np.array([found[step] for step in steps]))
 
 
 def fit_power_law(curve: Curve) -> PowerLaw:
@@ -123,9 +130,11 @@ def hindcast_error(curve: Curve) -> float | None:
     return float(np.mean(fit_power_law(early).at(curve.steps[is_late]) - curve.values[is_late]))
 
 
-def measure(run: Path, *, figure: str, skipped_share: float) -> tuple[Curve, PowerLaw, Report]:
+def measure(
+    run: Path, *, figure: str, skipped_share: float, kind: str | None = None
+) -> tuple[Curve, PowerLaw, Report]:
     """Read, fit and extrapolate."""
-    whole = read_curve(run, figure)
+    whole = read_curve(run, figure, kind=kind)
     curve = without_start(whole, skipped_share)
     law = fit_power_law(curve)
     report = Report(title="learning curve")
@@ -198,7 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise InputError(f"--out {options.out} must end in .png; the figures go into a .json beside it")
     if not 0.0 <= options.skip < 1.0:
         raise InputError(f"--skip is a share of the steps in [0, 1), got {options.skip}")
-    curve, law, report = measure(options.run, figure=options.figure, skipped_share=options.skip)
+    curve, law, report = measure(
+        options.run, figure=options.figure, skipped_share=options.skip, kind=options.kind
+    )
     report.facts |= run_facts(options)
     report.show()
     report.write(options.out.with_suffix(".json"))
@@ -210,6 +221,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning_curve", description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a training run")
     parser.add_argument("--figure", default="loss", help="what to fit: any figure of its log.jsonl")
+    parser.add_argument(
+        "--kind",
+        choices=KINDS,
+        help="lines that have it; by default those of training before those of evaluations",
+    )
     parser.add_argument("--skip", type=float, default=0.05, help="share of the steps left out at the start")
     parser.add_argument(
         "--out", type=Path, required=True, help="png file; the figures go into a json beside it"

@@ -74,6 +74,19 @@ def test_lines_that_came_again_count_once(tmp_path: Path) -> None:
     assert read_curve(tmp_path, "loss").values.tolist() == [3.0]
 
 
+def test_figures_of_one_name_are_not_mixed(tmp_path: Path) -> None:
+    rows = [
+        {"step": 4, "kind": "train", "error": 9.0},
+        {"step": 5, "kind": "train", "error": 8.0},
+        {"step": 5, "kind": "evaluation", "error": 1.0},
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_curve(tmp_path, "error").values.tolist() == [9.0, 8.0]
+    assert read_curve(tmp_path, "error", kind="evaluation").values.tolist() == [1.0]
+    with pytest.raises(InputError, match=r"has no figure 'loss'"):
+        read_curve(tmp_path, "loss", kind="evaluation")
+
+
 def test_missing_matplotlib_is_said_and_skips_the_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

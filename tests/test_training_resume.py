@@ -17,22 +17,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from toy_task import ToyTask, assert_same_run, equal, read_log, start, toy_config
+from toy_task import ToyTask, assert_same_run, equal, read_log, start, toy_config, wait_for_step
 
 from drivesim.errors import InputError
 from drivesim.training import checkpoints, clock
 from drivesim.training.checkpoints import load_checkpoint, save_checkpoint
 from drivesim.training.loop import FitResult, OptimizerKind, TrainingConfig, fit
-
-
-def wait_for_step(out: Path, step: int, process: subprocess.Popen[bytes]) -> None:
-    deadline_s = time.monotonic() + 300
-    while time.monotonic() < deadline_s and process.poll() is None:
-        log = out / "log.jsonl"
-        if log.exists() and any(f'"step": {step},' in line for line in log.read_text().splitlines()):
-            return
-        time.sleep(0.01)
-    pytest.fail(f"step {step} was not logged in time, exit code {process.poll()}")
 
 
 def wait_for_new_checkpoint(out: Path, process: subprocess.Popen[bytes]) -> None:

@@ -9,8 +9,10 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,8 +126,16 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert equal(load_file(first / "ema.safetensors"), load_file(second / "ema.safetensors"))
     ends = load_checkpoint(first / "last.ckpt"), load_checkpoint(second / "last.ckpt")
     assert equal(ends[0].model, ends[1].model)
-    states = [{str(k): v["exp_avg"] for k, v in end.optimizers[0]["state"].items()} for end in ends]
-    assert equal(*states)
+    assert equal(*(_moments(end.optimizers) for end in ends))
+
+
+def _moments(optimizers: list[dict[str, Any]]) -> dict[str, Tensor]:
+    return {
+        f"{i} {number} {name}": torch.as_tensor(value)
+        for i, optimizer in enumerate(optimizers)
+        for number, moments in optimizer["state"].items()
+        for name, value in moments.items()
+    }
 
 
 def start(out: Path, *arguments: str) -> subprocess.Popen[bytes]:
@@ -133,6 +143,17 @@ def start(out: Path, *arguments: str) -> subprocess.Popen[bytes]:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, str(out), *arguments]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+
+
+def wait_for_step(out: Path, step: int, process: subprocess.Popen[bytes]) -> None:
+    """Return once a run that is a process of its own has logged a step."""
+    deadline_s = time.monotonic() + 300
+    while time.monotonic() < deadline_s and process.poll() is None:
+        log = out / "log.jsonl"
+        if log.exists() and any(f'"step": {step},' in line for line in log.read_text().splitlines()):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"step {step} was not logged in time, exit code {process.poll()}")
 
 
 def main(arguments: list[str]) -> FitResult:

@@ -77,7 +77,8 @@ def _check_facts(path: Path, config: HazardSetConfig, head: HazardConfig, first_
         return
     if json.loads(file.read_text()) != facts:
         raise InputError(
-            f"{path} holds hazard samples made with other settings or weights; remove it or name another data.path"
+            f"{path} holds hazard samples made with other settings or weights; remove it or name another "
+            "hazard_head.path"
         )
 
 
