@@ -56,8 +56,9 @@ def place_angles(grid: tuple[int, int], head_dim: int) -> Tensor:
     the frame, wherever in the frame that is.
     """
     num_waves = head_dim // 4
-    waves = 2 * math.pi / 5 * 8.0 ** -torch.linspace(0, 1, num_waves)
     rows, columns = torch.meshgrid(*(torch.arange(size) for size in grid), indexing="ij")
+    # Some libraries keep linspace on the CPU whatever device is the default.
+    waves = 2 * math.pi / 5 * 8.0 ** -torch.linspace(0, 1, num_waves, device=rows.device)
     return torch.cat([place.flatten().unsqueeze(-1) * waves for place in (rows, columns)], dim=-1)
 
 
