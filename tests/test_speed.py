@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_models import small_world_model
 
-from benchmarks import compiled, growth, reference_speed, speed, speed_tables, vector_speed
+from benchmarks import compiled, env_speed, growth, reference_speed, speed, speed_tables, vector_speed
 from benchmarks import timing as timing_module
 from benchmarks.imagined_step import imagined_step, with_size, with_window
 from benchmarks.stages import StageClock
@@ -20,6 +20,7 @@ from drivesim.errors import InputError
 from drivesim.tokenizer.vqgan import VQGAN
 from drivesim.world_model.world_model import WorldModel
 from envs.world_dreamer_drive import WorldDreamerDriveEnv
+from envs.world_dreamer_vector import WorldDreamerVectorEnv
 
 RATIOS = ("autoregressive", "autoregressive_same_depth", "uncached", "uncached_same_rounds", "diffusion30")
 
@@ -64,7 +65,14 @@ def test_speed_reports_what_readme_documents(model: WorldModel, capsys: pytest.C
     assert set(result["step_ms_by_batch"]) == set(result["batch_frames_per_s"]) == {"1", "2", "8"}
     assert set(result["step_ms_by_resolution"]) == {"64x128"}  # 7 columns of tokens do not cut into patches
     assert {"cost_growth_after_2", "memory_growth_mb_after_2"} <= set(result)
-    assert 50 < result["peak_memory_mb"] <= result["peak_memory_mb_batch8"]
+    assert (
+        50 < result["peak_memory_mb"] <= result["peak_memory_mb_batch8"] <= result["peak_memory_mb_whole_run"]
+    )
+    assert set(result["stage_ms_batch8"]) == set(result["stage_ms"])
+    assert sum(result["stage_ms_batch8"].values()) == pytest.approx(result["env_step_ms_batch8"])
+    assert 0 < result["env_own_ms_batch8"] < result["env_step_ms_batch8"]
+    assert min(result["resident_memory_mb"], result["resident_memory_mb_batch8"]) > 50
+    assert {"resident_growth_mb", "resident_growth_mb_batch8"} <= set(result)
     assert result["vector_speedup_batch8"] == pytest.approx(1 / result["per_env_cost_batch8_vs_batch1"])
     assert 0 < result["saved_state_kb"] < 64
     assert min(result["save_state_ms"], result["restore_state_ms"]) > 0
@@ -75,6 +83,8 @@ def test_speed_reports_what_readme_documents(model: WorldModel, capsys: pytest.C
     for title in (
         "what this machine can do",
         "where the time goes",
+        "where the time goes with 8 cars",
+        "memory of the process",
         "decoders of one budget",
         "against window",
     ):
@@ -153,12 +163,31 @@ def test_the_clock_counts_in_timed_steps_only(model: WorldModel, monkeypatch: py
         env.reset(seed=0)
         at_reset = len(calls)
         calls.clear()
-        timing = speed.time_env(env, 2, clock=clock)
-    assert len(calls) == at_reset + speed.WARM_UP_STEPS + 2
+        timing = env_speed.time_env(env, 2, clock=clock).timing
+    assert len(calls) == at_reset + env_speed.WARM_UP_STEPS + 2
     assert len(timing.samples_s) == 2
     decode_s = clock.stages["tokenizer_decode"]
     assert 0.04 <= decode_s < clock.model_total < sum(timing.samples_s)
     assert sum(clock.totals(sum(timing.samples_s)).values()) == pytest.approx(sum(timing.samples_s))
+
+
+def test_cars_that_are_timed_together_begin_anew_together(
+    model: WorldModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = WorldDreamerVectorEnv(num_envs=2, world_model=model, autoreset_mode="Disabled", max_episode_steps=2)
+    batches, resets = [], []
+    imagine, reset = model.imagine, env.reset
+    monkeypatch.setattr(
+        model,
+        "imagine",
+        lambda state, *a, **k: batches.append(len(state.token_ids_BS)) or imagine(state, *a, **k),
+    )
+    monkeypatch.setattr(env, "reset", lambda **k: resets.append(len(batches)) or reset(**k))
+    driven = env_speed.time_env(env, 3)
+    assert len(driven.timing.samples_s) == 3
+    rows = sum(batches)
+    assert rows == 2 * (env_speed.WARM_UP_STEPS + 3)  # none rested
+    assert len(resets) == 1 + (env_speed.WARM_UP_STEPS + 3) // 2
 
 
 def test_a_long_run_has_no_reset(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
