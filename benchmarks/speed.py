@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.compiled import add_compiled, require_compiler
+from benchmarks.compiled import add_compiled
 from benchmarks.decoders.comparison import add_comparison, compare, parameters, reference_decoders
 from benchmarks.env_speed import add_env, add_vector_env
 from benchmarks.growth import add_curves, add_long_run, curves, peak_memory_mb
@@ -27,11 +27,13 @@ from benchmarks.roofline import add_stages
 from benchmarks.speed_tables import TARGETS, show
 from benchmarks.timing import Timing
 from benchmarks.vector_speed import add_batches, add_saving, time_batches
+from drivesim.checkpoint import usable_device
 from drivesim.episode import EpisodeConfig
 from drivesim.errors import InputError
 from drivesim.hazard import HazardHead
 from drivesim.scene.types import Scene
 from drivesim.shared_models import hazard_head_name, shared_hazard_head
+from drivesim.world_model.compiled import require_compiler
 from drivesim.world_model.pretrained import load_world_model
 from drivesim.world_model.world_model import WorldModel
 from envs.world_dreamer_drive import WorldDreamerDriveEnv
@@ -120,6 +122,8 @@ def measure_cars(model: WorldModel, config: SpeedConfig, head: HazardHead | None
     timings = time_batches(model, head, env.scene, batch_sizes=sizes, num_rounds=2 * config.num_rounds)
     report.add("env_steps_per_s_batch1", 1 / timings[1].median_s, note="one gym.make, in turns")
     add_batches(report, timings)
+    if config.is_compiled:
+        add_compiled(report, model, env.scene.camera, num_rounds=config.num_rounds)
     report.add("peak_memory_mb", peak_memory_mb(), note="whole process")
     env.close()
     return report
@@ -166,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_out(options.out)
     config = config_from(options)
     if config.is_compiled:
-        require_compiler()
+        require_compiler(torch.device(usable_device(options.device)).type)
     torch.set_num_threads(options.threads)
     model = load_world_model(options.weights, device=options.device, dtype=DTYPES.get(options.dtype))
     hashes = weights_facts(weights=options.weights, hazard_head="" if options.long else head_name(options))
@@ -211,10 +215,8 @@ def config_from(options: argparse.Namespace) -> SpeedConfig:
         raise InputError(f"--threads must be at least 1, got {options.threads}")
     if options.long and (options.quick or options.compile):
         raise InputError("--long measures the long run alone; leave --quick and --compile out")
-    if options.cars and (options.quick or options.compile or options.long):
-        raise InputError(
-            "--cars measures environments of so many cars alone; leave --quick, --long and --compile out"
-        )
+    if options.cars and (options.quick or options.long):
+        raise InputError("--cars measures environments of so many cars alone; leave --quick and --long out")
     if options.device != "cpu" and not options.cars:
         raise InputError(
             f"--device {options.device} is for --cars; stages, decoders and roofs are those of a processor"

@@ -18,6 +18,7 @@ from benchmarks.timing import Timing, take_turns
 from drivesim.checkpoint import save_module, weights_hash
 from drivesim.errors import InputError
 from drivesim.tokenizer.vqgan import VQGAN
+from drivesim.world_model.compiled import FRAME_PASSES
 from drivesim.world_model.world_model import WorldModel
 from envs.world_dreamer_drive import WorldDreamerDriveEnv
 from envs.world_dreamer_vector import WorldDreamerVectorEnv
@@ -250,21 +251,17 @@ def test_bad_weights_end_with_one_sentence(
     assert not (tmp_path / "s.json").exists()
 
 
-def test_compile_asks_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/g++" if name == "g++" else None)
-    compiled.require_compiler()
+@pytest.mark.parametrize("arguments", [["--compile"], ["--compile", "--cars", "2"]])
+def test_compile_asks_for_a_compiler(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(InputError, match="no-such-compiler"):
-        compiled.require_compiler()
-    monkeypatch.delenv("CXX")
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(InputError, match="leave --compile out"):
-        compiled.require_compiler()
+        speed.main([*arguments, "--out", str(tmp_path / "speed.json")])
 
 
 def test_compiled_passes_are_those_of_a_copy(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+    asked: list[dict[str, object]] = []
     monkeypatch.setattr(torch, "compile", lambda function, **options: asked.append(options) or function)
     report = speed.Report(title="speed")
     compiled.add_compiled(report, model, WorldDreamerDriveEnv(world_model=model).scene.camera, num_rounds=1)
@@ -272,20 +269,7 @@ def test_compiled_passes_are_those_of_a_copy(model: WorldModel, monkeypatch: pyt
     assert set(result["compile_step_ms"]) == {"eager", "compiled"}
     assert result["compile_speedup"] > 0
     assert asked
-    assert not set(compiled.FRAME_PASSES) & set(vars(model.stpt))
-
-
-def test_a_compilation_that_fails_is_one_sentence(model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(function: object, **options: object) -> object:
-        def fail(*args: object, **kwargs: object) -> None:
-            raise RuntimeError("no header Python.h\nand much more")
-
-        return fail
-
-    monkeypatch.setattr(torch, "compile", broken)
-    camera = WorldDreamerDriveEnv(world_model=model).scene.camera
-    with pytest.raises(InputError, match=r"\(no header Python.h\); leave --compile out"):
-        compiled.add_compiled(speed.Report(title="speed"), model, camera, num_rounds=1)
+    assert not set(FRAME_PASSES) & set(vars(model.stpt))
 
 
 def test_reference_speed_counts_frames_of_all_worlds() -> None:
@@ -327,13 +311,14 @@ def test_cars_alone_are_timed_against_one(model: WorldModel) -> None:
             1 / result[f"per_env_cost_batch{size}_vs_batch1"]
         )
     assert "stage_ms" not in result
+    assert "compile_speedup" not in result
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--cars", "1"], "each is at least 2, got \\[1\\]"),
-        (["--cars", "8", "--long"], "leave --quick, --long and --compile out"),
+        (["--cars", "8", "--long"], "leave --quick and --long out"),
         (["--device", "cuda"], "--device cuda is for --cars"),
         (["--cars", "8", "--device", "graphics-card"], "device 'graphics-card' cannot be used"),
     ],
