@@ -139,4 +139,4 @@ def resident_memory_mb() -> float:
 def peak_memory_mb() -> float:
     """Return the largest resident size of this process so far, in megabytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6  # elsewhere it is told in KiB

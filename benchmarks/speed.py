@@ -1,9 +1,10 @@
 """Speed of the learned world: `python -m benchmarks.speed --out F.json`.
 
-Env steps per second for one car and for eight, the milliseconds of the stages beside what this machine's matrix and
-copy rates allow, three reference decoders of the same budget, and how the cost grows. Everything that is compared
-is timed in turns within this one run. ``--quick`` takes fewer samples; ``--long`` drives 5,000 steps and no more;
-``--cars 8 64 256`` times environments of so many cars and no more, with ``--device`` on an accelerator.
+Env steps per second, memory and the milliseconds of the stages for one car and for eight, those of one beside what
+this machine's matrix and copy rates allow, three reference decoders of the same budget, and how the cost grows.
+Everything that is compared is timed in turns within this one run. ``--quick`` takes fewer samples; ``--long`` drives
+5,000 steps and no more; ``--cars 8 64 256`` times environments of so many cars and no more, with ``--device`` on an
+accelerator.
 """
 
 from __future__ import annotations
@@ -11,33 +12,32 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from benchmarks.compiled import add_compiled, require_compiler
+from benchmarks.compiled import add_compiled
 from benchmarks.decoders.comparison import add_comparison, compare, parameters, reference_decoders
+from benchmarks.env_speed import add_env, add_vector_env
 from benchmarks.growth import add_curves, add_long_run, curves, peak_memory_mb
 from benchmarks.report import Report, check_out, parsed, run_command, run_facts, weights_facts
 from benchmarks.roofline import add_stages
 from benchmarks.speed_tables import TARGETS, show
-from benchmarks.stages import StageClock
 from benchmarks.timing import Timing
 from benchmarks.vector_speed import add_batches, add_saving, time_batches
+from drivesim.checkpoint import usable_device
 from drivesim.episode import EpisodeConfig
 from drivesim.errors import InputError
 from drivesim.hazard import HazardHead
 from drivesim.scene.types import Scene
 from drivesim.shared_models import hazard_head_name, shared_hazard_head
+from drivesim.world_model.compiled import require_compiler
 from drivesim.world_model.pretrained import load_world_model
 from drivesim.world_model.world_model import WorldModel
 from envs.world_dreamer_drive import WorldDreamerDriveEnv
 
-WARM_UP_STEPS = 5
 LONG_STEPS = 5000
 VECTOR_CARS = 8
 MAX_VECTOR_ROUNDS = 3
@@ -48,7 +48,6 @@ QUICK: dict[str, Any] = {
     "num_long_steps": 0,
     "is_batch_compared": False,
 }
-ACTION = np.array([0.02, 8.0], dtype=np.float32)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -78,28 +77,16 @@ class SpeedConfig:
             )
 
 
-def time_env(env: WorldDreamerDriveEnv, num_steps: int, *, clock: StageClock | None = None) -> Timing:
-    """Return the times of ``num_steps`` env steps; neither warm-up nor resets are counted, by ``clock`` too."""
-    env.reset(seed=0)
-    samples_s = []
-    for index in range(-WARM_UP_STEPS, num_steps):
-        is_counted = index >= 0
-        with clock.counting() if clock is not None and is_counted else nullcontext():
-            started_s = time.perf_counter()
-            _, _, terminated, truncated, _ = env.step(ACTION)
-            samples_s += [time.perf_counter() - started_s] * is_counted
-        if terminated or truncated:
-            env.reset(seed=0)
-    return Timing(samples_s=samples_s)
-
-
 def measure(model: WorldModel, config: SpeedConfig, head: HazardHead | None = None) -> Report:
     """Time the env, its stages, the reference decoders and the curves."""
     env = open_env(model, head)
     report = Report(
         title="speed", targets=TARGETS, facts={"decode_steps": env.worlds.sampler.num_decode_steps}
     )
-    add_env(report, env, model, num_steps=config.num_steps)
+    # Peaks only grow, so before the machine and other models are measured.
+    stage_ms = add_env(report, env, model, num_steps=config.num_steps)
+    add_vector_env(report, model, head, env.scene, num_envs=VECTOR_CARS, num_steps=config.num_steps)
+    add_stages(report, model, env.scene.camera, stage_ms)
     sizes = sorted({1, VECTOR_CARS, *config.batch_sizes})
     measured = curves(model, env.scene, batch_sizes=sizes, num_rounds=config.num_rounds)
     add_batch(report, measured["batch"])
@@ -113,6 +100,7 @@ def measure(model: WorldModel, config: SpeedConfig, head: HazardHead | None = No
         add_long_run(report, model, env.scene, num_steps=config.num_long_steps)
     if config.is_compiled:
         add_compiled(report, model, env.scene.camera, num_rounds=config.num_rounds)
+    report.add("peak_memory_mb_whole_run", peak_memory_mb(), note="models of other sizes and decoders, too")
     env.close()
     return report
 
@@ -134,6 +122,8 @@ def measure_cars(model: WorldModel, config: SpeedConfig, head: HazardHead | None
     timings = time_batches(model, head, env.scene, batch_sizes=sizes, num_rounds=2 * config.num_rounds)
     report.add("env_steps_per_s_batch1", 1 / timings[1].median_s, note="one gym.make, in turns")
     add_batches(report, timings)
+    if config.is_compiled:
+        add_compiled(report, model, env.scene.camera, num_rounds=config.num_rounds)
     report.add("peak_memory_mb", peak_memory_mb(), note="whole process")
     env.close()
     return report
@@ -153,34 +143,10 @@ def open_env(model: WorldModel, head: HazardHead | None = None) -> WorldDreamerD
     return WorldDreamerDriveEnv(world_model=model, hazard_head=head)
 
 
-def add_env(report: Report, env: WorldDreamerDriveEnv, model: WorldModel, *, num_steps: int) -> None:
-    """Add env steps per second, memory and stages."""
-    timing = time_env(env, num_steps)
-    seconds = sum(timing.samples_s)
-    note = "one car, picture decoded"
-    report.add("env_steps_per_s_batch1", num_steps / seconds, note=note)
-    report.add("env_steps_per_s", num_steps / seconds, note="the same")
-    report.add("env_step_ms", 1e3 * seconds / num_steps, note="mean")
-    for name, value_s in (("median", timing.median_s), ("min", timing.min_s), ("max", timing.max_s)):
-        report.add(f"env_step_ms_{name}", 1e3 * value_s)
-    report.add("peak_memory_mb", peak_memory_mb(), note="whole process while one car drives")
-    with StageClock(model) as clock:
-        staged_s = sum(time_env(env, num_steps, clock=clock).samples_s)
-    stage_ms = {name: 1e3 * total / num_steps for name, total in clock.totals(staged_s).items()}
-    own_s = (staged_s - clock.model_total) / num_steps
-    add_stages(report, model, env.scene.camera, stage_ms)
-    report.add(
-        "env_own_ms", 1e3 * own_s, note="the rest that is not the world model: hazards, ego, metrics, reward"
-    )
-
-
 def add_batch(report: Report, by_batch: Mapping[str, Timing]) -> None:
     """Add the frames per second of the model alone by the number of cars."""
     for key, timing in by_batch.items():
         report.add("batch_frames_per_s", int(key) / timing.median_s, key=key, note="the model alone")
-    report.add(
-        f"peak_memory_mb_batch{VECTOR_CARS}", peak_memory_mb(), note="and while models of other sizes ran"
-    )
 
 
 def add_decoders(report: Report, model: WorldModel, scene: Scene, config: SpeedConfig) -> None:
@@ -204,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_out(options.out)
     config = config_from(options)
     if config.is_compiled:
-        require_compiler()
+        require_compiler(torch.device(usable_device(options.device)).type)
     torch.set_num_threads(options.threads)
     model = load_world_model(options.weights, device=options.device, dtype=DTYPES.get(options.dtype))
     hashes = weights_facts(weights=options.weights, hazard_head="" if options.long else head_name(options))
@@ -249,10 +215,8 @@ def config_from(options: argparse.Namespace) -> SpeedConfig:
         raise InputError(f"--threads must be at least 1, got {options.threads}")
     if options.long and (options.quick or options.compile):
         raise InputError("--long measures the long run alone; leave --quick and --compile out")
-    if options.cars and (options.quick or options.compile or options.long):
-        raise InputError(
-            "--cars measures environments of so many cars alone; leave --quick, --long and --compile out"
-        )
+    if options.cars and (options.quick or options.long):
+        raise InputError("--cars measures environments of so many cars alone; leave --quick and --long out")
     if options.device != "cpu" and not options.cars:
         raise InputError(
             f"--device {options.device} is for --cars; stages, decoders and roofs are those of a processor"

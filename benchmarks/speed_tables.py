@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -35,6 +36,7 @@ HEADLINES = (
     "peak_memory_mb",
     "compile_speedup",
 )
+BATCH = "_batch8"
 CURVES = ("window", "rounds", "batch", "resolution")
 STAGE_COLUMNS = ("stage", "ms", "GFLOP", "roof", "share", "GEMM", "bytes", "calls")
 STAGE_CAPTION = (
@@ -51,7 +53,10 @@ def show(report: Report) -> None:
     if "stage_roof_ms" in result:
         _show_rates(result)
         _show_stages(result)
-    for suffix in ("", "_batch8"):
+    if f"stage_ms{BATCH}" in result:
+        _show_batch_stages(result)
+        _show_memory(result)
+    for suffix in ("", BATCH):
         if f"decoder_ms{suffix}" in result:
             _show_decoders(result, suffix)
     for name in CURVES:
@@ -85,6 +90,41 @@ def _show_stages(result: Mapping[str, Any]) -> None:
         if stage in columns[0]
     ]
     console.print_table("where the time goes", STAGE_COLUMNS, rows, caption=STAGE_CAPTION)
+
+
+def _show_batch_stages(result: Mapping[str, Any]) -> None:
+    cars = int(BATCH.removeprefix("_batch"))
+    rows = [
+        (stage, one_ms, all_ms, all_ms / cars, all_ms / cars / one_ms if one_ms else math.nan)
+        for stage, one_ms in result["stage_ms"].items()
+        if (all_ms := result[f"stage_ms{BATCH}"][stage])
+    ]
+    rows += [_stage_sum(result, cars)]
+    console.print_table(
+        f"where the time goes with {cars} cars",
+        ["stage", "ms, 1 car", f"ms, {cars} cars", "ms per car", "ratio"],
+        rows,
+        caption="milliseconds of an env step; ratio: what a car costs among the others against alone",
+    )
+
+
+def _stage_sum(result: Mapping[str, Any], cars: int) -> tuple[str, float, float, float, float]:
+    one_ms, all_ms = (sum(result[f"stage_ms{suffix}"].values()) for suffix in ("", BATCH))
+    return "all", one_ms, all_ms, all_ms / cars, all_ms / cars / one_ms
+
+
+def _show_memory(result: Mapping[str, Any]) -> None:
+    columns = ("resident_memory_mb", "resident_growth_mb", "peak_memory_mb")
+    rows = [
+        (cars, *(result[f"{column}{suffix}"] for column in columns))
+        for cars, suffix in (("1", ""), (BATCH.removeprefix("_batch"), BATCH))
+    ]
+    console.print_table(
+        "memory of the process, MB",
+        ["cars", "resident", "growth", "peak"],
+        rows,
+        caption="after the drive; from its first counted step to its last; the largest so far",
+    )
 
 
 def _show_decoders(result: Mapping[str, Any], suffix: str) -> None:

@@ -63,6 +63,7 @@ class EpisodeConfig:
     weights: str = "drive-tiny"  # name of shipped weights, or a path
     hazard_head: str | None = None  # None is the one made for the weights, where there is one; "" is none
     device: str = "cpu"
+    is_compiled: bool = False  # torch.compile of the named weights; a minute or more, equal up to rounding
     uses_map: bool = True  # show the world model where road and markings are, where the scene has a map
     uses_agents: bool = True  # show it the other cars of the start, moved on at their speed, where annotated
     sampler: SamplerSettings = field(default_factory=SamplerSettings)  # a SamplerConfig sets all

@@ -28,7 +28,9 @@ def models_of(
     name = hazard_head_name(episode) if world_model is None else episode.hazard_head
     if not isinstance(hazard_head, HazardHead):
         hazard_head = shared_hazard_head(name, episode.device) if name else None
-    return world_model or shared_world_model(episode.weights, episode.device), hazard_head
+    if world_model is None:
+        world_model = shared_world_model(episode.weights, episode.device, episode.is_compiled)
+    return world_model, hazard_head
 
 
 def hazard_head_name(episode: EpisodeConfig) -> str:
@@ -38,10 +40,10 @@ def hazard_head_name(episode: EpisodeConfig) -> str:
     return episode.hazard_head
 
 
-def shared_world_model(name_or_path: str, device: str) -> WorldModel:
+def shared_world_model(name_or_path: str, device: str, is_compiled: bool = False) -> WorldModel:
     """Return a world model that all environments of a process share; it is read again when its file changes."""
     path = resolve_weights(name_or_path)
-    return _world_model_of(path, path.stat().st_mtime_ns, device)
+    return _world_model_of(path, path.stat().st_mtime_ns, device, is_compiled)
 
 
 def shared_hazard_head(name_or_path: str, device: str) -> HazardHead:
@@ -51,8 +53,8 @@ def shared_hazard_head(name_or_path: str, device: str) -> HazardHead:
 
 
 @lru_cache(maxsize=2)
-def _world_model_of(path: Path, modified_ns: int, device: str) -> WorldModel:
-    return load_world_model(path, device=device)
+def _world_model_of(path: Path, modified_ns: int, device: str, is_compiled: bool) -> WorldModel:
+    return load_world_model(path, device=device, is_compiled=is_compiled)
 
 
 @lru_cache(maxsize=2)

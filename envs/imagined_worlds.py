@@ -2,7 +2,8 @@
 
 On a CPU a row is the same, bit for bit, whether it is imagined alone or beside others: each draws from a generator of
 its own, nothing in the model mixes rows, and products of bfloat16 matrices do not depend on how many rows they have.
-Those of float32 do, so there the rows are imagined one after another. On an accelerator a row may differ by rounding.
+Those of float32 do, so there the rows are imagined one after another. On an accelerator a row may differ by
+rounding, and so may one of a compiled model.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from drivesim.scene.agents import agents_at
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.road_map import RoadMap, ground_of, mapped
 from drivesim.scene.types import EgoState, Scene
+from drivesim.world_model.compiled import is_compiled
 from drivesim.world_model.places import Places
 from drivesim.world_model.world_model import Imagined, WorldModel
 from drivesim.world_model.world_state import WorldState, joined
@@ -82,7 +84,8 @@ class ImaginedWorlds:
         """Return a short hash of the weights and settings that decide what is imagined."""
         models = [model for model in (self.world_model, self._hazard_head) if model is not None]
         hashes = [tensor_hash({name: v.cpu() for name, v in model.state_dict().items()}) for model in models]
-        return hashlib.sha256(f"{self.sampler} {hashes}".encode()).hexdigest()[:12]
+        rounding = " compiled" if is_compiled(self.world_model) else ""
+        return hashlib.sha256(f"{self.sampler} {hashes}{rounding}".encode()).hexdigest()[:12]
 
     @property
     def world_model(self) -> WorldModel:

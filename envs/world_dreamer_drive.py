@@ -88,6 +88,8 @@ class WorldDreamerDriveEnv(DriveEpisodeEnv):
     | hazard_head | None | a hazard head by name, path or loaded; "" is none; None is the one shipped for ``weights``, |
     |  |  | which a ``world_model`` or other weights do not have |
     | device | "cpu" | where the world model runs |
+    | is_compiled | False | whether the transformer of ``weights`` runs through torch.compile: it takes a minute or |
+    |  |  | more at the first steps and gains little on a CPU; needs a C++ compiler, or Triton on CUDA |
     | context_frames | 4 | recorded frames before the first imagined one |
     | max_log_deviation_m | None | see Episode End |
     | off_road_limit | 0.5 | see Episode End |

@@ -68,13 +68,13 @@ class Convolution(nn.Conv2d):
 
     def _is_laid_out_for(self, x_BCHW: Tensor) -> bool:
         return (
-            _is_asked_for
+            not torch.compiler.is_compiling()
+            and _is_asked_for
             and x_BCHW.dtype == self.weight.dtype == torch.bfloat16
             and x_BCHW.device.type == self.weight.device.type == "cpu"
             and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
             and not self.weight.is_inference()
-            and not torch.compiler.is_compiling()
             and _can_lay_out()
         )
 

@@ -20,6 +20,7 @@ from drivesim.checkpoint import (
 from drivesim.errors import InputError, with_article
 from drivesim.scene.road_map import PACKED_DIM, VIEW_DIM
 from drivesim.tokenizer.vqgan import VQGAN, VQGANConfig
+from drivesim.world_model.compiled import compiled, require_compiler
 from drivesim.world_model.conditioning import LOOK_DIM, agents_dim
 from drivesim.world_model.world_model import WorldModel, WorldModelConfig
 
@@ -27,7 +28,11 @@ TOKENIZER_PREFIX = "tokenizer."
 
 
 def load_world_model(
-    name_or_path: str | Path = "drive-tiny", *, device: str = "cpu", dtype: torch.dtype | None = None
+    name_or_path: str | Path = "drive-tiny",
+    *,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
+    is_compiled: bool = False,
 ) -> WorldModel:
     """Load a world model for imagining.
 
@@ -35,16 +40,21 @@ def load_world_model(
         name_or_path: shipped weights by name, a file or folder, or ``hf://USER/REPO`` on the Hub.
         device: where it runs.
         dtype: of the weights; by default bfloat16 where the device multiplies it fast, else float32.
+        is_compiled: whether its transformer runs through ``torch.compile``, see :func:`compiled`.
 
     Raises:
-        InputError: unknown weights, damaged, of another kind, or of shapes that do not fit their configuration.
+        InputError: unknown weights, damaged, of another kind, or of shapes that do not fit their configuration; or
+            what compiling needs is not there.
     """
     usable_device(device)
+    if is_compiled:
+        require_compiler(torch.device(device).type)
     checkpoint = read_checkpoint(resolve_weights(name_or_path), kind=WorldModel.kind)
     model = module_of(checkpoint, WorldModel, config_of(checkpoint, WorldModelConfig))
     load_state(model, _widened(checkpoint, model))
     model.facts = checkpoint.facts
-    return model.to(device=device, dtype=dtype or fast_dtype(device)).eval().requires_grad_(False)
+    model = model.to(device=device, dtype=dtype or fast_dtype(device)).eval().requires_grad_(False)
+    return compiled(model) if is_compiled else model
 
 
 def new_inputs(model: WorldModel) -> list[dict[str, int]]:
