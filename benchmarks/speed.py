@@ -123,7 +123,8 @@ def measure_cars(model: WorldModel, config: SpeedConfig, head: HazardHead | None
     report.add("env_steps_per_s_batch1", 1 / timings[1].median_s, note="one gym.make, in turns")
     add_batches(report, timings)
     if config.is_compiled:
-        add_compiled(report, model, env.scene.camera, num_rounds=config.num_rounds)
+        for cars in sizes:
+            add_compiled(report, model, env.scene.camera, num_rounds=config.num_rounds, batch_size=cars)
     report.add("peak_memory_mb", peak_memory_mb(), note="whole process")
     env.close()
     return report

@@ -51,8 +51,8 @@ class ReferenceDriveEnv(DriveEpisodeEnv):
     steps, which ``gym.make`` counts.
 
     ## Arguments
-    Those of ``WorldDreamer-Drive-v0`` but ``world_model``; ``weights``, ``hazard_head``, ``device`` and ``sampler``
-    are accepted and not used, so that one ``EpisodeConfig`` serves both.
+    Those of ``WorldDreamer-Drive-v0`` but ``world_model``; ``weights``, ``hazard_head``, ``device``,
+    ``is_compiled`` and ``sampler`` are accepted and not used, so that one ``EpisodeConfig`` serves both.
 
     ## Info keys
     Those of ``WorldDreamer-Drive-v0``. ``confidence`` is always 1.0 and ``hazards`` are never valid;

@@ -27,7 +27,7 @@ from drivesim.world_model.world_model import WorldModel
 FRAME_PASSES = ("hidden_frame", "frame")
 COMPILERS = ("g++", "clang++", "c++", "cl")
 LEAVE = "leave is_compiled (or --compile) out"
-MAX_ROWS = 2  # numbers of rows that are compiled for: an environment's, and those of plans or of another one
+MAX_ROW_COUNTS = 2  # different numbers of rows are compiled for: an environment's, and those of plans or of another one
 
 _Passed = tuple[Tensor, list[FrameMemory]]
 
@@ -94,14 +94,14 @@ class CompiledPass:
         """Run the pass; arguments and results are those of the method."""
         num_rows = len(token_ids_BS)
         is_known = num_rows in self._rows
-        if torch.is_grad_enabled() or not (is_known or len(self._rows) < MAX_ROWS):
+        if torch.is_grad_enabled() or not (is_known or len(self._rows) < MAX_ROW_COUNTS):
             result: _Passed = self._method(token_ids_BS, *inputs, **others)
             return result
         given = [own_memory(part) if isinstance(part, list) else part for part in inputs]
         try:
             features_BSC, memory = self._run(token_ids_BS, *given, **others)
         except RuntimeError as error:  # what torch.compile raises derives from it
-            if is_known:
+            if is_known or isinstance(error, torch.OutOfMemoryError):
                 raise
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(f"torch.compile failed here ({reason}); {LEAVE}") from error
