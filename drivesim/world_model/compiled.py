@@ -27,7 +27,9 @@ from drivesim.world_model.world_model import WorldModel
 FRAME_PASSES = ("hidden_frame", "frame")
 COMPILERS = ("g++", "clang++", "c++", "cl")
 LEAVE = "leave is_compiled (or --compile) out"
-MAX_ROW_COUNTS = 2  # different numbers of rows are compiled for: an environment's, and those of plans or of another one
+MAX_ROW_COUNTS = (
+    2  # different numbers of rows are compiled for: an environment's, and those of plans or of another one
+)
 
 _Passed = tuple[Tensor, list[FrameMemory]]
 
