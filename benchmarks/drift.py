@@ -154,8 +154,7 @@ def _tokenized(open_loop: OpenLoop, kept: Images) -> Images:
     """Return kept frames after the tokenizer; a drift of a few steps keeps none."""
     if kept.shape[1] == 0:
         return kept
-    flat = kept.reshape(-1, *kept.shape[2:])
-    return tokenized(open_loop.model.tokenizer, flat).frames.reshape(kept.shape)
+    return tokenized(open_loop.model.tokenizer, kept).frames
 
 
 def _shown(driven: Drive, *, first: int) -> Iterator[Images]:

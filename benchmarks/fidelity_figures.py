@@ -216,12 +216,12 @@ def _logged_clips(
     if config.has_map and any(scene.scene.drivable is not None for scene in scenes):
         blind = replace(open_loop, has_map=False)
         unmapped = blind.imagine(scenes, starts, twist_BTA, label="the same without a map")
-    ceiling = tokenized(open_loop.model.tokenizer, target.reshape(-1, *target.shape[2:]))
+    ceiling = tokenized(open_loop.model.tokenizer, target)
     clips = Clips(
         target=target,
         imagined=open_loop.imagine(scenes, starts, twist_BTA, label="under the logged actions"),
         randomly_driven=open_loop.imagine(scenes, starts, random_BTA, label="under random actions"),
-        tokenized=ceiling.frames.reshape(target.shape),
+        tokenized=ceiling.frames,
         last=last_frames(scenes, starts),
         groups=[start.scene_index for start in starts],
         unmapped=unmapped,

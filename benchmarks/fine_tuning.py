@@ -179,8 +179,7 @@ def imagined(weights: str, windows: Windows, *, label: str) -> Imagined:
     camera = windows.scenes[0].scene.camera
     open_loop = OpenLoop(model=model, camera=camera, has_map=False)
     frames = open_loop.imagine(windows.scenes, windows.starts, windows.twist, label=label)
-    flat = windows.target.reshape(-1, *windows.target.shape[2:])
-    seen = tokenized(model.tokenizer, flat).frames.reshape(windows.target.shape)
+    seen = tokenized(model.tokenizer, windows.target).frames
     return Imagined(
         frames=frames,
         gain_db=over_steps(finite_psnr, frames, windows.target) - windows.repeat_db,

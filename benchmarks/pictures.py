@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from einops import pack, unpack
 from numpy.typing import NDArray
 
 from benchmarks.report import Report
@@ -66,23 +67,25 @@ class Clips:
 class Tokenized:
     """Frames after the tokenizer, and how much of the codebook they took."""
 
-    frames: Images  # (N, H, W, 3)
+    frames: Images  # (..., H, W, 3)
     codebook_usage: float  # share of the codes used at least once
     num_tokens: int
 
 
 @torch.no_grad()
 def tokenized(tokenizer: VQGAN, frames: Images) -> Tokenized:
-    """Return (N, H, W, 3) uint8 frames as the tokenizer gives them back."""
+    """Return (..., H, W, 3) uint8 frames, one at least, as the tokenizer gives them back."""
+    flat, leading = pack([frames], "* h w c")
     outputs, ids = [], []
-    for first in range(0, len(frames), TOKENIZER_BATCH):
-        batch = torch.from_numpy(np.array(frames[first : first + TOKENIZER_BATCH]))
+    for first in range(0, len(flat), TOKENIZER_BATCH):
+        batch = torch.from_numpy(np.array(flat[first : first + TOKENIZER_BATCH]))
         token_ids_BS = tokenizer.encode(normalized(batch))
         ids.append(token_ids_BS.flatten())
         outputs.append(to_uint8(tokenizer.decode(token_ids_BS)).numpy())
     used = torch.cat(ids)
     share = codebook_usage(used, tokenizer.codebook_size)
-    return Tokenized(frames=np.concatenate(outputs), codebook_usage=share, num_tokens=len(used))
+    (shown,) = unpack(np.concatenate(outputs), leading, "* h w c")
+    return Tokenized(frames=shown, codebook_usage=share, num_tokens=len(used))
 
 
 def finite_psnr(predicted: Images, target: Images) -> FloatArray:
