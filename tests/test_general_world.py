@@ -33,7 +33,7 @@ from drivesim.general_world.content import (
 from drivesim.general_world.renderer import render
 from drivesim.general_world.sampling import Split, combinations, draw_prompt_scene, draw_scene, is_held_out
 from drivesim.general_world.shapes import object_patch
-from drivesim.general_world.trajectory import camera_pose, pose, progress
+from drivesim.general_world.trajectory import MAX_OBJECTS, camera_pose, object_boxes, pose, progress
 
 NUM_DRAWS = 2000
 
@@ -294,3 +294,19 @@ def test_nothing_is_drawn_without_frames_or_room():
         render(scene, 0)
     with pytest.raises(ValueError, match="16 pixels"):
         render(scene, 1, 8, 8)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_boxes_hold_nearly_all_of_the_objects_and_little_else(seed):
+    scene = draw_scene(np.random.default_rng(seed), Split.SEEN)
+    scene.objects = scene.objects[:1]
+    empty = SceneSpec(setting=scene.setting, seed=scene.seed, camera=scene.camera)
+    boxes = object_boxes(scene, 16)
+    assert boxes.shape == (16, MAX_OBJECTS, 4)
+    assert np.isnan(boxes[:, len(scene.objects) :]).all()
+    changed = (render(scene).astype(int) != render(empty)).any(axis=-1)
+    for is_object, box in zip(changed, boxes[:, 0], strict=True):
+        left, top, right, bottom = (box * np.array([224, 128, 224, 128])).round().clip(0).astype(int)
+        inside = is_object[top:bottom, left:right]
+        assert inside.sum() >= 0.95 * is_object.sum()
+        assert inside.mean() > 0.25

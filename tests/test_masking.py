@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from drivesim.world_model.masking import MaskKind, cosine_rate, draw_mask, num_masked_after
+from drivesim.world_model.masking import MaskKind, cosine_rate, draw_mask, hidden_about, num_masked_after
 
 
 @pytest.mark.parametrize("num_tokens", [1, 2, 7, 112])
@@ -67,3 +67,28 @@ def test_masks_follow_the_seed(kind):
     draw = lambda seed: draw_mask(kind, 2, 3, 28, torch.Generator().manual_seed(seed))  # noqa: E731
     assert torch.equal(draw(1), draw(1))
     assert not torch.equal(draw(1), draw(2))
+
+
+BOX = torch.tensor([[0.25, 0.25, 0.5, 0.5]])  # of 8 x 8 tokens: rows and columns 2 and 3
+
+
+def test_what_lies_about_a_box_is_hidden_and_nothing_else():
+    masks = hidden_about(BOX.expand(400, 4), (8, 8), torch.Generator().manual_seed(0)).unflatten(1, (8, 8))
+    assert not masks[:, 6:].any()
+    assert not masks[:, :, 6:].any()
+    assert masks.any(0)[:6, :6].all()
+    is_whole = masks[:, 2:4, 2:4].flatten(1).all(1)
+    assert 0.5 < is_whole.float().mean() < 0.85  # half of the rows, and a few of the others
+    assert masks[is_whole].flatten(1).sum(1).min() == 4  # without a margin
+
+
+def test_nothing_is_hidden_about_nothing():
+    assert not hidden_about(torch.full((3, 4), torch.nan), (8, 8), None).any()
+
+
+def test_a_box_beyond_the_frame_hides_what_is_in_the_frame():
+    mask = hidden_about(torch.tensor([[-0.5, -0.5, 0.1, 0.1]]).expand(50, 4), (8, 8), None).unflatten(
+        1, (8, 8)
+    )
+    assert mask.any(0)[0, 0]
+    assert not mask[:, 3:].any()

@@ -194,6 +194,30 @@ def test_batches_hold_clips_or_as_many_frames_of_images(tokens, model):
     assert shapes == [(2, FRAMES, 112), (2 * FRAMES, 1, 112)] * 2
 
 
+def test_of_images_is_hidden_what_lies_about_a_thing(tokens, model):
+    settings = {"image_share": 0.9, "prompt_drop": 0.0}
+    masks = []
+    for share in (0.0, 1.0):
+        task = VideoModelTask(VideoTrainingConfig(thing_share=share, **settings), *tokens, model)
+        batches = task.batches(start_step=1, batch_size=8, seed=0, rank=0, world_size=1)
+        masks.append(torch.cat([next(batches)["is_masked"][:, 0] for _ in range(4)]).float().mean(0))
+    # Scattered tokens lie everywhere, things of a few pictures in their middle.
+    assert masks[0].min() > 0.2
+    assert masks[1].unflatten(0, (8, 14))[:, [0, -1]].mean() < 0.5 * masks[1].max()
+    with pytest.raises(ValueError, match="thing_share"):
+        VideoTrainingConfig(thing_share=1.5)
+
+
+def test_where_things_are_is_kept_with_a_set(sets):
+    train, validation = sets
+    assert train.clip_boxes.shape == (5, FRAMES, 2, 4)
+    assert np.isnan(train.clip_boxes[:CLIPS_PER_DRIVE]).all()
+    boxes = np.concatenate([train.image_boxes[:, 0], validation.image_boxes[:, 0]])
+    known = boxes[np.isfinite(boxes).all(-1)]
+    assert len(known) >= 3
+    assert (known[:, 2:] > known[:, :2]).all()
+
+
 def test_a_batch_depends_on_its_step_alone(tokens, model):
     task = VideoModelTask(VideoTrainingConfig(), *tokens, model)
     arguments = {"batch_size": 2, "seed": 3, "rank": 0, "world_size": 1}

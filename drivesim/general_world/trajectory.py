@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from drivesim.general_world.content import (
     ASPECT,
     CLIP_FRAMES,
     DIRECTIONS,
     CameraMotion,
+    FloatArray,
     Motion,
     ObjectSpec,
+    SceneSpec,
 )
 
 PAN_SHARE = 0.32  # of the width, by which near things shift while the camera pans
 ZOOM_FACTOR = 1.5
+MAX_OBJECTS = 2  # in a scene
+_HALF_BOX = 0.55  # of the extent: within it, whatever its shape, lies nearly all of an object
 _NUM_BOUNCES = 2
 
 
@@ -86,3 +92,18 @@ def camera_pose(motion: CameraMotion, share: float) -> CameraPose:
     if motion is CameraMotion.ZOOM_OUT:
         return CameraPose(zoom=ZOOM_FACTOR ** (1.0 - share))
     return CameraPose()
+
+
+def object_boxes(scene: SceneSpec, num_frames: int) -> FloatArray:
+    """Return where objects appear, (T, MAX_OBJECTS, 4): left, top, right, bottom in shares of the frame.
+
+    NaN stands for objects that a scene does not have.
+    """
+    boxes = np.full((num_frames, MAX_OBJECTS, 4), np.nan, dtype=np.float32)
+    for index in range(num_frames):
+        view = camera_pose(scene.camera, progress(index))
+        for number, thing in enumerate(scene.objects):
+            at = view.seen(pose(thing, progress(index)))
+            half_x, half_y = _HALF_BOX * at.extent / ASPECT, _HALF_BOX * at.extent
+            boxes[index, number] = at.x - half_x, at.y - half_y, at.x + half_x, at.y + half_y
+    return boxes

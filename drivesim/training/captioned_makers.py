@@ -133,6 +133,7 @@ def _scene(seed: int, num_frames: int, size: tuple[int, int]) -> list[CaptionedI
     from drivesim.general_world.captions import caption_of, frame_caption_of
     from drivesim.general_world.renderer import render
     from drivesim.general_world.sampling import Split, draw_scene
+    from drivesim.general_world.trajectory import object_boxes
     from drivesim.reference.camera import draw_in_one_thread
 
     draw_in_one_thread()
@@ -145,6 +146,7 @@ def _scene(seed: int, num_frames: int, size: tuple[int, int]) -> list[CaptionedI
             frames=render(scene, num_frames=num_frames, height_px=height_px, width_px=width_px),
             captions=captions,
             frame_captions=[frame_caption_of(scene, rng) for _ in range(NUM_WORDINGS)],
+            boxes=object_boxes(scene, num_frames),
         )
     ]
 

@@ -1,7 +1,8 @@
 """Captioned clips and images of one size as memory-mapped arrays, made once and read by training.
 
 A set is a folder: ``clips.npy`` (N, T, H, W, 3), ``images.npy`` (M, H, W, 3), ``twist.npy`` (N, T, 2) with NaN where
-a clip has no actions, and ``set.json`` with facts and captions. Where its content comes from: see
+a clip has no actions, ``clip_boxes.npy`` (N, T, 2, 4) and ``image_boxes.npy`` (M, 2, 4) with NaN where it is not known
+where things are, and ``set.json`` with facts and captions. Where its content comes from: see
 ``captioned_makers.py``.
 """
 
@@ -24,6 +25,8 @@ from drivesim.files import atomic_folder, reserve_space
 Captions = list[list[str]]
 """For every item the wordings there are of its caption."""
 
+MAX_THINGS = 2  # of which a set says where they are
+
 
 @dataclass(kw_only=True, slots=True)
 class CaptionedItem:
@@ -33,6 +36,9 @@ class CaptionedItem:
     captions: list[str]
     frame_captions: list[str]  # of a single frame of a clip: what can be said of it without its motion
     twist: NDArray[np.float32] | None = None  # (T, 2) speed (m/s) and yaw rate (rad/s) into each frame
+    boxes: NDArray[np.float32] | None = (
+        None  # (T, 2, 4) left, top, right, bottom of things, shares of the frame
+    )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,6 +48,8 @@ class CaptionedSet:
     clips: NDArray[np.uint8]  # (N, T, H, W, 3)
     images: NDArray[np.uint8]  # (M, H, W, 3)
     twist: NDArray[np.float32]  # (N, T, 2) speed (m/s) and yaw rate (rad/s); NaN without actions
+    clip_boxes: NDArray[np.float32]  # (N, T, 2, 4) left, top, right, bottom of up to two things; NaN for none
+    image_boxes: NDArray[np.float32]  # (M, 2, 4)
     clip_captions: Captions
     frame_captions: Captions
     image_captions: Captions
@@ -66,6 +74,8 @@ class CaptionedSet:
                 clips=mapped_array(path / "clips.npy"),
                 images=mapped_array(path / "images.npy"),
                 twist=np.load(path / "twist.npy"),
+                clip_boxes=np.load(path / "clip_boxes.npy"),
+                image_boxes=np.load(path / "image_boxes.npy"),
                 clip_captions=content["clip_captions"],
                 frame_captions=content["frame_captions"],
                 image_captions=content["image_captions"],
@@ -131,16 +141,23 @@ def write_set(
         clips = _new_array(folder / "clips.npy", (num_clips, *clip_shape, 3))
         images = _new_array(folder / "images.npy", (num_images, *clip_shape[1:], 3))
         twist = np.full((num_clips, clip_shape[0], 2), np.nan, dtype=np.float32)
+        clip_boxes = np.full((num_clips, clip_shape[0], MAX_THINGS, 4), np.nan, dtype=np.float32)
+        image_boxes = np.full((num_images, MAX_THINGS, 4), np.nan, dtype=np.float32)
         captions: dict[str, Captions] = {"clip_captions": [], "frame_captions": [], "image_captions": []}
         for done, item in enumerate(items, start=1):
             if len(item.frames) == 1:
-                images[len(captions["image_captions"])] = item.frames[0]
+                row = len(captions["image_captions"])
+                images[row] = item.frames[0]
+                if item.boxes is not None:
+                    image_boxes[row] = item.boxes[0]
                 captions["image_captions"].append(item.captions)
             else:
                 row = len(captions["clip_captions"])
                 clips[row] = item.frames
                 if item.twist is not None:
                     twist[row] = item.twist
+                if item.boxes is not None:
+                    clip_boxes[row] = item.boxes
                 captions["clip_captions"].append(item.captions)
                 captions["frame_captions"].append(item.frame_captions)
             if on_progress is not None:
@@ -151,6 +168,8 @@ def write_set(
             if isinstance(array, np.memmap):
                 array.flush()
         np.save(folder / "twist.npy", twist)
+        np.save(folder / "clip_boxes.npy", clip_boxes)
+        np.save(folder / "image_boxes.npy", image_boxes)
         (folder / "set.json").write_text(
             json.dumps(captions | {"facts": facts, "set_id": uuid4().hex}), encoding="utf-8"
         )

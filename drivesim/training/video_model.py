@@ -22,7 +22,7 @@ from drivesim.training.captioned_tokens import CaptionedTokens
 from drivesim.training.row_draws import RowDraws, rows_of
 from drivesim.training.task import WEIGHT, Evaluation
 from drivesim.video import contact_sheet
-from drivesim.world_model.masking import ClipMaskConfig, draw_clip_mask, draw_frame_masks
+from drivesim.world_model.masking import ClipMaskConfig, draw_clip_mask, draw_frame_masks, hidden_about
 from drivesim.world_model.video_model import VideoModel, VideoModelConfig
 
 UNJUDGED = -100
@@ -47,6 +47,7 @@ class VideoTrainingConfig:
         0.0  # codes weigh in the loss as their frequency to minus this: rare ones are things
     )
     masks: ClipMaskConfig = field(default_factory=ClipMaskConfig)
+    thing_share: float = 0.0  # of the images: what is hidden lies about one of their things
     frames_per_window: int = (
         8  # of a clip that a frame-causal model is shown at once: more than its attention sees
     )
@@ -66,6 +67,8 @@ class VideoTrainingConfig:
                 "frames_per_window must be >= 2, context_noise lie in [0, 1) and start_share in [0, 1], got "
                 f"{self.frames_per_window}, {self.context_noise} and {self.start_share}"
             )
+        if not 0 <= self.thing_share <= 1:
+            raise ValueError(f"thing_share must lie in [0, 1], got {self.thing_share}")
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.code_balance <= 1:
             raise ValueError(
                 f"label_smoothing must lie in [0, 1) and code_balance in [0, 1], got {self.label_smoothing} and "
@@ -148,12 +151,18 @@ class VideoModelTask:
             is_start = torch.ones(count, dtype=torch.bool)
             if not is_image and self.is_frame_causal:
                 is_start = draws.chance(self.config.start_share)
-            batch, captions = self._images(draws) if is_image else self._clips(draws, is_start)
+            box_B4 = None
+            if is_image:
+                batch, captions, box_B4 = self._images(draws)
+            else:
+                batch, captions = self._clips(draws, is_start)
             is_dropped = draws.chance(self.config.prompt_drop)
             texts = ["" if drop else text for text, drop in zip(captions, is_dropped.tolist(), strict=True)]
             if self.has_actions:
                 batch["twist"][is_dropped] = torch.nan
             batch |= self._hidden(batch["token_ids"], is_start, draws)
+            if box_B4 is not None and self.config.thing_share:
+                batch["is_masked"] = self._about_things(batch["is_masked"], box_B4, draws)
             yield batch | self._prepared(texts)
             step += 1
 
@@ -177,6 +186,12 @@ class VideoModelTask:
         context_ids_BTS = torch.where(is_noise_BTS, noise_BTS, token_ids_BTS)
         return {"is_masked": is_masked_BTS, "context_ids": context_ids_BTS}
 
+    def _about_things(self, is_masked_BTS: Tensor, box_B4: Tensor, draws: RowDraws) -> Tensor:
+        """Hide of a share of the images what lies about a thing, instead; others stay as they are."""
+        about_BS = hidden_about(box_B4, self.grid, draws.uniform)
+        is_about_B1 = draws.chance(self.config.thing_share).unsqueeze(-1) & about_BS.any(-1, keepdim=True)
+        return torch.where(is_about_B1, about_BS, is_masked_BTS[:, 0]).unsqueeze(1)
+
     def _clips(self, draws: RowDraws, is_start_B: Tensor) -> tuple[dict[str, Tensor], list[str]]:
         """Draw clips, or frame by frame windows of them, from the start or from anywhere."""
         content = self.train.content
@@ -192,22 +207,30 @@ class VideoModelTask:
         wordings = [content.clip_captions[row] for row in rows]
         return batch, _one_of_each(wordings, draws)
 
-    def _images(self, draws: RowDraws) -> tuple[dict[str, Tensor], list[str]]:
-        """Draw images of the set and single frames of its clips, as many of the one as there are."""
+    def _images(self, draws: RowDraws) -> tuple[dict[str, Tensor], list[str], Tensor]:
+        """Draw images of the set and single frames of its clips, as many of the one as there are.
+
+        The box of one of the things (B, 4) comes with them, NaN where there is none.
+        """
         train, content = self.train, self.train.content
         num_images = len(train.images)
         rows = draws.whole(num_images + len(train.clips)).tolist()
         times = draws.whole(train.clips.shape[1]).tolist()
-        ids, wordings = [], []
+        ids, wordings, boxes = [], [], []
         for row, t in zip(rows, times, strict=True):
             is_image = row < num_images
             ids.append(train.images[row] if is_image else train.clips[row - num_images, t])
+            boxes.append(content.image_boxes[row] if is_image else content.clip_boxes[row - num_images, t])
             captions = content.image_captions if is_image else content.frame_captions
             wordings.append(captions[row if is_image else row - num_images])
         batch = {"token_ids": torch.from_numpy(np.stack(ids)).unsqueeze(1)}
         if self.has_actions:
             batch["twist"] = torch.full((len(draws), 1, 2), torch.nan)
-        return batch, _one_of_each(wordings, draws)
+        return (
+            batch,
+            _one_of_each(wordings, draws),
+            _one_box_of_each(torch.from_numpy(np.stack(boxes)), draws),
+        )
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], draws: RowDraws) -> dict[str, Tensor]:
         """Return the named loss terms of one batch."""
@@ -273,6 +296,13 @@ def _one_of_each(wordings: list[list[str]], draws: RowDraws) -> list[str]:
     return [
         some[int(place * len(some))] if some else "" for some, place in zip(wordings, places, strict=True)
     ]
+
+
+def _one_box_of_each(boxes_BN4: Tensor, draws: RowDraws) -> Tensor:
+    """Draw one of the boxes (B, N, 4) of each row that are there; they come first."""
+    num_boxes_B = boxes_BN4[..., 0].isfinite().sum(-1)
+    place_B = (draws.uniform((len(draws),)) * num_boxes_B).long()
+    return boxes_BN4[torch.arange(len(boxes_BN4)), place_B]
 
 
 def _padded(prompt_BK: Tensor) -> Tensor:

@@ -141,6 +141,33 @@ def draw_frame_masks(
     return masks.gather(0, kind_B11.expand(-1, frames, tokens).unsqueeze(0)).squeeze(0)
 
 
+def hidden_about(box_B4: Tensor, grid: tuple[int, int], chance: Chance) -> Tensor:
+    """Hide tokens of a box and up to two around it on every side: all, or in half of the rows scattered ones.
+
+    Rounds that fix what is most certain end where things are; this is what they see there.
+
+    Args:
+        box_B4: left, top, right, bottom in shares of the frame; NaN hides nothing.
+        grid: rows and columns of tokens.
+        chance: source of all randomness.
+
+    Returns:
+        ``is_masked_BS``.
+    """
+    batch = len(box_B4)
+    margin_B4 = (3 * _uniform((batch, 4), chance)).floor()
+    inside = []
+    for size, low, high in ((grid[0], 1, 3), (grid[1], 0, 2)):
+        first = (box_B4[:, low, None] * size).floor() - margin_B4[:, low, None]
+        last = (box_B4[:, high, None] * size).ceil() - 1 + margin_B4[:, high, None]
+        cells = torch.arange(size)
+        inside.append((cells >= first) & (cells <= last))
+    rows, columns = inside
+    is_inside_BS = (rows.unsqueeze(-1) & columns.unsqueeze(1)).flatten(1)
+    rate_B = torch.where(_uniform((batch,), chance) < 0.5, 1.0, _cosine_rates((batch,), chance))
+    return is_inside_BS & random_mask((batch, grid[0] * grid[1]), rate_B, chance)
+
+
 def _kinds(config: ClipMaskConfig, batch: int, chance: Chance) -> Tensor:
     """Return which kind of mask each clip has, (B, 1, 1)."""
     ends = torch.tensor(config.shares()).cumsum(0)
