@@ -19,6 +19,7 @@ from drivesim.world_model.world_model import WorldModel
 from envs.world_dreamer_drive import WorldDreamerDriveEnv
 from envs.world_dreamer_vector import WorldDreamerVectorEnv
 
+VECTOR_CARS = 8  # imagined together
 WARM_UP_STEPS = 5
 ACTION = np.array([0.02, 8.0], dtype=np.float32)
 OWN_NOTE = "the rest that is not the world model: hazards, ego, metrics, reward"

@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.compiled import add_compiled
 from benchmarks.decoders.comparison import add_comparison, compare, parameters, reference_decoders
-from benchmarks.env_speed import add_env, add_vector_env
+from benchmarks.env_speed import VECTOR_CARS, add_env, add_vector_env
 from benchmarks.growth import add_curves, add_long_run, curves, peak_memory_mb
 from benchmarks.report import Report, check_out, parsed, run_command, run_facts, weights_facts
 from benchmarks.roofline import add_stages
@@ -39,7 +39,6 @@ from drivesim.world_model.world_model import WorldModel
 from envs.world_dreamer_drive import WorldDreamerDriveEnv
 
 LONG_STEPS = 5000
-VECTOR_CARS = 8
 MAX_VECTOR_ROUNDS = 3
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 QUICK: dict[str, Any] = {

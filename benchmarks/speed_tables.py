@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from benchmarks.env_speed import VECTOR_CARS
 from benchmarks.report import Report, Target
 from drivesim import console
 
@@ -36,7 +37,7 @@ HEADLINES = (
     "peak_memory_mb",
     "compile_speedup",
 )
-BATCH = "_batch8"
+BATCH = f"_batch{VECTOR_CARS}"  # what names of figures of several cars end with
 CURVES = ("window", "rounds", "batch", "resolution")
 STAGE_COLUMNS = ("stage", "ms", "GFLOP", "roof", "share", "GEMM", "bytes", "calls")
 STAGE_CAPTION = (
@@ -93,31 +94,31 @@ def _show_stages(result: Mapping[str, Any]) -> None:
 
 
 def _show_batch_stages(result: Mapping[str, Any]) -> None:
-    cars = int(BATCH.removeprefix("_batch"))
     rows = [
-        (stage, one_ms, all_ms, all_ms / cars, all_ms / cars / one_ms if one_ms else math.nan)
+        (stage, one_ms, all_ms, all_ms / VECTOR_CARS, all_ms / VECTOR_CARS / one_ms if one_ms else math.nan)
         for stage, one_ms in result["stage_ms"].items()
         if (all_ms := result[f"stage_ms{BATCH}"][stage])
     ]
-    rows += [_stage_sum(result, cars)]
+    rows += [_stage_sum(result)]
     console.print_table(
-        f"where the time goes with {cars} cars",
-        ["stage", "ms, 1 car", f"ms, {cars} cars", "ms per car", "ratio"],
+        f"where the time goes with {VECTOR_CARS} cars",
+        ["stage", "ms, 1 car", f"ms, {VECTOR_CARS} cars", "ms per car", "ratio"],
         rows,
         caption="milliseconds of an env step; ratio: what a car costs among the others against alone",
     )
 
 
-def _stage_sum(result: Mapping[str, Any], cars: int) -> tuple[str, float, float, float, float]:
+def _stage_sum(result: Mapping[str, Any]) -> tuple[str, float, float, float, float]:
     one_ms, all_ms = (sum(result[f"stage_ms{suffix}"].values()) for suffix in ("", BATCH))
-    return "all", one_ms, all_ms, all_ms / cars, all_ms / cars / one_ms
+    per_car_ms = all_ms / VECTOR_CARS
+    return "all", one_ms, all_ms, per_car_ms, per_car_ms / one_ms
 
 
 def _show_memory(result: Mapping[str, Any]) -> None:
     columns = ("resident_memory_mb", "resident_growth_mb", "peak_memory_mb")
     rows = [
         (cars, *(result[f"{column}{suffix}"] for column in columns))
-        for cars, suffix in (("1", ""), (BATCH.removeprefix("_batch"), BATCH))
+        for cars, suffix in (("1", ""), (str(VECTOR_CARS), BATCH))
     ]
     console.print_table(
         "memory of the process, MB",

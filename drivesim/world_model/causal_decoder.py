@@ -67,10 +67,12 @@ class CausalDecoder(nn.Module):
         """
         warped_BCHW = expected.compensated.frames_BCHW
         is_seen_B1HW = expected.compensated.is_seen_BHW.float().unsqueeze(1)
-        pictures = torch.cat([warped_BCHW, drawn_BCHW, (warped_BCHW - drawn_BCHW).abs() * 2], dim=1)
         dtype = self.stem.weight.dtype
+        difference_BCHW = (warped_BCHW - drawn_BCHW).abs().to(dtype) * 2
         cells = [
-            unshuffled(pictures.to(dtype)),
+            unshuffled(warped_BCHW.to(dtype)),
+            unshuffled(drawn_BCHW.to(dtype)),
+            unshuffled(difference_BCHW),
             expected.features_BFHW.to(dtype),
             functional.avg_pool2d(is_seen_B1HW, CELL_PX).to(dtype),
             road_BVHW.to(dtype),

@@ -126,8 +126,10 @@ class Reprojection:
 
     def stacked_pixels(self, inverse_depth_IHW: Tensor) -> Tensor:
         """Return the positions (B, I * H, W, 2) for I inverse depths of every ray, one below the other."""
-        points_B3IHW = self._turned_B3HW.unsqueeze(2) + inverse_depth_IHW * self._shift_B311.unsqueeze(2)
-        positions_B2IHW = points_B3IHW[:, :2] / points_B3IHW[:, 2:].clamp_min(MIN_DEPTH)
+        # In place: for several cars these tensors are larger than a processor's caches.
+        points_B3IHW = inverse_depth_IHW * self._shift_B311.unsqueeze(2)
+        points_B3IHW += self._turned_B3HW.unsqueeze(2)
+        positions_B2IHW = points_B3IHW[:, :2] / points_B3IHW[:, 2:].clamp_min_(MIN_DEPTH)
         return positions_B2IHW.flatten(2, 3).movedim(1, -1)
 
     def sample(self, frames_BCHW: Tensor, pixels_BHW2: Tensor, *, is_sharp: bool = False) -> Tensor:
@@ -135,7 +137,9 @@ class Reprojection:
 
         Sharp reading is bicubic: a picture that is carried along for many frames blurs less.
         """
-        grid_BHW2 = (pixels_BHW2 / self.size_2 * 2 - 1).clamp(-2, 2)
+        grid_BHW2 = (pixels_BHW2 / self.size_2).mul_(2).sub_(1)
+        if is_sharp:  # which rounds before it looks for the border
+            grid_BHW2 = grid_BHW2.clamp_(-2, 2)
         return functional.grid_sample(
             frames_BCHW,
             grid_BHW2,

@@ -142,13 +142,18 @@ class MotionField(nn.Module):
             one, two = Reprojection(rays, motion), Reprojection(rays, two_steps)
             flat_BHW2, _ = one.pixels(rays.inverse_depth_HW.unsqueeze(0))
             earlier_flat_BHW2, _ = two.pixels(rays.inverse_depth_HW.unsqueeze(0))
+            views, seen_BQhw = _flat_views(
+                [(last_BCHW, one, flat_BHW2), (earlier_BCHW, two, earlier_flat_BHW2)]
+            )
             evidence = [
-                _flat_views([(last_BCHW, one, flat_BHW2), (earlier_BCHW, two, earlier_flat_BHW2)]),
+                seen_BQhw,
                 self._sweep(last_BCHW, earlier_BCHW, rays, motion, two_steps),
                 _geometry(rays, one, flat_BHW2, twist_BA),
             ]
+            dtype = self.stem.weight.dtype
+            cells = [*(unshuffled(view.to(dtype)) for view in views), *(part.to(dtype) for part in evidence)]
             with torch.autocast(device_type, enabled=is_autocast):
-                features_BFHW = self._features(joined(evidence))
+                features_BFHW = self._features(joined(cells))
                 out_BQhw = self.out(functional.silu(features_BFHW))
             field_BQHW = self._field(out_BQhw.float())
             pixels_BHW2, is_ahead_BHW = one.pixels(rays.inverse_depth_HW + field_BQHW[:, 0])
@@ -179,13 +184,13 @@ class MotionField(nn.Module):
             reprojection = Reprojection(rays, steps, stride=MATCH_PX)
             small = functional.avg_pool2d(frames, MATCH_PX)
             seen_at.append(reprojection.sample(small, reprojection.stacked_pixels(rho_IHW)))
-        cost = reduce((seen_at[0] - seen_at[1]).abs(), "b c (i h) w -> b i h w", "mean", i=count)
+        difference = seen_at[0].sub_(seen_at[1]).abs_()
+        cost = reduce(difference, "b c (i h) w -> b i h w", "mean", i=count)
         cost = _blurred(cost)
         cost = functional.avg_pool2d(cost, CELL_PX // MATCH_PX)
         return torch.cat([cost * 4, (cost - cost.mean(1, keepdim=True)) * 8], dim=1)
 
     def _features(self, x_BCHW: Tensor) -> Tensor:
-        x_BCHW = x_BCHW.to(self.stem.weight.dtype).contiguous(memory_format=torch.channels_last)
         low = self.low_in(self.stem(x_BCHW))
         middle = self.middle_in(self.to_middle(functional.silu(low)))
         high = self.high(self.to_high(functional.silu(middle)))
@@ -204,15 +209,15 @@ class MotionField(nn.Module):
         return functional.interpolate(field_BQhw, scale_factor=CELL_PX, mode="bilinear")
 
 
-def _flat_views(seen_from: Sequence[tuple[Tensor, Reprojection, Tensor]]) -> Tensor:
-    """Return frames as they would look from the next pose in a flat world, and what of them is seen.
+def _flat_views(seen_from: Sequence[tuple[Tensor, Reprojection, Tensor]]) -> tuple[list[Tensor], Tensor]:
+    """Return frames (B, 3, H, W) as they would look from the next pose in a flat world, and how much of a cell is seen.
 
     Args:
         seen_from: each frame (B, 3, H, W), its reprojection, and where that finds a flat world's pixels (B, H, W, 2).
     """
     views = [reprojection.sample(frames, pixels) for frames, reprojection, pixels in seen_from]
     seen = [reprojection.is_inside(pixels).float() for _, reprojection, pixels in seen_from]
-    return joined([unshuffled(torch.cat(views, dim=1)), _cells(torch.stack(seen, dim=1))])
+    return views, _cells(torch.stack(seen, dim=1))
 
 
 def _geometry(rays: Rays, one: Reprojection, flat_BHW2: Tensor, twist_BA: Tensor) -> Tensor:
