@@ -245,9 +245,9 @@ def num_rounds(model: VideoModel, config: GenerateConfig, *, num_given: int, num
     They are those of every frame that is not given, or of every window of a long clip where frames are drawn at once.
     """
     sampler = config.sampler or model.config.sampler
-    rounds = sampler.num_decode_steps
+    rounds = sampler.num_rounds
     if model.is_frame_causal:
-        next_rounds = model.config.next_sampler(sampler).num_decode_steps
+        next_rounds = model.config.next_sampler(sampler).num_rounds
         first = rounds - next_rounds if num_given == 0 else 0
         return (first + next_rounds * max(0, num_frames - num_given)) * config.num_samples
     return rounds * len(windows(num_frames, model.config.num_frames, num_given)) * config.num_samples

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from drivesim.world_model.sampler import SamplerConfig, UnmaskOrder, draw_tokens, fill_in
+from drivesim.world_model.sampler import SamplerConfig, UnmaskOrder, draw_tokens, fill_in, rounds_for
 
 K, S = 16, 28
 
@@ -100,3 +100,59 @@ def test_the_temperature_rises_with_the_imagined_frames():
     assert SamplerConfig(temperature=0.8).at(0).temperature == 0.8
     with pytest.raises(ValueError, match="temperature_rise must be >= 0"):
         SamplerConfig(temperature_rise=-1)
+
+
+def agreeing(token_ids, is_masked):
+    """Return logits that want every hidden token to be what most given ones are, of two codes."""
+    ones = ((token_ids == 1) & ~is_masked).sum(-1, keepdim=True)
+    zeros = ((token_ids == 0) & ~is_masked).sum(-1, keepdim=True)
+    lean = 4.0 * (ones - zeros).sign().float()
+    return torch.stack([-lean, lean], dim=-1).expand(*token_ids.shape, 2).contiguous()
+
+
+def test_revisions_put_right_what_was_drawn_before_the_rest_was_known():
+    ids, hidden = torch.zeros(64, 16, dtype=torch.int64), torch.ones(64, 16, dtype=torch.bool)
+
+    def num_odd(num_revisions):
+        config = SamplerConfig(temperature=1.0, num_revisions=num_revisions)
+        filled = fill_in(agreeing, ids, hidden, config, generator()).token_ids_BS.sum(-1)
+        return torch.minimum(filled, 16 - filled).float().mean()
+
+    assert num_odd(0) > 5.0  # one round knows nothing of its neighbours
+    assert num_odd(6) < 0.5
+
+
+def test_revisions_hide_their_share_and_leave_given_tokens_alone():
+    ids = torch.arange(16).repeat(2, 1)
+    hidden = torch.zeros(2, 16, dtype=torch.bool)
+    hidden[:, 4:14] = True
+    seen = []
+
+    def logits_fn(token_ids, is_masked):
+        seen.append(is_masked.clone())
+        assert torch.equal(token_ids[~hidden], ids[~hidden])
+        return torch.zeros(2, 16, 40).index_fill(2, torch.tensor([39]), 9.0)
+
+    config = SamplerConfig(num_decode_steps=2, num_revisions=3, revised_share=0.3)
+    rounds = []
+    sampled = fill_in(logits_fn, ids, hidden, config, generator(), on_round=rounds.append)
+    assert rounds == [1, 2, 3, 4, 5]
+    assert rounds_for(10, config) == (2, 5)
+    assert config.num_rounds == 5
+    assert [int(mask.sum(-1).max()) for mask in seen[2:]] == [3, 3, 3]
+    assert not any((mask & ~hidden).any() for mask in seen)
+    assert torch.equal(sampled.token_ids_BS[~hidden], ids[~hidden])
+    assert (sampled.token_ids_BS[hidden] == 39).all()
+    assert (sampled.confidence_BS[~hidden] == 1).all()
+
+
+def test_nothing_hidden_is_not_revised():
+    ids, hidden = torch.zeros(2, 4, dtype=torch.int64), torch.zeros(2, 4, dtype=torch.bool)
+    sampled = fill_in(pytest.fail, ids, hidden, SamplerConfig(num_revisions=3), generator())
+    assert torch.equal(sampled.token_ids_BS, ids)
+
+
+@pytest.mark.parametrize("settings", [{"num_revisions": -1}, {"revised_share": 0.0}, {"revised_share": 1.5}])
+def test_revisions_without_a_meaning_are_refused(settings):
+    with pytest.raises(ValueError, match="revis"):
+        SamplerConfig(**settings)

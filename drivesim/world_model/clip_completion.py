@@ -15,7 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from drivesim.world_model.sampler import Sampled, SamplerConfig, fill_in
+from drivesim.world_model.sampler import Sampled, SamplerConfig, fill_in, rounds_for
 from drivesim.world_model.stpt import STPT, FrameMemory
 
 LogitsFn = Callable[[Tensor, Tensor], Tensor]
@@ -137,8 +137,9 @@ class Completion:
         self, logits_fn: LogitsFn, ids_BS: Tensor, is_masked_BS: Tensor, sampler: SamplerConfig
     ) -> Sampled:
         """Fill in hidden tokens over the rounds of ``sampler``, guided if there are rows to lead away from."""
-        num_rounds = min(sampler.num_decode_steps, int(is_masked_BS[0].sum()))
-        scales = iter([self.guidance.at(index, num_rounds) for index in range(num_rounds)])
+        num_first, num_rounds = rounds_for(int(is_masked_BS[0].sum()), sampler)
+        rising = [self.guidance.at(index, num_first) for index in range(num_first)]
+        scales = iter(rising + [self.guidance.scale] * (num_rounds - num_first))
 
         def logits_of(ids_BS: Tensor, is_masked_BS: Tensor) -> Tensor:
             if not self.is_guided:
@@ -154,7 +155,7 @@ class Completion:
     def _tell(self, num_rounds: int, sampler: SamplerConfig) -> None:
         """Say that the rounds that were not needed are over as well."""
         if self.on_round is not None:
-            for index in range(num_rounds, sampler.num_decode_steps):
+            for index in range(num_rounds, sampler.num_rounds):
                 self.on_round(index + 1)
 
 

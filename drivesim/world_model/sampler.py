@@ -37,11 +37,20 @@ class SamplerConfig:
     order: UnmaskOrder = UnmaskOrder.CONFIDENCE
     noise_memory: float = 0.0  # from frame to frame, of what tokens are drawn by: see ``carried_noise``
     choice_temperature: float = 0.0  # noise on which tokens are fixed by confidence, falling to 0 (MaskGIT)
+    # Rounds after those, each of which hides some of the tokens again and draws them anew, at random: what was drawn
+    # before the rest was known is put right (remasking, ReMDM, arXiv 2503.00307).
+    num_revisions: int = 0
+    revised_share: float = 0.5  # of the tokens that were hidden
 
     def __post_init__(self) -> None:
         """Refuse values without a meaning."""
         if self.num_decode_steps < 1:
             raise ValueError(f"sampler.num_decode_steps must be at least 1, got {self.num_decode_steps}")
+        if self.num_revisions < 0 or not 0 < self.revised_share <= 1:
+            raise ValueError(
+                "sampler.num_revisions must be >= 0 and sampler.revised_share lie in (0, 1], got "
+                f"{self.num_revisions} and {self.revised_share}"
+            )
         if not 0 <= self.temperature < math.inf:
             raise ValueError(f"sampler.temperature must be >= 0 and finite, got {self.temperature}")
         if not 0 <= self.choice_temperature < math.inf:
@@ -52,6 +61,11 @@ class SamplerConfig:
             raise ValueError(f"sampler.noise_memory must lie in [0, 1), got {self.noise_memory}")
         if self.temperature_rise < 0:
             raise ValueError(f"sampler.temperature_rise must be >= 0, got {self.temperature_rise}")
+
+    @property
+    def num_rounds(self) -> int:
+        """Return how often the model is asked at most, to fill in and to revise."""
+        return self.num_decode_steps + self.num_revisions
 
     def at(self, num_imagined: int) -> SamplerConfig:
         """Return the settings for the frame that follows ``num_imagined`` imagined ones.
@@ -95,18 +109,29 @@ def draw_tokens(
     is_drawn_B = temperatures > 0
     if not bool(is_drawn_B.any()):
         return logits_BSK.argmax(-1)
-    # One number per token, looked up in the summed probabilities: a third of the work of Gumbel noise for every code.
-    divisor_B11 = torch.where(is_drawn_B, temperatures, 1.0).to(logits_BSK.device).view(-1, 1, 1)
-    summed_BSK = (logits_BSK.float() / divisor_B11).softmax(-1).cumsum(-1)
     if uniform_BS is None:
         uniform_BS = draws(torch.rand, logits_BSK.shape[:2], generator, is_drawn_B)
-    uniform_BS = uniform_BS.to(logits_BSK.device)
-    place_BS1 = uniform_BS.unsqueeze(-1) * summed_BSK[..., -1:]
-    drawn_BS = torch.searchsorted(summed_BSK, place_BS1, right=True).squeeze(-1)
-    drawn_BS = drawn_BS.clamp_max(logits_BSK.shape[-1] - 1)
+    divisor_B11 = torch.where(is_drawn_B, temperatures, 1.0).to(logits_BSK.device).view(-1, 1, 1)
+    drawn_BS = _looked_up(logits_BSK, divisor_B11, uniform_BS.to(logits_BSK.device))
     if bool(is_drawn_B.all()):
         return drawn_BS
     return torch.where(is_drawn_B.to(drawn_BS.device).unsqueeze(-1), drawn_BS, logits_BSK.argmax(-1))
+
+
+def _looked_up(logits_BSK: Tensor, temperature_B11: Tensor, uniform_BS: Tensor) -> Tensor:
+    """Return the ids (B, S) at which the summed probabilities reach the share ``uniform_BS``.
+
+    One number per token is a third of the work of Gumbel noise for every code.
+    """
+    if (
+        logits_BSK.device.type == "cpu" and len(logits_BSK) > 1
+    ):  # all rows at once would not fit into its caches
+        rows = zip(logits_BSK.split(1), temperature_B11.split(1), uniform_BS.split(1), strict=True)
+        return torch.cat([_looked_up(*row) for row in rows])
+    summed_BSK = (logits_BSK.float() / temperature_B11).softmax(-1).cumsum(-1)
+    place_BS1 = uniform_BS.unsqueeze(-1) * summed_BSK[..., -1:]
+    place_BS = torch.searchsorted(summed_BSK, place_BS1, right=True).squeeze(-1)
+    return place_BS.clamp_max(logits_BSK.shape[-1] - 1)
 
 
 def draws(
@@ -137,40 +162,72 @@ def fill_in(
     uniform_BS: Tensor | None = None,
     on_round: Callable[[int], None] | None = None,
 ) -> Sampled:
-    """Fill the hidden tokens in ``config.num_decode_steps`` rounds; the caller's tensors are not written.
+    """Fill in the hidden tokens, then revise them; the caller's tensors are not written.
 
     Args:
         logits_fn: (token ids (B, S), is_masked (B, S)) to logits (B, S, K).
         token_ids_BS: given tokens; hidden entries are not read.
         is_masked_BS: the same number of hidden tokens in every row.
-        config: rounds, temperature and order.
+        config: rounds, revisions, temperature and order.
         generator: source of all randomness, for all rows or one for every row.
         temperature_B: of each row (B,), instead of the one of ``config``.
         uniform_BS: numbers (B, S) in [0, 1) by which tokens are drawn in every round, instead of new ones.
         on_round: called with the number of finished rounds.
     """
-    token_ids_BS, is_masked_BS = token_ids_BS.clone(), is_masked_BS.clone()
+    token_ids_BS, is_masked_BS, was_hidden_BS = token_ids_BS.clone(), is_masked_BS.clone(), is_masked_BS
     counts = is_masked_BS.sum(-1)
     num_hidden = int(counts.max())
     if int(counts.min()) != num_hidden:
         raise ValueError(f"every row must hide the same number of tokens, got {counts.tolist()}")
     confidence_BS = torch.ones(token_ids_BS.shape, device=token_ids_BS.device)
-    num_rounds = min(config.num_decode_steps, max(num_hidden, 1))
-    for round_index in range(num_rounds if num_hidden else 0):
-        logits_BSK = logits_fn(token_ids_BS, is_masked_BS).float()
-        temperature = config.temperature if temperature_B is None else temperature_B
+    temperature = config.temperature if temperature_B is None else temperature_B
+    num_first, num_rounds = rounds_for(num_hidden, config)
+    for round_index in range(num_rounds):
+        is_revision = round_index >= num_first
+        if is_revision:
+            is_masked_BS = _hidden_again(was_hidden_BS, config.revised_share, generator)
+        logits_BSK = logits_fn(token_ids_BS, is_masked_BS)
         drawn_BS = draw_tokens(logits_BSK, temperature, generator, uniform_BS=uniform_BS)
-        surprise = functional.cross_entropy(logits_BSK.flatten(0, 1), drawn_BS.flatten(), reduction="none")
-        probability_BS = (-surprise).exp().view(drawn_BS.shape)
-        score_BS = _scores(probability_BS, config, generator, share_left=1 - (round_index + 1) / num_rounds)
-        keep = num_masked_after(round_index, num_rounds, num_hidden)
-        is_fixed_BS = _fixed_now(score_BS, is_masked_BS, num_kept_hidden=keep)
+        probability_BS = _probability(logits_BSK, drawn_BS)
+        is_fixed_BS = is_masked_BS
+        if not is_revision:
+            score_BS = _scores(
+                probability_BS, config, generator, share_left=1 - (round_index + 1) / num_first
+            )
+            keep = num_masked_after(round_index, num_first, num_hidden)
+            is_fixed_BS = _fixed_now(score_BS, is_masked_BS, num_kept_hidden=keep)
         token_ids_BS = torch.where(is_fixed_BS, drawn_BS, token_ids_BS)
         confidence_BS = torch.where(is_fixed_BS, probability_BS, confidence_BS)
         is_masked_BS = is_masked_BS & ~is_fixed_BS
         if on_round is not None:
             on_round(round_index + 1)
     return Sampled(token_ids_BS=token_ids_BS, confidence_BS=confidence_BS)
+
+
+def rounds_for(num_hidden: int, config: SamplerConfig) -> tuple[int, int]:
+    """Return in how many rounds so many hidden tokens are filled in, and how many there are with revisions."""
+    num_first = min(config.num_decode_steps, num_hidden)
+    return num_first, num_first + config.num_revisions if num_hidden else 0
+
+
+def _hidden_again(was_hidden_BS: Tensor, share: float, generator: Generators) -> Tensor:
+    """Return random tokens (B, S) to revise, a ``share`` of those of each row that were hidden, one at least."""
+    is_drawn_B = torch.ones(len(was_hidden_BS), dtype=torch.bool)
+    noise_BS = draws(torch.rand, was_hidden_BS.shape, generator, is_drawn_B).to(was_hidden_BS.device)
+    num_hidden = int(was_hidden_BS[0].sum())
+    num_revised = max(1, round(share * num_hidden))
+    return _fixed_now(noise_BS, was_hidden_BS, num_kept_hidden=num_hidden - num_revised)
+
+
+def _probability(logits_BSK: Tensor, ids_BS: Tensor) -> Tensor:
+    """Return the probability (B, S) of ids at temperature 1, on a CPU row by row like :func:`_looked_up`."""
+    parts = [logits_BSK] if logits_BSK.device.type != "cpu" else logits_BSK.split(1)
+    rows = zip(parts, ids_BS.split(len(parts[0])), strict=True)
+    surprises = [
+        functional.cross_entropy(logits.float().flatten(0, 1), ids.flatten(), reduction="none")
+        for logits, ids in rows
+    ]
+    return (-torch.cat(surprises)).exp().view(ids_BS.shape)
 
 
 def _scores(

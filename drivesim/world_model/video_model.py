@@ -87,6 +87,7 @@ class VideoModelConfig:
             first,
             temperature=self.next_temperature_ratio * first.temperature,
             num_decode_steps=max(1, round(self.next_rounds_ratio * first.num_decode_steps)),
+            num_revisions=round(self.next_rounds_ratio * first.num_revisions),
         )
 
 
