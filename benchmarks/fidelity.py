@@ -207,6 +207,7 @@ def _facts(
         "rate_hz": scenes[0].scene.rate_hz,
         "context_frames": asked.model.num_context_frames,
         "decode_steps": sampler.num_decode_steps,
+        "revisions": sampler.num_revisions,
         "unmask_order": sampler.order.value,
         "temperature": sampler.temperature,
         "temperature_rise": sampler.temperature_rise,

@@ -145,6 +145,7 @@ def facts_of(
         "num_prompts": extent.num_prompts,
         "clip": f"{pipeline.num_frames} frames of {size} at {model.config.rate_hz:g} Hz",
         "rounds": sampler.num_decode_steps,
+        "revisions": sampler.num_revisions,
         "temperature": sampler.temperature,
         "choice_temperature": sampler.choice_temperature,
         "unmask_order": sampler.order.value,

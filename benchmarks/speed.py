@@ -79,9 +79,9 @@ class SpeedConfig:
 def measure(model: WorldModel, config: SpeedConfig, head: HazardHead | None = None) -> Report:
     """Time the env, its stages, the reference decoders and the curves."""
     env = open_env(model, head)
-    report = Report(
-        title="speed", targets=TARGETS, facts={"decode_steps": env.worlds.sampler.num_decode_steps}
-    )
+    sampler = env.worlds.sampler
+    facts = {"decode_steps": sampler.num_decode_steps, "revisions": sampler.num_revisions}
+    report = Report(title="speed", targets=TARGETS, facts=facts)
     # Peaks only grow, so before the machine and other models are measured.
     stage_ms = add_env(report, env, model, num_steps=config.num_steps)
     add_vector_env(report, model, head, env.scene, num_envs=VECTOR_CARS, num_steps=config.num_steps)

@@ -12,6 +12,7 @@ from drivesim.training.captioned_tokens import CaptionedTokens
 from drivesim.training.initial_weights import initialize_from
 from drivesim.training.loop import TrainingConfig, fit
 from drivesim.training.video_model import VideoModelModule, VideoModelTask, VideoTrainingConfig
+from drivesim.world_model import clip_completion
 from drivesim.world_model.attention import ImageAttention, PatchAttention, place_angles, turned
 from drivesim.world_model.clip_completion import GuidanceConfig, GuidanceSchedule, guided
 from drivesim.world_model.masking import ClipMaskConfig, draw_frame_masks
@@ -193,6 +194,25 @@ def test_frames_of_few_hidden_tokens_count_as_many_rounds(model):
     told = []
     model.complete(ids, hidden, [""], sampler=SamplerConfig(num_decode_steps=5), on_round=told.append)
     assert told == [1, 2, 3, 4, 5] * 2
+
+
+@pytest.mark.parametrize(("ratio", "next_rounds"), [(1.0, 5), (0.4, 2), (0.01, 2)])
+def test_revisions_are_guided_and_counted_frame_by_frame(ratio, next_rounds, monkeypatch):
+    model = small_video_model(stpt=CAUSAL, next_rounds_ratio=ratio)
+    ids, hidden = clips(1, 2, 0)
+    scales, told = [], []
+    monkeypatch.setattr(
+        clip_completion, "guided", lambda own, other, scale: scales.append(scale) or guided(own, other, scale)
+    )
+    config = GenerateConfig(
+        sampler=SamplerConfig(num_decode_steps=3, num_revisions=2, revised_share=0.3, temperature=1.0)
+    )
+    sampled = model.complete(ids, hidden, ["a ring"], sampler=config.sampler, on_round=told.append)
+    assert told == [1, 2, 3, 4, 5, *range(1, next_rounds + 1)]
+    assert scales[:5] == [0.0, 1.0, 2.0, 2.0, 2.0]  # rising, then as they are
+    assert scales[-1] == 2.0
+    assert len(scales) == len(told) == num_rounds(model, config, num_given=0, num_frames=2)
+    assert sampled.token_ids_BS.shape == (1, ids[0].numel())
 
 
 def test_frames_that_follow_another_have_a_temperature_of_their_own(model):

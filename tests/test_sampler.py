@@ -156,3 +156,13 @@ def test_nothing_hidden_is_not_revised():
 def test_revisions_without_a_meaning_are_refused(settings):
     with pytest.raises(ValueError, match="revis"):
         SamplerConfig(**settings)
+
+
+def test_rows_with_generators_of_their_own_are_revised_as_if_alone():
+    ids, hidden = torch.zeros(3, 12, dtype=torch.int64), torch.ones(3, 12, dtype=torch.bool)
+    config = SamplerConfig(num_decode_steps=2, num_revisions=2, temperature=1.0)
+    together = fill_in(agreeing, ids, hidden, config, [generator(seed) for seed in range(3)])
+    for row in range(3):
+        alone = fill_in(agreeing, ids[:1], hidden[:1], config, [generator(row)])
+        assert torch.equal(alone.token_ids_BS[0], together.token_ids_BS[row])
+        assert torch.equal(alone.confidence_BS[0], together.confidence_BS[row])

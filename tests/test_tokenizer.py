@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from drivesim.errors import InputError
 from drivesim.tokenizer.losses import TokenizerLoss, TokenizerLossConfig
 from drivesim.tokenizer.quantizer import FiniteScalarQuantizer, VectorQuantizer, codebook_usage
+from drivesim.tokenizer.row_norm import SMALL_MAP, RowGroupNorm
 from drivesim.tokenizer.vqgan import VQGAN, QuantizerKind, VQGANConfig, normalized, to_uint8
 from drivesim.torchvision_guard import import_timm
 
@@ -149,3 +150,22 @@ def test_vector_quantizer_searches_in_float32_even_in_a_bfloat16_model(frames):
     ids = halved.to(torch.bfloat16).encode(frames)
     assert len(ids.unique()) > 1
     assert halved.decode(ids).dtype == torch.float32
+
+
+@pytest.mark.parametrize("size", [(31, 33), (32, 32), (32, 56)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_picture_is_normalised_the_same_beside_others(size, dtype):
+    assert 31 * 33 < SMALL_MAP <= 32 * 32
+    norm = RowGroupNorm(8, 64).to(dtype)
+    pictures = torch.randn(5, 64, *size, generator=torch.Generator().manual_seed(0)).to(dtype)
+    pictures = pictures.contiguous(memory_format=torch.channels_last)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.no_grad():
+            alone = torch.cat([norm(picture) for picture in pictures.split(1)])
+            together = norm(pictures)
+    finally:
+        torch.set_num_threads(num_threads)
+    assert torch.equal(together, alone)
+    assert together.is_contiguous(memory_format=torch.channels_last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -206,6 +207,20 @@ def test_of_images_is_hidden_what_lies_about_a_thing(tokens, model):
     assert masks[1].unflatten(0, (8, 14))[:, [0, -1]].mean() < 0.5 * masks[1].max()
     with pytest.raises(ValueError, match="thing_share"):
         VideoTrainingConfig(thing_share=1.5)
+
+
+def test_sets_without_places_open_and_cannot_hide_things(config, sets, tokens, model, tmp_path):
+    folder = tmp_path / "older"
+    shutil.copytree(sets[0].path, folder)
+    for name in ("clip_boxes.npy", "image_boxes.npy"):
+        (folder / name).unlink()
+    older = CaptionedSet.open(folder)
+    assert older.clip_boxes.shape == sets[0].clip_boxes.shape
+    assert np.isnan(older.image_boxes).all()
+    train = replace(tokens[0], content=older)
+    VideoModelTask(VideoTrainingConfig(), train, tokens[1], model)
+    with pytest.raises(InputError, match=r"thing_share is 0\.5.*thing_share=0"):
+        VideoModelTask(VideoTrainingConfig(thing_share=0.5), train, tokens[1], model)
 
 
 def test_where_things_are_is_kept_with_a_set(sets):

@@ -84,7 +84,7 @@ def reference_decoders(model: WorldModel) -> dict[str, FrameDecoder]:
     Two come as they are usually built and in the cheapest form that the budget allows.
     """
     config, tokenizer = model.config, model.tokenizer
-    num_rounds = config.sampler.num_decode_steps
+    num_rounds = config.sampler.num_rounds
     return {
         AUTOREGRESSIVE: AutoregressiveDecoder(config, tokenizer),
         AUTOREGRESSIVE_SAME_DEPTH: AutoregressiveDecoder(config, tokenizer, is_same_depth=True),

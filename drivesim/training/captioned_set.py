@@ -70,12 +70,13 @@ class CaptionedSet:
         """
         try:
             content = json.loads((path / "set.json").read_text(encoding="utf-8"))
+            clips, images = (mapped_array(path / f"{name}.npy") for name in ("clips", "images"))
             found = cls(
-                clips=mapped_array(path / "clips.npy"),
-                images=mapped_array(path / "images.npy"),
+                clips=clips,
+                images=images,
                 twist=np.load(path / "twist.npy"),
-                clip_boxes=np.load(path / "clip_boxes.npy"),
-                image_boxes=np.load(path / "image_boxes.npy"),
+                clip_boxes=_boxes(path / "clip_boxes.npy", clips.shape[:2]),
+                image_boxes=_boxes(path / "image_boxes.npy", images.shape[:1]),
                 clip_captions=content["clip_captions"],
                 frame_captions=content["frame_captions"],
                 image_captions=content["image_captions"],
@@ -182,6 +183,16 @@ def mapped_array(path: Path) -> NDArray[Any]:
         return np.load(path, mmap_mode="r")
     except ValueError:
         return np.load(path)
+
+
+def _boxes(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return a file's boxes (..., 2, 4); sets that were made before there were any do not know where things are."""
+    if not path.exists():
+        return np.full((*shape, MAX_THINGS, 4), np.nan, dtype=np.float32)
+    boxes: NDArray[np.float32] = np.load(path)
+    if boxes.shape != (*shape, MAX_THINGS, 4):
+        raise ValueError(f"{path.name} holds boxes {boxes.shape} for {shape}")
+    return boxes
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -17,6 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
+from drivesim.errors import InputError
 from drivesim.tokenizer.vqgan import to_uint8
 from drivesim.training.captioned_tokens import CaptionedTokens
 from drivesim.training.row_draws import RowDraws, rows_of
@@ -127,8 +128,18 @@ class VideoModelTask:
         validation: CaptionedTokens,
         model: VideoModel,
     ) -> None:
-        """Train all of ``model`` but its tokenizer."""
+        """Train all of ``model`` but its tokenizer.
+
+        Raises:
+            InputError: ``config.thing_share`` asks for things, and the set does not say where they are.
+        """
         self.config, self.train, self.validation = config, train, validation
+        boxes = (train.content.image_boxes, train.content.clip_boxes)
+        if config.thing_share and not any(np.isfinite(part).any() for part in boxes):
+            raise InputError(
+                f"thing_share is {config.thing_share}, but {train.content.path} does not say where things are: "
+                "only sets of the general world do; set video_model.thing_share=0"
+            )
         self.encoder, self.grid = model.prompt_encoder, model.tokenizer.grid
         self.has_actions = model.action_encoder is not None
         self.is_frame_causal = model.is_frame_causal
@@ -151,9 +162,9 @@ class VideoModelTask:
             is_start = torch.ones(count, dtype=torch.bool)
             if not is_image and self.is_frame_causal:
                 is_start = draws.chance(self.config.start_share)
-            box_B4 = None
+            boxes_BN4 = None
             if is_image:
-                batch, captions, box_B4 = self._images(draws)
+                batch, captions, boxes_BN4 = self._images(draws)
             else:
                 batch, captions = self._clips(draws, is_start)
             is_dropped = draws.chance(self.config.prompt_drop)
@@ -161,8 +172,8 @@ class VideoModelTask:
             if self.has_actions:
                 batch["twist"][is_dropped] = torch.nan
             batch |= self._hidden(batch["token_ids"], is_start, draws)
-            if box_B4 is not None and self.config.thing_share:
-                batch["is_masked"] = self._about_things(batch["is_masked"], box_B4, draws)
+            if boxes_BN4 is not None and self.config.thing_share:
+                batch["is_masked"] = self._about_things(batch["is_masked"], boxes_BN4, draws)
             yield batch | self._prepared(texts)
             step += 1
 
@@ -186,9 +197,9 @@ class VideoModelTask:
         context_ids_BTS = torch.where(is_noise_BTS, noise_BTS, token_ids_BTS)
         return {"is_masked": is_masked_BTS, "context_ids": context_ids_BTS}
 
-    def _about_things(self, is_masked_BTS: Tensor, box_B4: Tensor, draws: RowDraws) -> Tensor:
+    def _about_things(self, is_masked_BTS: Tensor, boxes_BN4: Tensor, draws: RowDraws) -> Tensor:
         """Hide of a share of the images what lies about a thing, instead; others stay as they are."""
-        about_BS = hidden_about(box_B4, self.grid, draws.uniform)
+        about_BS = hidden_about(_one_box_of_each(boxes_BN4, draws), self.grid, draws.uniform)
         is_about_B1 = draws.chance(self.config.thing_share).unsqueeze(-1) & about_BS.any(-1, keepdim=True)
         return torch.where(is_about_B1, about_BS, is_masked_BTS[:, 0]).unsqueeze(1)
 
@@ -210,7 +221,7 @@ class VideoModelTask:
     def _images(self, draws: RowDraws) -> tuple[dict[str, Tensor], list[str], Tensor]:
         """Draw images of the set and single frames of its clips, as many of the one as there are.
 
-        The box of one of the things (B, 4) comes with them, NaN where there is none.
+        The boxes of their things (B, N, 4) come with them, NaN where there are none.
         """
         train, content = self.train, self.train.content
         num_images = len(train.images)
@@ -226,11 +237,7 @@ class VideoModelTask:
         batch = {"token_ids": torch.from_numpy(np.stack(ids)).unsqueeze(1)}
         if self.has_actions:
             batch["twist"] = torch.full((len(draws), 1, 2), torch.nan)
-        return (
-            batch,
-            _one_of_each(wordings, draws),
-            _one_box_of_each(torch.from_numpy(np.stack(boxes)), draws),
-        )
+        return batch, _one_of_each(wordings, draws), torch.from_numpy(np.stack(boxes))
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], draws: RowDraws) -> dict[str, Tensor]:
         """Return the named loss terms of one batch."""

@@ -26,7 +26,9 @@ class GuidanceSchedule(Enum):
     """How guidance goes over the rounds."""
 
     CONSTANT = "constant"
-    LINEAR = "linear"  # from 0 in the first round to its scale in the last (Muse)
+    LINEAR = (
+        "linear"  # from 0 in the first decoding step to its scale in the last (Muse); revisions have that too
+    )
 
 
 @dataclass(kw_only=True, slots=True)

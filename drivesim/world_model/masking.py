@@ -144,7 +144,7 @@ def draw_frame_masks(
 def hidden_about(box_B4: Tensor, grid: tuple[int, int], chance: Chance) -> Tensor:
     """Hide tokens of a box and up to two around it on every side: all, or in half of the rows scattered ones.
 
-    Rounds that fix what is most certain end where things are; this is what they see there.
+    Decoding fixes first what is most certain, and that is scenery: its last rounds see a hole where a thing is to be.
 
     Args:
         box_B4: left, top, right, bottom in shares of the frame; NaN hides nothing.

@@ -37,8 +37,8 @@ class SamplerConfig:
     order: UnmaskOrder = UnmaskOrder.CONFIDENCE
     noise_memory: float = 0.0  # from frame to frame, of what tokens are drawn by: see ``carried_noise``
     choice_temperature: float = 0.0  # noise on which tokens are fixed by confidence, falling to 0 (MaskGIT)
-    # Rounds after those, each of which hides some of the tokens again and draws them anew, at random: what was drawn
-    # before the rest was known is put right (remasking, ReMDM, arXiv 2503.00307).
+    # Rounds after the decoding steps, each of which hides some of the tokens again, at random, and draws them anew:
+    # what was drawn before the rest was known is put right (remasking, ReMDM, arXiv 2503.00307).
     num_revisions: int = 0
     revised_share: float = 0.5  # of the tokens that were hidden
 
@@ -169,9 +169,9 @@ def fill_in(
         token_ids_BS: given tokens; hidden entries are not read.
         is_masked_BS: the same number of hidden tokens in every row.
         config: rounds, revisions, temperature and order.
-        generator: source of all randomness, for all rows or one for every row.
+        generator: source of all randomness, for all rows or one for every row; revisions need it at temperature 0 too.
         temperature_B: of each row (B,), instead of the one of ``config``.
-        uniform_BS: numbers (B, S) in [0, 1) by which tokens are drawn in every round, instead of new ones.
+        uniform_BS: numbers (B, S) in [0, 1) by which tokens are drawn in every round and revision, instead of new ones.
         on_round: called with the number of finished rounds.
     """
     token_ids_BS, is_masked_BS, was_hidden_BS = token_ids_BS.clone(), is_masked_BS.clone(), is_masked_BS
@@ -207,7 +207,7 @@ def fill_in(
 def rounds_for(num_hidden: int, config: SamplerConfig) -> tuple[int, int]:
     """Return in how many rounds so many hidden tokens are filled in, and how many there are with revisions."""
     num_first = min(config.num_decode_steps, num_hidden)
-    return num_first, num_first + config.num_revisions if num_hidden else 0
+    return num_first, (num_first + config.num_revisions if num_hidden else 0)
 
 
 def _hidden_again(was_hidden_BS: Tensor, share: float, generator: Generators) -> Tensor:

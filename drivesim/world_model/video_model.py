@@ -7,6 +7,7 @@ Letters: see ``drivesim/world_model/__init__.py``; `K` prompt tokens.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -87,7 +88,7 @@ class VideoModelConfig:
             first,
             temperature=self.next_temperature_ratio * first.temperature,
             num_decode_steps=max(1, round(self.next_rounds_ratio * first.num_decode_steps)),
-            num_revisions=round(self.next_rounds_ratio * first.num_revisions),
+            num_revisions=math.ceil(self.next_rounds_ratio * first.num_revisions),
         )
 
 
