@@ -196,8 +196,8 @@ def test_frames_of_few_hidden_tokens_count_as_many_rounds(model):
     assert told == [1, 2, 3, 4, 5] * 2
 
 
-@pytest.mark.parametrize(("ratio", "next_rounds"), [(1.0, 5), (0.4, 2), (0.01, 2)])
-def test_revisions_are_guided_and_counted_frame_by_frame(ratio, next_rounds, monkeypatch):
+@pytest.mark.parametrize(("ratio", "next_rounds"), [(1.0, 3), (0.4, 1), (0.01, 1)])
+def test_first_frames_are_revised_under_guidance(ratio, next_rounds, monkeypatch):
     model = small_video_model(stpt=CAUSAL, next_rounds_ratio=ratio)
     ids, hidden = clips(1, 2, 0)
     scales, told = [], []

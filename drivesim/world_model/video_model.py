@@ -7,7 +7,6 @@ Letters: see ``drivesim/world_model/__init__.py``; `K` prompt tokens.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,12 +82,12 @@ class VideoModelConfig:
             )
 
     def next_sampler(self, first: SamplerConfig) -> SamplerConfig:
-        """Return the settings of a frame that follows another, from those of a first frame."""
+        """Return the settings of a frame that follows another, from those of a first frame: it is not revised."""
         return replace(
             first,
             temperature=self.next_temperature_ratio * first.temperature,
             num_decode_steps=max(1, round(self.next_rounds_ratio * first.num_decode_steps)),
-            num_revisions=math.ceil(self.next_rounds_ratio * first.num_revisions),
+            num_revisions=0,
         )
 
 
