@@ -13,6 +13,7 @@ DRAW_FLAGS = {
     "--samples",
     "--seed",
     "--rounds",
+    "--revisions",
     "--order",
     "--temperature",
     "--weights",

@@ -153,11 +153,13 @@ def test_inpainting_leaves_the_rest_of_a_picture(run, folder, tmp_path):
 
 def test_settings_reach_the_sampler(run, tmp_path):
     arguments = ["--guidance", "4", "--guidance-schedule", "linear", "--order", "random", "--rounds", "2"]
+    arguments += ["--revisions", "3"]
     generate(run, "text", tmp_path / "a.png", *arguments, "--temperature", "0", "--frames", "2")
     record = json.loads((tmp_path / "a.png.json").read_text())
     assert record["guidance"] == {"scale": 4.0, "schedule": "linear"}
     assert record["sampler"]["order"] == "random"
     assert record["sampler"]["num_decode_steps"] == 2
+    assert record["sampler"]["num_revisions"] == record["settings"]["revisions"] == 3
     assert record["sampler"]["temperature"] == 0.0
 
 
@@ -230,6 +232,7 @@ def test_prompts_of_all_kinds_work(run, tmp_path, prompt):
         ("text", ["--seed", "-1"], "--seed -1 must"),
         ("text", ["--seed", str(2**64)], "--seed"),
         ("text", ["--rounds", "0"], "--rounds 0 must"),
+        ("text", ["--revisions", "-1"], "--revisions -1 must"),
         ("text", ["--guidance", "nan"], "--guidance nan must"),
         ("text", ["--guidance", "1e9"], "--guidance 1000000000.0 must"),
         ("text", ["--guidance", "-1"], "--guidance -1.0 must"),

@@ -34,6 +34,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "samples": (1, 64),
     "seed": (0, 2**63 - 1),
     "rounds": (1, 1000),
+    "revisions": (0, 1000),
     "temperature": (0, 100),
     "guidance": (0, 100),
     "frames": (1, MAX_FRAMES),
@@ -148,6 +149,7 @@ def config_of(flags: Flags, model: VideoModel | WorldModel) -> GenerateConfig:
             model.config.sampler,
             **_given(
                 num_decode_steps=flags.get("rounds"),
+                num_revisions=flags.get("revisions"),
                 temperature=flags.get("temperature"),
                 order=_member(UnmaskOrder, "order", flags),
             ),
@@ -190,6 +192,7 @@ def _resolved(flags: Flags, config: GenerateConfig) -> dict[str, Any]:
     assert config.sampler is not None
     of_weights: dict[str, Any] = {
         "rounds": config.sampler.num_decode_steps,
+        "revisions": config.sampler.num_revisions,
         "order": config.sampler.order.value,
         "temperature": config.sampler.temperature,
     }
