@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 
 from drivesim.errors import InputError
 from drivesim.files import atomic_folder, reserve_space
+from drivesim.general_world.trajectory import MAX_OBJECTS
 
 Captions = list[list[str]]
 """For every item the wordings there are of its caption."""
-
-MAX_THINGS = 2  # of which a set says where they are
 
 
 @dataclass(kw_only=True, slots=True)
@@ -141,9 +140,9 @@ def write_set(
     with atomic_folder(path) as folder:
         clips = _new_array(folder / "clips.npy", (num_clips, *clip_shape, 3))
         images = _new_array(folder / "images.npy", (num_images, *clip_shape[1:], 3))
-        twist = np.full((num_clips, clip_shape[0], 2), np.nan, dtype=np.float32)
-        clip_boxes = np.full((num_clips, clip_shape[0], MAX_THINGS, 4), np.nan, dtype=np.float32)
-        image_boxes = np.full((num_images, MAX_THINGS, 4), np.nan, dtype=np.float32)
+        twist = _unknown(num_clips, clip_shape[0], 2)
+        clip_boxes = _unknown(num_clips, clip_shape[0], MAX_OBJECTS, 4)
+        image_boxes = _unknown(num_images, MAX_OBJECTS, 4)
         captions: dict[str, Captions] = {"clip_captions": [], "frame_captions": [], "image_captions": []}
         for done, item in enumerate(items, start=1):
             if len(item.frames) == 1:
@@ -168,9 +167,8 @@ def write_set(
         for array in (clips, images):
             if isinstance(array, np.memmap):
                 array.flush()
-        np.save(folder / "twist.npy", twist)
-        np.save(folder / "clip_boxes.npy", clip_boxes)
-        np.save(folder / "image_boxes.npy", image_boxes)
+        for name, known in (("twist", twist), ("clip_boxes", clip_boxes), ("image_boxes", image_boxes)):
+            np.save(folder / f"{name}.npy", known)
         (folder / "set.json").write_text(
             json.dumps(captions | {"facts": facts, "set_id": uuid4().hex}), encoding="utf-8"
         )
@@ -188,11 +186,15 @@ def mapped_array(path: Path) -> NDArray[Any]:
 def _boxes(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Return a file's boxes (..., 2, 4); sets that were made before there were any do not know where things are."""
     if not path.exists():
-        return np.full((*shape, MAX_THINGS, 4), np.nan, dtype=np.float32)
+        return _unknown(*shape, MAX_OBJECTS, 4)
     boxes: NDArray[np.float32] = np.load(path)
-    if boxes.shape != (*shape, MAX_THINGS, 4):
+    if boxes.shape != (*shape, MAX_OBJECTS, 4):
         raise ValueError(f"{path.name} holds boxes {boxes.shape} for {shape}")
     return boxes
+
+
+def _unknown(*shape: int) -> NDArray[np.float32]:
+    return np.full(shape, np.nan, dtype=np.float32)
 
 
 def _new_array(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ Letters: `B` batch, `T` frames, `S` tokens per frame.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -156,14 +156,11 @@ def hidden_about(box_B4: Tensor, grid: tuple[int, int], chance: Chance) -> Tenso
     """
     batch = len(box_B4)
     margin_B4 = (3 * _uniform((batch, 4), chance)).floor()
-    inside = []
+    spans = []
     for size, low, high in ((grid[0], 1, 3), (grid[1], 0, 2)):
-        first = (box_B4[:, low, None] * size).floor() - margin_B4[:, low, None]
-        last = (box_B4[:, high, None] * size).ceil() - 1 + margin_B4[:, high, None]
-        cells = torch.arange(size)
-        inside.append((cells >= first) & (cells <= last))
-    rows, columns = inside
-    is_inside_BS = (rows.unsqueeze(-1) & columns.unsqueeze(1)).flatten(1)
+        first_B1 = (box_B4[:, low, None] * size).floor() - margin_B4[:, low, None]
+        spans.append((first_B1, (box_B4[:, high, None] * size).ceil() + margin_B4[:, high, None]))
+    is_inside_BS = _rectangles(grid, spans)
     rate_B = torch.where(_uniform((batch,), chance) < 0.5, 1.0, _cosine_rates((batch,), chance))
     return is_inside_BS & random_mask((batch, grid[0] * grid[1]), rate_B, chance)
 
@@ -176,14 +173,21 @@ def _kinds(config: ClipMaskConfig, batch: int, chance: Chance) -> Tensor:
 
 def _random_boxes(batch: int, grid: tuple[int, int], chance: Chance) -> Tensor:
     """Return rectangles of a third to three quarters of each side, (B, 1, S)."""
-    inside = []
+    spans = []
     for size in grid:
         length = (size * (0.33 + 0.42 * _uniform((batch, 1), chance))).round().clamp_min(1)
         first = (_uniform((batch, 1), chance) * (size - length + 1)).floor()
-        cells = torch.arange(size)
-        inside.append((cells >= first) & (cells < first + length))
-    rows, columns = inside
-    return (rows.unsqueeze(-1) & columns.unsqueeze(1)).flatten(1).unsqueeze(1)
+        spans.append((first, first + length))
+    return _rectangles(grid, spans).unsqueeze(1)
+
+
+def _rectangles(grid: tuple[int, int], spans: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Return which tokens (B, S) lie in rectangles, from their first row and column (B, 1) to before their ends."""
+    rows, columns = (
+        (torch.arange(size) >= first_B1) & (torch.arange(size) < end_B1)
+        for size, (first_B1, end_B1) in zip(grid, spans, strict=True)
+    )
+    return (rows.unsqueeze(-1) & columns.unsqueeze(1)).flatten(1)
 
 
 def _cosine_rates(shape: tuple[int, ...], chance: Chance) -> Tensor:

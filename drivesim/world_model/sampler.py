@@ -6,7 +6,7 @@ Letters: `B` batch, `S` tokens to fill, `K` codebook size.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -118,20 +118,23 @@ def draw_tokens(
     return torch.where(is_drawn_B.to(drawn_BS.device).unsqueeze(-1), drawn_BS, logits_BSK.argmax(-1))
 
 
+def _in_parts(*tensors_B: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield tensors row by row on a CPU, whose caches do not hold the codes of all rows at once; elsewhere whole."""
+    size = 1 if tensors_B[0].device.type == "cpu" else len(tensors_B[0])
+    return zip(*(tensor_B.split(size) for tensor_B in tensors_B), strict=True)
+
+
 def _looked_up(logits_BSK: Tensor, temperature_B11: Tensor, uniform_BS: Tensor) -> Tensor:
     """Return the ids (B, S) at which the summed probabilities reach the share ``uniform_BS``.
 
     One number per token is a third of the work of Gumbel noise for every code.
     """
-    if (
-        logits_BSK.device.type == "cpu" and len(logits_BSK) > 1
-    ):  # all rows at once would not fit into its caches
-        rows = zip(logits_BSK.split(1), temperature_B11.split(1), uniform_BS.split(1), strict=True)
-        return torch.cat([_looked_up(*row) for row in rows])
-    summed_BSK = (logits_BSK.float() / temperature_B11).softmax(-1).cumsum(-1)
-    place_BS1 = uniform_BS.unsqueeze(-1) * summed_BSK[..., -1:]
-    place_BS = torch.searchsorted(summed_BSK, place_BS1, right=True).squeeze(-1)
-    return place_BS.clamp_max(logits_BSK.shape[-1] - 1)
+    places = []
+    for logits, temperature, uniform in _in_parts(logits_BSK, temperature_B11, uniform_BS):
+        summed = (logits.float() / temperature).softmax(-1).cumsum(-1)
+        place = uniform.unsqueeze(-1) * summed[..., -1:]
+        places.append(torch.searchsorted(summed, place, right=True).squeeze(-1))
+    return torch.cat(places).clamp_max(logits_BSK.shape[-1] - 1)
 
 
 def draws(
@@ -220,12 +223,10 @@ def _hidden_again(was_hidden_BS: Tensor, share: float, generator: Generators) ->
 
 
 def _probability(logits_BSK: Tensor, ids_BS: Tensor) -> Tensor:
-    """Return the probability (B, S) of ids at temperature 1, on a CPU row by row like :func:`_looked_up`."""
-    parts = [logits_BSK] if logits_BSK.device.type != "cpu" else logits_BSK.split(1)
-    rows = zip(parts, ids_BS.split(len(parts[0])), strict=True)
+    """Return the probability (B, S) of ids at temperature 1."""
     surprises = [
         functional.cross_entropy(logits.float().flatten(0, 1), ids.flatten(), reduction="none")
-        for logits, ids in rows
+        for logits, ids in _in_parts(logits_BSK, ids_BS)
     ]
     return (-torch.cat(surprises)).exp().view(ids_BS.shape)
 
