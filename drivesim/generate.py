@@ -22,6 +22,7 @@ from drivesim.dynamics import checked_actions, twists
 from drivesim.errors import InputError
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import Camera
+from drivesim.video import drawn_across
 from drivesim.world_model.clip_completion import GuidanceConfig
 from drivesim.world_model.drives import drive_on, observed
 from drivesim.world_model.long_clips import (
@@ -133,7 +134,8 @@ def inpaint(
 ) -> Generated:
     """Draw what is under a mask anew; all other pixels of the result are those of ``frames``.
 
-    A frame-causal model sees the frame itself and those before it, not those after it.
+    A frame-causal model sees the frame itself and those before it, not those after it. What is under the mask is not
+    read: what surrounds it is drawn on across it first, as a tokenizer looks further than at one token.
 
     Args:
         model: the model.
@@ -148,7 +150,8 @@ def inpaint(
     config = config or GenerateConfig()
     mask_THW = mask_of_frames(mask, frames)
     is_masked_TS = mask_of_tokens(mask_THW, model.tokenizer.grid)
-    result = _filled(model, clip_tokens(model, frames), is_masked_TS, prompt, config)
+    given = clip_tokens(model, drawn_across(frames, mask_THW))
+    result = _filled(model, given, is_masked_TS, prompt, config)
     result.frames = np.where(mask_THW[None, ..., None], result.frames, frames[None])
     return result
 

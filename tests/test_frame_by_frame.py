@@ -402,11 +402,45 @@ def test_the_share_of_beginnings_can_be_chosen(tokens, model, share, expected):
     assert is_start.float().mean() == pytest.approx(expected, abs=0.1)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
+def test_frames_that_follow_another_are_wholly_hidden_as_often_as_asked(tokens, model, share):
+    masks = ClipMaskConfig(tube=0.0, scattered=1.0, prefix=0.0, box=0.0)
+    batch = batches(tokens, model, masks=masks, start_share=1.0, whole_share=share)
+    is_whole_BT = batch["is_masked"].all(-1).float()
+    cosine = float(is_whole_BT[:, 0].mean())  # of first frames, by their rate alone
+    assert cosine < 0.3
+    assert float(is_whole_BT[:, 1:].mean()) == pytest.approx(share + (1 - share) * cosine, abs=0.1)
+
+
 def test_the_past_is_noisy_and_the_targets_are_not(tokens, model):
     clean, noisy = (batches(tokens, model, context_noise=noise) for noise in (0.0, 0.4))
     assert torch.equal(clean["context_ids"], clean["token_ids"])
     assert torch.equal(clean["token_ids"], noisy["token_ids"])
     assert 0.1 < (noisy["context_ids"] != noisy["token_ids"]).float().mean() < 0.3
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_past_can_be_what_the_model_draws(tokens, model, share):
+    batch = batches(tokens, model, drawn_share=share, context_noise=0.0)
+    assert ("is_drawn" in batch) is (share > 0)
+    if not share:
+        return
+    is_drawn = batch["is_drawn"]
+    assert not is_drawn[:, 0].any()
+    assert is_drawn[:, 1:].float().mean() == pytest.approx(share / 2, abs=0.1)
+    passes = []
+    model.requires_grad_(True)
+    module = VideoModelModule(model)
+    hook = model.register_forward_pre_hook(lambda *call: passes.append(call[1:]), with_kwargs=True)
+    module(batch)["loss"].backward()
+    hook.remove()
+    (drawing_ids, drawing_hidden, _), _ = passes[0]
+    assert len(drawing_ids) == int(is_drawn.flatten(1).any(-1).sum())
+    assert drawing_hidden.all()
+    past = passes[1][1]["past_ids_BTS"]
+    assert torch.equal(past[~is_drawn], batch["token_ids"][~is_drawn].long())
+    assert (past[is_drawn] != batch["token_ids"][is_drawn]).float().mean() > 0.5
+    assert all(parameter.grad is not None for parameter in model.stpt.layers.parameters())
 
 
 def test_images_have_no_past(tokens, model):
@@ -442,6 +476,12 @@ def test_training_lowers_the_loss(tokens, tmp_path):
 def test_ratios_without_meaning_are_refused(bad):
     with pytest.raises(ValueError, match="next_rounds_ratio"):
         VideoModelConfig(**bad)
+
+
+@pytest.mark.parametrize("bad", [{"thing_share": 1.5}, {"whole_share": -0.1}, {"drawn_share": 2}])
+def test_shares_of_what_is_hidden_or_drawn_are_shares(bad):
+    with pytest.raises(ValueError, match="drawn_share must lie"):
+        VideoTrainingConfig(**bad)
 
 
 @pytest.mark.parametrize("bad", [{"frames_per_window": 1}, {"context_noise": 1.0}, {"context_noise": -0.1}])

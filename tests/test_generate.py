@@ -121,6 +121,14 @@ def test_pixels_outside_the_mask_are_identical(model, clip, mask):
     assert (frames[:, :, box()] != clip[:, box()]).any()
 
 
+def test_what_is_under_the_mask_is_not_read(model, clip):
+    other = clip.copy()
+    other[:, box()] = 255 - other[:, box()]
+    results = [inpaint(model, frames, box(), "a dog", quick()) for frames in (clip, other)]
+    assert np.array_equal(results[0].token_ids, results[1].token_ids)
+    assert np.array_equal(results[0].frames, results[1].frames)
+
+
 def test_each_frame_can_have_its_own_mask(model, clip):
     mask = box(4)
     mask[2] = False

@@ -83,6 +83,18 @@ def test_unreadable_video_is_named(tmp_path: Path) -> None:
             video.read_video(tmp_path / name)
 
 
+def test_pictures_are_drawn_on_across_a_mask():
+    ramp = np.broadcast_to(np.linspace(0, 250, 64)[None, :, None], (2, 48, 64, 3)).astype(np.uint8)
+    mask = np.zeros((2, 48, 64), dtype=bool)
+    mask[:, 15:30, 20:40] = True
+    holed = np.where(mask[..., None], 255, ramp)
+    filled = video.drawn_across(holed, mask)
+    assert np.array_equal(filled[~mask], ramp[~mask])
+    assert np.abs(filled.astype(int) - ramp).mean() < 0.1 * np.abs(holed.astype(int) - ramp).mean()
+    everything = np.ones_like(mask)
+    assert np.array_equal(video.drawn_across(holed, everything), holed)
+
+
 def test_compositions_place_every_picture() -> None:
     frames = [np.full((4, 6, 3), 10 * index, dtype=np.uint8) for index in range(5)]
     sheet = video.contact_sheet(frames, 2, gap_px=1)

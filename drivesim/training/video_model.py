@@ -24,6 +24,7 @@ from drivesim.training.row_draws import RowDraws, rows_of
 from drivesim.training.task import WEIGHT, Evaluation
 from drivesim.video import contact_sheet
 from drivesim.world_model.masking import ClipMaskConfig, draw_clip_mask, draw_frame_masks, hidden_about
+from drivesim.world_model.sampler import draw_tokens
 from drivesim.world_model.video_model import VideoModel, VideoModelConfig
 
 UNJUDGED = -100
@@ -49,11 +50,17 @@ class VideoTrainingConfig:
     )
     masks: ClipMaskConfig = field(default_factory=ClipMaskConfig)
     thing_share: float = 0.0  # of the images: what is hidden lies about one of their things
+    whole_share: float = (
+        0.0  # of the frames that follow another, frame by frame: wholly hidden, as one round sees them
+    )
     frames_per_window: int = (
         8  # of a clip that a frame-causal model is shown at once: more than its attention sees
     )
     start_share: float = 0.5  # of these windows are the first frames of their clip
     context_noise: float = 0.1  # and tokens of the past replaced at random: the rate is uniform in [0, this]
+    drawn_share: float = (
+        0.0  # of the windows, whose past is in part what the model draws, as in clips that it makes
+    )
     public_tokenizer: str | None = None  # folder of a public VQGAN that stands in for our own
 
     def __post_init__(self) -> None:
@@ -68,8 +75,9 @@ class VideoTrainingConfig:
                 "frames_per_window must be >= 2, context_noise lie in [0, 1) and start_share in [0, 1], got "
                 f"{self.frames_per_window}, {self.context_noise} and {self.start_share}"
             )
-        if not 0 <= self.thing_share <= 1:
-            raise ValueError(f"thing_share must lie in [0, 1], got {self.thing_share}")
+        shares = (self.thing_share, self.whole_share, self.drawn_share)
+        if not all(0 <= share <= 1 for share in shares):
+            raise ValueError(f"thing_share, whole_share and drawn_share must lie in [0, 1], got {shares}")
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.code_balance <= 1:
             raise ValueError(
                 f"label_smoothing must lie in [0, 1) and code_balance in [0, 1], got {self.label_smoothing} and "
@@ -92,6 +100,8 @@ class VideoModelModule(nn.Module):
         target_BTS, is_masked_BTS = batch["token_ids"].long(), batch["is_masked"]
         prepared = {name: value for name, value in batch.items() if name not in _NO_PROMPT}
         past_ids_BTS = batch.get("context_ids")
+        if "is_drawn" in batch:
+            past_ids_BTS = self._with_own_frames(batch, prepared)
         logits_BTSK = self.video_model(
             target_BTS,
             is_masked_BTS,
@@ -112,8 +122,33 @@ class VideoModelModule(nn.Module):
         weight = weight_K[target_BTS[is_masked_BTS]].sum()
         return {"loss": loss, "accuracy": is_right.float().mean(), WEIGHT: weight}
 
+    @torch.no_grad()
+    def _with_own_frames(self, batch: dict[str, Tensor], prepared: dict[str, Tensor]) -> Tensor:
+        """Return the past of each window, where ``is_drawn`` says so as the model draws it in one round.
 
-_NO_PROMPT = ("token_ids", "context_ids", "is_masked", "twist")
+        What is drawn is a little off; a model that has seen only true pasts takes that for motion, and goes on with it
+        (scheduled sampling: Bengio et al., 2015, arXiv 1506.03099).
+        """
+        past_BTS, is_drawn_BTS = batch["context_ids"].long(), batch["is_drawn"]
+        rows = is_drawn_BTS.flatten(1).any(-1).nonzero().flatten()
+        if not len(rows):
+            return past_BTS
+        ids_BTS, twist_BTA = past_BTS[rows], batch.get("twist")
+        logits_BTSK = self.video_model(
+            ids_BTS,
+            torch.ones_like(ids_BTS, dtype=torch.bool),
+            {name: value[rows] for name, value in prepared.items()},
+            twist_BTA=None if twist_BTA is None else twist_BTA[rows],
+        ).float()
+        torch.clear_autocast_cache()  # copies of weights made without gradients would take them from the pass to come
+        logits_BSK = (logits_BTSK - self.video_model.code_bias_K).flatten(1, 2)
+        drawn_BS = draw_tokens(logits_BSK, 1.0, None, uniform_BS=batch["drawn_by"][rows].flatten(1))
+        return past_BTS.index_copy(
+            0, rows, torch.where(is_drawn_BTS[rows], drawn_BS.view(ids_BTS.shape), ids_BTS)
+        )
+
+
+_NO_PROMPT = ("token_ids", "context_ids", "is_masked", "twist", "is_drawn", "drawn_by")
 
 
 class VideoModelTask:
@@ -186,16 +221,25 @@ class VideoModelTask:
         count, length = token_ids_BTS.shape[:2]
         if not self.is_frame_causal:
             return {"is_masked": draw_clip_mask(self.config.masks, count, length, self.grid, draws.uniform)}
-        is_masked_BTS = draw_frame_masks(self.config.masks, count, length, self.grid, draws.uniform)
+        config = self.config
+        is_masked_BTS = draw_frame_masks(
+            config.masks, count, length, self.grid, draws.uniform, whole_share=config.whole_share
+        )
         # A clip that is entered later shows its first frame: what a text says is where clips begin.
         is_masked_BTS[:, 0] &= is_start_B.unsqueeze(-1)
         if length == 1:
             return {"is_masked": is_masked_BTS}
         shape = tuple(token_ids_BTS.shape)
-        is_noise_BTS = draws.uniform(shape) < draws.uniform((count, 1, 1)) * self.config.context_noise
+        is_noise_BTS = draws.uniform(shape) < draws.uniform((count, 1, 1)) * config.context_noise
         noise_BTS = draws.whole(self.codebook_size, shape, dtype=torch.int32)
         context_ids_BTS = torch.where(is_noise_BTS, noise_BTS, token_ids_BTS)
-        return {"is_masked": is_masked_BTS, "context_ids": context_ids_BTS}
+        hidden = {"is_masked": is_masked_BTS, "context_ids": context_ids_BTS}
+        if config.drawn_share:
+            rate_B11 = draws.uniform((count, 1, 1))
+            is_drawn_BTS = draws.chance(config.drawn_share)[:, None, None] & (draws.uniform(shape) < rate_B11)
+            is_drawn_BTS[:, 0] = False  # one round draws no first frame worth the name
+            hidden |= {"is_drawn": is_drawn_BTS, "drawn_by": draws.uniform(shape)}
+        return hidden
 
     def _about_things(self, is_masked_BTS: Tensor, boxes_BN4: Tensor, draws: RowDraws) -> Tensor:
         """Hide of a share of the images what lies about a thing, instead; others stay as they are."""

@@ -127,11 +127,30 @@ def draw_clip_mask(
 
 
 def draw_frame_masks(
-    config: ClipMaskConfig, batch: int, frames: int, grid: tuple[int, int], chance: Chance
+    config: ClipMaskConfig,
+    batch: int,
+    frames: int,
+    grid: tuple[int, int],
+    chance: Chance,
+    *,
+    whole_share: float = 0.0,
 ) -> Tensor:
-    """Return ``is_masked_BTS`` for clips that are finished frame after frame; every frame hides one token at least."""
+    """Return ``is_masked_BTS`` for clips that are finished frame after frame; every frame hides one token at least.
+
+    Args:
+        config: shares of the kinds of masks.
+        batch: clips.
+        frames: of a clip.
+        grid: rows and columns of tokens.
+        chance: source of all randomness.
+        whole_share: of the frames after the first of which all is hidden, with a box all in it; tubes stay as they are.
+            Tokens that are left visible tell where things went, so that a model learns to ask them and not the text.
+    """
     tokens = grid[0] * grid[1]
     rate_BT = _cosine_rates((batch, frames), chance)
+    if whole_share and frames > 1:
+        is_whole_BT = _uniform((batch, frames - 1), chance) < whole_share
+        rate_BT[:, 1:] = torch.where(is_whole_BT, 1.0, rate_BT[:, 1:])
     kind_B11 = _kinds(config, batch, chance)
     tube_BTS = random_mask((batch, 1, tokens), rate_BT[:, :1], chance).expand(-1, frames, -1)
     scattered_BTS = random_mask((batch, frames, tokens), rate_BT, chance)
