@@ -22,7 +22,7 @@ class Inpainting:
 
     case: InpaintingCase
     true: Image  # (T, H, W, 3)
-    given: Image  # to the model: the rectangle holds the mean colour, so that nothing shows through
+    given: Image  # with the rectangle in the mean colour: the baseline, and what the model gets
     result: Image
     psnr_db: dict[str, float]  # inside the rectangle, by way of filling
 

@@ -27,6 +27,7 @@ from drivesim.world_model.clip_completion import GuidanceConfig
 from drivesim.world_model.drives import drive_on, observed
 from drivesim.world_model.long_clips import (
     Clip,
+    check_frames,
     clip_pictures,
     clip_tokens,
     continued,
@@ -135,7 +136,7 @@ def inpaint(
     """Draw what is under a mask anew; all other pixels of the result are those of ``frames``.
 
     A frame-causal model sees the frame itself and those before it, not those after it. What is under the mask is not
-    read: what surrounds it is drawn on across it first, as a tokenizer looks further than at one token.
+    read: what surrounds it is drawn on across it first, because each token depends on pixels around its own too.
 
     Args:
         model: the model.
@@ -148,6 +149,7 @@ def inpaint(
         InputError: frames or mask of another size, a mask that covers nothing, or a text that the weights cannot read.
     """
     config = config or GenerateConfig()
+    check_frames(frames, (model.config.vqgan.height_px, model.config.vqgan.width_px))
     mask_THW = mask_of_frames(mask, frames)
     is_masked_TS = mask_of_tokens(mask_THW, model.tokenizer.grid)
     given = clip_tokens(model, drawn_across(frames, mask_THW))

@@ -25,7 +25,7 @@ from drivesim.scene.picture_headers import JPEG_START, is_truncated, jpeg_size, 
 Image = NDArray[np.uint8]
 
 _BACKGROUND = 24  # grey level between and around pictures
-_ACROSS_RADIUS_PX = 3  # of what a pixel under a mask is drawn on from
+_ACROSS_RADIUS_PX = 3  # around a pixel under a mask, of those that it is drawn on from
 _JPEG_REDUCTIONS = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
     4: cv2.IMREAD_REDUCED_COLOR_4,
@@ -167,14 +167,15 @@ def warp(image: Image, source_from_target: NDArray[np.float64], size_px: tuple[i
 
 
 def drawn_across(images: Image, mask: NDArray[np.bool_]) -> Image:
-    """Draw what surrounds a mask on across it (Bertalmio et al., 2001), so that nothing shows where it was.
+    """Draw what surrounds a mask on across it (Bertalmio et al., 2001); what is under it is not read.
 
     Args:
         images: (T, H, W, 3).
-        mask: (T, H, W). A picture that it covers wholly stays as it is.
+        mask: (T, H, W). A picture that it covers wholly comes back black.
     """
-    known = zip(np.ascontiguousarray(images), mask.astype(np.uint8), strict=True)
-    return np.stack([cv2.inpaint(image, hole, _ACROSS_RADIUS_PX, cv2.INPAINT_NS) for image, hole in known])
+    holed = np.where(mask[..., None], np.uint8(0), images)
+    pairs = zip(holed, mask.astype(np.uint8), strict=True)
+    return np.stack([cv2.inpaint(image, hole, _ACROSS_RADIUS_PX, cv2.INPAINT_NS) for image, hole in pairs])
 
 
 def contact_sheet(frames: Sequence[Image] | Image, columns: int, *, gap_px: int = 2) -> Image:

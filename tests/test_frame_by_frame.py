@@ -349,6 +349,24 @@ def test_every_frame_of_a_training_clip_hides_something(share):
     assert torch.equal(masks, draw_frame_masks(config, 200, 5, (4, 6), torch.Generator().manual_seed(0)))
 
 
+def test_full_masks_of_later_frames_are_those_of_their_kind():
+    def drawn(kind, whole_share):
+        shares = {name: float(name == kind) for name in ("tube", "scattered", "prefix", "box")}
+        generator = torch.Generator().manual_seed(0)
+        return draw_frame_masks(ClipMaskConfig(**shares), 50, 4, (8, 14), generator, whole_share=whole_share)
+
+    tube, scattered, box = (drawn(kind, 1.0) for kind in ("tube", "scattered", "box"))
+    assert torch.equal(tube, tube[:, :1].expand_as(tube))
+    assert not tube.all(-1).all()
+    assert scattered[:, 1:].all()
+    assert not scattered[:, 0].all(-1).all()
+    rectangle = box[:, 1]
+    assert torch.equal(box[:, 1:], rectangle.unsqueeze(1).expand(-1, 3, -1))
+    rows, columns = (rectangle.unflatten(-1, (8, 14)).any(axis) for axis in (2, 1))
+    assert torch.equal(rectangle, (rows.unsqueeze(2) & columns.unsqueeze(1)).flatten(1))
+    assert not drawn("scattered", 0.0)[:, 1:].all(-1).all()
+
+
 @pytest.fixture
 def tokens(tmp_path, model):
     """Return tokens of six clips of eight frames whose first code tells the clip, whose others tell the time."""
@@ -419,28 +437,71 @@ def test_the_past_is_noisy_and_the_targets_are_not(tokens, model):
     assert 0.1 < (noisy["context_ids"] != noisy["token_ids"]).float().mean() < 0.3
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_the_past_can_be_what_the_model_draws(tokens, model, share):
-    batch = batches(tokens, model, drawn_share=share, context_noise=0.0)
-    assert ("is_drawn" in batch) is (share > 0)
-    if not share:
-        return
+def test_the_past_is_the_true_one_unless_asked_otherwise(tokens, model):
+    assert "is_drawn" not in batches(tokens, model)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_the_past_can_be_what_the_model_draws(tokens, share, precision):
+    model = small_video_model(stpt=CAUSAL).requires_grad_(True)
+    batch = batches(tokens, model, drawn_share=share, context_noise=0.0, frames_per_window=4)
     is_drawn = batch["is_drawn"]
-    assert not is_drawn[:, 0].any()
-    assert is_drawn[:, 1:].float().mean() == pytest.approx(share / 2, abs=0.1)
+    assert not is_drawn[:, [0, -1]].any()
+    assert is_drawn[:, 1:-1].float().mean() == pytest.approx(share / 2, abs=0.1)
     passes = []
-    model.requires_grad_(True)
     module = VideoModelModule(model)
-    hook = model.register_forward_pre_hook(lambda *call: passes.append(call[1:]), with_kwargs=True)
-    module(batch)["loss"].backward()
-    hook.remove()
+    model.register_forward_pre_hook(lambda *call: passes.append(call[1:]), with_kwargs=True)
+    with torch.autocast("cpu", precision, enabled=precision is not torch.float32):
+        module(batch)["loss"].backward()
     (drawing_ids, drawing_hidden, _), _ = passes[0]
-    assert len(drawing_ids) == int(is_drawn.flatten(1).any(-1).sum())
+    assert drawing_ids.shape == (int(is_drawn.flatten(1).any(-1).sum()), 3, S)
     assert drawing_hidden.all()
     past = passes[1][1]["past_ids_BTS"]
     assert torch.equal(past[~is_drawn], batch["token_ids"][~is_drawn].long())
     assert (past[is_drawn] != batch["token_ids"][is_drawn]).float().mean() > 0.5
-    assert all(parameter.grad is not None for parameter in model.stpt.layers.parameters())
+    trained = [*model.stpt.layers.parameters(), *model.prompt_encoder.parameters()]
+    assert all(parameter.grad is not None for parameter in trained)
+
+
+def test_codes_that_weigh_more_are_not_drawn_more_often(tokens):
+    model = small_video_model(stpt=CAUSAL)
+    batch = batches(tokens, model, drawn_share=1.0)
+    model.code_bias_K[1:] = -1e4  # as if training had weighed code 0 alone
+    pasts = []
+    module = VideoModelModule(model)
+    model.register_forward_pre_hook(lambda *call: pasts.append(call[2].get("past_ids_BTS")), with_kwargs=True)
+    module(batch)
+    assert (pasts[1][batch["is_drawn"]] != 0).all()
+
+
+def test_processes_that_draw_nothing_take_the_pass_all_the_same(tokens, model):
+    batch = batches(tokens, model, drawn_share=1.0)
+    batch["is_drawn"] = torch.zeros_like(batch["is_drawn"])
+    passes = []
+    hook = model.register_forward_pre_hook(lambda *call: passes.append(call[1:]), with_kwargs=True)
+    VideoModelModule(model)(batch)
+    hook.remove()
+    assert len(passes) == 2
+    assert torch.equal(passes[1][1]["past_ids_BTS"], batch["context_ids"].long())
+
+
+def test_actions_lead_what_the_model_draws_of_the_past(tokens):
+    acting = small_video_model(stpt=CAUSAL, num_action_tokens=1)
+    tokens.content.twist = np.stack([tokens.clips[..., 1], tokens.clips[..., 0]], -1).astype(np.float32)
+    batch = batches(tokens, acting, drawn_share=1.0, prompt_drop=0.5)
+    assert torch.isfinite(VideoModelModule(acting)(batch)["loss"])
+
+
+def test_what_is_hidden_and_drawn_depends_on_the_row_alone(tokens, model):
+    config = VideoTrainingConfig(image_share=0.0, frames_per_window=4, whole_share=0.5, drawn_share=0.5)
+    task = VideoModelTask(config, tokens, tokens, model)
+    both = next(task.batches(start_step=3, batch_size=4, seed=0, rank=0, world_size=1))
+    parts = [
+        next(task.batches(start_step=3, batch_size=2, seed=0, rank=rank, world_size=2)) for rank in (0, 1)
+    ]
+    for name in ("is_masked", "context_ids", "is_drawn", "drawn_by"):
+        assert torch.equal(both[name], torch.cat([part[name] for part in parts])), name
 
 
 def test_images_have_no_past(tokens, model):
@@ -478,7 +539,19 @@ def test_ratios_without_meaning_are_refused(bad):
         VideoModelConfig(**bad)
 
 
-@pytest.mark.parametrize("bad", [{"thing_share": 1.5}, {"whole_share": -0.1}, {"drawn_share": 2}])
+def test_drawn_pasts_need_frames_between_others():
+    with pytest.raises(ValueError, match="frames_per_window must be >= 3, got 2"):
+        VideoTrainingConfig(frames_per_window=2, drawn_share=0.5)
+
+
+@pytest.mark.parametrize("share", ["whole_share", "drawn_share"])
+def test_models_that_draw_all_frames_at_once_have_no_next_frames(tokens, share):
+    config = VideoTrainingConfig(**{share: 0.5})
+    with pytest.raises(InputError, match=rf"{share}( is)? 0\.5"):
+        VideoModelTask(config, tokens, tokens, small_video_model())
+
+
+@pytest.mark.parametrize("bad", [{"whole_share": -0.1}, {"drawn_share": 2}])
 def test_shares_of_what_is_hidden_or_drawn_are_shares(bad):
     with pytest.raises(ValueError, match="drawn_share must lie"):
         VideoTrainingConfig(**bad)

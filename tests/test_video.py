@@ -91,8 +91,7 @@ def test_pictures_are_drawn_on_across_a_mask():
     filled = video.drawn_across(holed, mask)
     assert np.array_equal(filled[~mask], ramp[~mask])
     assert np.abs(filled.astype(int) - ramp).mean() < 0.1 * np.abs(holed.astype(int) - ramp).mean()
-    everything = np.ones_like(mask)
-    assert np.array_equal(video.drawn_across(holed, everything), holed)
+    assert not video.drawn_across(holed, np.ones_like(mask)).any()
 
 
 def test_compositions_place_every_picture() -> None:

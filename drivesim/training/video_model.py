@@ -75,6 +75,10 @@ class VideoTrainingConfig:
                 "frames_per_window must be >= 2, context_noise lie in [0, 1) and start_share in [0, 1], got "
                 f"{self.frames_per_window}, {self.context_noise} and {self.start_share}"
             )
+        if self.drawn_share and self.frames_per_window < 3:
+            raise ValueError(
+                f"drawn_share is of frames between others: frames_per_window must be >= 3, got {self.frames_per_window}"
+            )
         shares = (self.thing_share, self.whole_share, self.drawn_share)
         if not all(0 <= share <= 1 for share in shares):
             raise ValueError(f"thing_share, whole_share and drawn_share must lie in [0, 1], got {shares}")
@@ -124,28 +128,29 @@ class VideoModelModule(nn.Module):
 
     @torch.no_grad()
     def _with_own_frames(self, batch: dict[str, Tensor], prepared: dict[str, Tensor]) -> Tensor:
-        """Return the past of each window, where ``is_drawn`` says so as the model draws it in one round.
+        """Return the past (B, T, S) with the tokens that ``is_drawn`` marks drawn by the model.
 
-        What is drawn is a little off; a model that has seen only true pasts takes that for motion, and goes on with it
-        (scheduled sampling: Bengio et al., 2015, arXiv 1506.03099).
+        One pass draws them all at a temperature of 1, unguided, each frame after the given ones (parallel scheduled
+        sampling, Duckworth et al., 2019, arXiv 1906.04331). Such frames are a little off; a model that has seen only
+        true ones takes that for motion, and goes on with it.
         """
-        past_BTS, is_drawn_BTS = batch["context_ids"].long(), batch["is_drawn"]
+        past_BTS, is_drawn_BTS = batch["context_ids"].long().clone(), batch["is_drawn"]
         rows = is_drawn_BTS.flatten(1).any(-1).nonzero().flatten()
         if not len(rows):
-            return past_BTS
-        ids_BTS, twist_BTA = past_BTS[rows], batch.get("twist")
+            rows = rows.new_zeros(1)  # processes that share a model take every pass together
+        ids_BTS, twist_BTA = past_BTS[rows, :-1], batch.get("twist")
         logits_BTSK = self.video_model(
             ids_BTS,
             torch.ones_like(ids_BTS, dtype=torch.bool),
             {name: value[rows] for name, value in prepared.items()},
-            twist_BTA=None if twist_BTA is None else twist_BTA[rows],
+            twist_BTA=None if twist_BTA is None else twist_BTA[rows, :-1],
         ).float()
-        torch.clear_autocast_cache()  # copies of weights made without gradients would take them from the pass to come
+        torch.clear_autocast_cache()  # weights cast here have no gradient, and would be taken again below
         logits_BSK = (logits_BTSK - self.video_model.code_bias_K).flatten(1, 2)
-        drawn_BS = draw_tokens(logits_BSK, 1.0, None, uniform_BS=batch["drawn_by"][rows].flatten(1))
-        return past_BTS.index_copy(
-            0, rows, torch.where(is_drawn_BTS[rows], drawn_BS.view(ids_BTS.shape), ids_BTS)
-        )
+        drawn_by_BS = batch["drawn_by"][rows, :-1].flatten(1)
+        drawn_BTS = draw_tokens(logits_BSK, 1.0, None, uniform_BS=drawn_by_BS).view(ids_BTS.shape)
+        past_BTS[rows, :-1] = torch.where(is_drawn_BTS[rows, :-1], drawn_BTS, ids_BTS)
+        return past_BTS
 
 
 _NO_PROMPT = ("token_ids", "context_ids", "is_masked", "twist", "is_drawn", "drawn_by")
@@ -166,8 +171,14 @@ class VideoModelTask:
         """Train all of ``model`` but its tokenizer.
 
         Raises:
-            InputError: ``config.thing_share`` asks for things, and the set does not say where they are.
+            InputError: ``config.thing_share`` asks for things, and the set does not say where they are; or
+                ``whole_share`` or ``drawn_share`` for frames that follow others, and the model draws all at once.
         """
+        if not model.is_frame_causal and (config.whole_share or config.drawn_share):
+            raise InputError(
+                f"whole_share is {config.whole_share} and drawn_share {config.drawn_share}, but the model draws all "
+                "frames at once: set video_model.whole_share=0 and video_model.drawn_share=0"
+            )
         self.config, self.train, self.validation = config, train, validation
         boxes = (train.content.image_boxes, train.content.clip_boxes)
         if config.thing_share and not any(np.isfinite(part).any() for part in boxes):
@@ -237,7 +248,7 @@ class VideoModelTask:
         if config.drawn_share:
             rate_B11 = draws.uniform((count, 1, 1))
             is_drawn_BTS = draws.chance(config.drawn_share)[:, None, None] & (draws.uniform(shape) < rate_B11)
-            is_drawn_BTS[:, 0] = False  # one round draws no first frame worth the name
+            is_drawn_BTS[:, [0, -1]] = False  # one round draws no first frame, and nothing follows the last
             hidden |= {"is_drawn": is_drawn_BTS, "drawn_by": draws.uniform(shape)}
         return hidden
 

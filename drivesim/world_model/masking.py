@@ -143,8 +143,9 @@ def draw_frame_masks(
         frames: of a clip.
         grid: rows and columns of tokens.
         chance: source of all randomness.
-        whole_share: of the frames after the first of which all is hidden, with a box all in it; tubes stay as they are.
-            Tokens that are left visible tell where things went, so that a model learns to ask them and not the text.
+        whole_share: share of the frames after the first whose mask is full: all tokens if it is scattered, all of the
+            rectangle if it is a box; tubes are unaffected. Visible tokens show where things went, so that a model
+            learns to rely on them and not on the text.
     """
     tokens = grid[0] * grid[1]
     rate_BT = _cosine_rates((batch, frames), chance)
