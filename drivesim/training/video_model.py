@@ -50,17 +50,13 @@ class VideoTrainingConfig:
     )
     masks: ClipMaskConfig = field(default_factory=ClipMaskConfig)
     thing_share: float = 0.0  # of the images: what is hidden lies about one of their things
-    whole_share: float = (
-        0.0  # of the frames that follow another, frame by frame: wholly hidden, as one round sees them
-    )
+    whole_share: float = 0.0  # of the frames after the first: their mask is full, see ``draw_frame_masks``
     frames_per_window: int = (
         8  # of a clip that a frame-causal model is shown at once: more than its attention sees
     )
     start_share: float = 0.5  # of these windows are the first frames of their clip
     context_noise: float = 0.1  # and tokens of the past replaced at random: the rate is uniform in [0, this]
-    drawn_share: float = (
-        0.0  # of the windows, whose past is in part what the model draws, as in clips that it makes
-    )
+    drawn_share: float = 0.0  # of these windows: part of their past is drawn by the model
     public_tokenizer: str | None = None  # folder of a public VQGAN that stands in for our own
 
     def __post_init__(self) -> None:
@@ -229,10 +225,10 @@ class VideoModelTask:
 
     def _hidden(self, token_ids_BTS: Tensor, is_start_B: Tensor, draws: RowDraws) -> dict[str, Tensor]:
         """Return what is hidden and, frame by frame, what later frames see of the past."""
+        config = self.config
         count, length = token_ids_BTS.shape[:2]
         if not self.is_frame_causal:
-            return {"is_masked": draw_clip_mask(self.config.masks, count, length, self.grid, draws.uniform)}
-        config = self.config
+            return {"is_masked": draw_clip_mask(config.masks, count, length, self.grid, draws.uniform)}
         is_masked_BTS = draw_frame_masks(
             config.masks, count, length, self.grid, draws.uniform, whole_share=config.whole_share
         )
