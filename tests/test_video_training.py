@@ -15,6 +15,7 @@ from small_models import small_config, small_video_config, small_video_model
 from drivesim import cli
 from drivesim.checkpoint import read_checkpoint, save_module
 from drivesim.errors import InputError
+from drivesim.general_world.captions import MOTION_WORDS
 from drivesim.scene.captioned_source import CaptionedSourceConfig
 from drivesim.tokenizer.vqgan import VQGANConfig, normalized
 from drivesim.training.captioned_makers import CLIPS_PER_DRIVE, GeneralDataConfig, open_or_make
@@ -31,6 +32,7 @@ from drivesim.training.video_model import (
     code_weights,
     is_image_step,
 )
+from drivesim.training.word_weights import WeightedRows, weights_of
 from drivesim.video import write_image, write_video
 from drivesim.world_model.pretrained_video import (
     load_video_model,
@@ -143,6 +145,46 @@ def test_rare_codes_weigh_more_and_drawing_takes_it_off(tokens, model):
     model.code_bias_K[7] = 0.0
     drawn = model.complete(ids, torch.ones_like(ids, dtype=torch.bool), [""])
     assert (drawn.token_ids_BS == 7).all()
+
+
+def test_items_weigh_what_the_words_of_their_captions_do():
+    captions = [["a red STAR", "a thing"], ["a night full of stars"], ["a plus sign", "a cross"], []]
+    weight_N = weights_of(captions, {"star": 3.0, "plus sign": 0.5, "cross": 2.0})
+    assert weight_N.tolist() == [3.0, 1.0, 2.0, 1.0]
+    drawn_B = WeightedRows(weight_N).draw(RowDraws(0, range(4000)))
+    np.testing.assert_allclose(np.bincount(drawn_B, minlength=4) / 4000, weight_N / weight_N.sum(), atol=0.03)
+
+
+@pytest.mark.parametrize("image_share", [0.0, 0.99])
+def test_what_has_a_weighty_word_is_trained_on_more_often(tokens, model, image_share):
+    train = tokens[0]
+    content = replace(
+        train.content,
+        image_captions=[["a star"], *([["a box"]] * 3)],
+        clip_captions=[["a cross"], *([["a box"]] * 4)],
+    )
+    config = VideoTrainingConfig(image_share=image_share, word_weights={"star": 1e9, "cross": 1e6})
+    task = VideoModelTask(config, replace(train, content=content), tokens[1], model)
+    batch = next(task.batches(start_step=1, batch_size=2, seed=0, rank=0, world_size=1))
+    ids = batch["token_ids"].numpy()
+    assert (ids == (train.images[:1] if image_share else train.clips[:1])).all()
+
+
+@pytest.mark.parametrize("weights", [{"star": 0.0}, {"star": float("nan")}, {"": 2.0}])
+def test_words_without_a_weight_are_refused(weights):
+    with pytest.raises(ValueError, match="word_weights"):
+        VideoTrainingConfig(word_weights=weights)
+
+
+def test_half_of_the_captions_of_made_images_say_how_they_go_on(sets):
+    phrases = [phrase for words in MOTION_WORDS.values() for phrase in words]
+
+    def is_told(caption):
+        return any(phrase in caption for phrase in phrases)
+
+    told = np.array([[is_told(text) for text in texts] for texts in sets[0].image_captions])
+    assert not told[:, ::2].any()
+    assert told[:, 1::2].any(axis=1).mean() >= 0.5
 
 
 def test_captions_of_the_wild_are_cut(tokens, model):

@@ -18,7 +18,7 @@ from drivesim.scene.types import front_camera
 from drivesim.training.captioned_set import CaptionedItem, CaptionedSet, write_set
 from drivesim.training.worker_pool import worked
 
-WORLD_VERSION = 2  # raised when the same seeds give other clips or captions
+WORLD_VERSION = 3  # raised when the same seeds give other clips or captions
 NUM_WORDINGS = 4  # captions drawn per item
 CLIPS_PER_DRIVE = 2
 
@@ -140,7 +140,9 @@ def _scene(seed: int, num_frames: int, size: tuple[int, int]) -> list[CaptionedI
     rng = np.random.default_rng([seed, num_frames])
     scene = draw_scene(rng, Split.SEEN)
     height_px, width_px = size
-    captions = [caption_of(scene, rng, is_image=num_frames == 1) for _ in range(NUM_WORDINGS)]
+    # An image is the first frame of a clip: half of its captions say how that goes on, as prompts for clips do.
+    is_image = [num_frames == 1 and index % 2 == 0 for index in range(NUM_WORDINGS)]
+    captions = [caption_of(scene, rng, is_image=is_one) for is_one in is_image]
     return [
         CaptionedItem(
             frames=render(scene, num_frames=num_frames, height_px=height_px, width_px=width_px),

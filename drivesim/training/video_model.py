@@ -22,6 +22,7 @@ from drivesim.tokenizer.vqgan import to_uint8
 from drivesim.training.captioned_tokens import CaptionedTokens
 from drivesim.training.row_draws import RowDraws, rows_of
 from drivesim.training.task import WEIGHT, Evaluation
+from drivesim.training.word_weights import WeightedRows, weights_of
 from drivesim.video import contact_sheet
 from drivesim.world_model.masking import ClipMaskConfig, draw_clip_mask, draw_frame_masks, hidden_about
 from drivesim.world_model.sampler import draw_tokens
@@ -49,6 +50,9 @@ class VideoTrainingConfig:
         0.0  # codes weigh in the loss as their frequency to minus this: rare ones are things
     )
     masks: ClipMaskConfig = field(default_factory=ClipMaskConfig)
+    word_weights: dict[str, float] = field(
+        default_factory=dict
+    )  # items whose captions have a word are drawn so many times as often
     thing_share: float = 0.0  # of the images: what is hidden lies about one of their things
     whole_share: float = 0.0  # of the frames after the first: their mask is full, see ``draw_frame_masks``
     frames_per_window: int = (
@@ -78,6 +82,8 @@ class VideoTrainingConfig:
         shares = (self.thing_share, self.whole_share, self.drawn_share)
         if not all(0 <= share <= 1 for share in shares):
             raise ValueError(f"thing_share, whole_share and drawn_share must lie in [0, 1], got {shares}")
+        if not all(0 < weight < math.inf for weight in self.word_weights.values()) or "" in self.word_weights:
+            raise ValueError(f"word_weights must be words and numbers above 0, got {dict(self.word_weights)}")
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.code_balance <= 1:
             raise ValueError(
                 f"label_smoothing must lie in [0, 1) and code_balance in [0, 1], got {self.label_smoothing} and "
@@ -187,6 +193,9 @@ class VideoModelTask:
         self.is_frame_causal = model.is_frame_causal
         self.frames_per_row = config.frames_per_window if self.is_frame_causal else train.clips.shape[1]
         self.codebook_size = model.tokenizer.codebook_size
+        clips_N = weights_of(train.content.clip_captions, config.word_weights)
+        images_N = weights_of(train.content.image_captions, config.word_weights)
+        self._clip_rows, self._image_rows = WeightedRows(clips_N), WeightedRows(np.append(images_N, clips_N))
         weight_K = code_weights(train, model.tokenizer.codebook_size, config.code_balance)
         model.code_bias_K.copy_(weight_K.log())
         self.model: nn.Module = VideoModelModule(model, label_smoothing=config.label_smoothing)
@@ -257,7 +266,7 @@ class VideoModelTask:
     def _clips(self, draws: RowDraws, is_start_B: Tensor) -> tuple[dict[str, Tensor], list[str]]:
         """Draw clips, or frame by frame windows of them, from the start or from anywhere."""
         content = self.train.content
-        rows = draws.whole(len(self.train.clips)).numpy()
+        rows = self._clip_rows.draw(draws).numpy()
         first_B = torch.zeros(len(draws), dtype=torch.int64)
         if self.is_frame_causal:
             first_B = draws.whole(self.train.clips.shape[1] - self.frames_per_row + 1)
@@ -276,7 +285,7 @@ class VideoModelTask:
         """
         train, content = self.train, self.train.content
         num_images = len(train.images)
-        rows = draws.whole(num_images + len(train.clips)).tolist()
+        rows = self._image_rows.draw(draws).tolist()
         times = draws.whole(train.clips.shape[1]).tolist()
         ids, wordings, boxes = [], [], []
         for row, t in zip(rows, times, strict=True):
