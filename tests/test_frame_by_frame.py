@@ -152,6 +152,15 @@ def test_frames_that_follow_another_may_have_fewer_rounds(ratio, next_rounds):
     assert len(told) == num_rounds(model, config, num_given=0, num_frames=4) == 5 + 3 * next_rounds
 
 
+@pytest.mark.parametrize(("ratio", "next_revisions"), [(0.0, 0), (0.25, 2), (1.0, 8)])
+def test_frames_that_follow_another_may_be_revised_less(ratio, next_revisions):
+    model = small_video_model(stpt=CAUSAL, next_revisions_ratio=ratio)
+    told = []
+    sampler = SamplerConfig(num_decode_steps=2, num_revisions=8)
+    text_to_video(model, "a dog", GenerateConfig(num_frames=3, sampler=sampler, on_round=told.append))
+    assert len(told) == 10 + 2 * (2 + next_revisions)
+
+
 def test_only_frames_that_matter_are_looked_at(model, monkeypatch):
     ids, hidden = clips(1, 20, 12)
     hidden[:, 14:] = False
@@ -532,10 +541,16 @@ def test_training_lowers_the_loss(tokens, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"next_rounds_ratio": 0.0}, {"next_rounds_ratio": 1.5}, {"next_temperature_ratio": float("nan")}]
+    "bad",
+    [
+        {"next_rounds_ratio": 0.0},
+        {"next_rounds_ratio": 1.5},
+        {"next_temperature_ratio": float("nan")},
+        {"next_revisions_ratio": 1.5},
+    ],
 )
 def test_ratios_without_meaning_are_refused(bad):
-    with pytest.raises(ValueError, match="next_rounds_ratio"):
+    with pytest.raises(ValueError, match=next(iter(bad))):
         VideoModelConfig(**bad)
 
 

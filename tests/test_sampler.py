@@ -146,13 +146,56 @@ def test_revisions_hide_their_share_and_leave_given_tokens_alone():
     assert (sampled.confidence_BS[~hidden] == 1).all()
 
 
+def recorded(config, sharpness_S, num_rows=64):
+    """Return the masks that a model is shown whose tokens are as sure as ``sharpness_S`` makes them."""
+    seen = []
+
+    def logits_fn(token_ids, is_masked):
+        seen.append(is_masked.clone())
+        logits = torch.zeros(num_rows, len(sharpness_S), 40)
+        logits[..., 7] = sharpness_S
+        return logits
+
+    ids = torch.zeros(num_rows, len(sharpness_S), dtype=torch.int64)
+    fill_in(logits_fn, ids, torch.ones_like(ids, dtype=torch.bool), config, generator())
+    return seen
+
+
+def test_the_share_that_is_revised_falls_evenly():
+    config = SamplerConfig(num_revisions=5, revised_share=0.5, last_revised_share=0.1, temperature=1.0)
+    seen = recorded(config, torch.ones(20))
+    assert [set(mask.sum(-1).tolist()) for mask in seen[1:]] == [{10}, {8}, {6}, {4}, {2}]
+    assert SamplerConfig(num_revisions=1, revised_share=0.5, last_revised_share=0.1).share_revised(0) == 0.5
+
+
+@pytest.mark.parametrize("revises_unlikely", [False, True])
+def test_unlikely_tokens_are_revised_more_often_if_asked(revises_unlikely):
+    config = SamplerConfig(num_revisions=8, revised_share=0.25, revises_unlikely=revises_unlikely)
+    masks = torch.stack(recorded(config, torch.tensor([9.0] * 10 + [2.0] * 10))[1:]).float()
+    sure, unsure = masks[..., :10].mean(), masks[..., 10:].mean()
+    assert sure + unsure == pytest.approx(0.5)
+    if revises_unlikely:  # of probabilities 0.995 and 0.16
+        assert unsure > 3 * sure > 0
+    else:
+        assert unsure == pytest.approx(float(sure), rel=0.1)
+
+
 def test_nothing_hidden_is_not_revised():
     ids, hidden = torch.zeros(2, 4, dtype=torch.int64), torch.zeros(2, 4, dtype=torch.bool)
     sampled = fill_in(pytest.fail, ids, hidden, SamplerConfig(num_revisions=3), generator())
     assert torch.equal(sampled.token_ids_BS, ids)
 
 
-@pytest.mark.parametrize("settings", [{"num_revisions": -1}, {"revised_share": 0.0}, {"revised_share": 1.5}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_revisions": -1},
+        {"revised_share": 0.0},
+        {"revised_share": 1.5},
+        {"last_revised_share": 0.0},
+        {"last_revised_share": 1.5},
+    ],
+)
 def test_revisions_without_a_meaning_are_refused(settings):
     with pytest.raises(ValueError, match="revis"):
         SamplerConfig(**settings)

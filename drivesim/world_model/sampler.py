@@ -16,6 +16,8 @@ from torch.nn import functional
 
 from drivesim.world_model.masking import num_masked_after
 
+_LEAST_CONFIDENCE = 1e-6
+
 Generators = torch.Generator | Sequence[torch.Generator] | None
 """Where chance comes from: one generator for a batch, or one for each row, so that rows are independent."""
 
@@ -37,10 +39,16 @@ class SamplerConfig:
     order: UnmaskOrder = UnmaskOrder.CONFIDENCE
     noise_memory: float = 0.0  # from frame to frame, of what tokens are drawn by: see ``carried_noise``
     choice_temperature: float = 0.0  # noise on which tokens are fixed by confidence, falling to 0 (MaskGIT)
-    # Rounds after the decoding steps, each of which hides some of the tokens again, at random, and draws them anew:
-    # what was drawn before the rest was known is put right (remasking, ReMDM, arXiv 2503.00307).
+    # Rounds after the decoding steps, each of which hides some of the tokens again and draws them anew: what was
+    # drawn before the rest was known is put right (remasking, ReMDM, arXiv 2503.00307).
     num_revisions: int = 0
-    revised_share: float = 0.5  # of the tokens that were hidden
+    revised_share: float = 0.5  # of the tokens that were hidden, in the first revision
+    last_revised_share: float | None = (
+        None  # in the last one, evenly from one to the other; None: as in the first
+    )
+    revises_unlikely: bool = (
+        False  # a token is hidden again in proportion to 1 / its confidence, not as any other
+    )
 
     def __post_init__(self) -> None:
         """Refuse values without a meaning."""
@@ -50,6 +58,10 @@ class SamplerConfig:
             raise ValueError(
                 "sampler.num_revisions must be >= 0 and sampler.revised_share lie in (0, 1], got "
                 f"{self.num_revisions} and {self.revised_share}"
+            )
+        if self.last_revised_share is not None and not 0 < self.last_revised_share <= 1:
+            raise ValueError(
+                f"sampler.last_revised_share must lie in (0, 1] or be null, got {self.last_revised_share}"
             )
         if not 0 <= self.temperature < math.inf:
             raise ValueError(f"sampler.temperature must be >= 0 and finite, got {self.temperature}")
@@ -66,6 +78,13 @@ class SamplerConfig:
     def num_rounds(self) -> int:
         """Return how often the model is asked at most, to fill in and to revise."""
         return self.num_decode_steps + self.num_revisions
+
+    def share_revised(self, revision: int) -> float:
+        """Return the share of the hidden tokens that is drawn anew in a revision, the first being 0."""
+        if self.last_revised_share is None or self.num_revisions < 2:
+            return self.revised_share
+        done = revision / (self.num_revisions - 1)
+        return self.revised_share + done * (self.last_revised_share - self.revised_share)
 
     def at(self, num_imagined: int) -> SamplerConfig:
         """Return the settings for the frame that follows ``num_imagined`` imagined ones.
@@ -188,7 +207,9 @@ def fill_in(
     for round_index in range(num_rounds):
         is_revision = round_index >= num_first
         if is_revision:
-            is_masked_BS = _hidden_again(was_hidden_BS, config.revised_share, generator)
+            score_BS = _revision_scores(confidence_BS, config, generator)
+            share = config.share_revised(round_index - num_first)
+            is_masked_BS = _hidden_again(score_BS, was_hidden_BS, share)
         logits_BSK = logits_fn(token_ids_BS, is_masked_BS)
         drawn_BS = draw_tokens(logits_BSK, temperature, generator, uniform_BS=uniform_BS)
         probability_BS = _probability(logits_BSK, drawn_BS)
@@ -213,13 +234,25 @@ def rounds_for(num_hidden: int, config: SamplerConfig) -> tuple[int, int]:
     return num_first, (num_first + config.num_revisions if num_hidden else 0)
 
 
-def _hidden_again(was_hidden_BS: Tensor, share: float, generator: Generators) -> Tensor:
-    """Return random tokens (B, S) to revise, a ``share`` of those of each row that were hidden, one at least."""
-    is_drawn_B = torch.ones(len(was_hidden_BS), dtype=torch.bool)
-    noise_BS = draws(torch.rand, was_hidden_BS.shape, generator, is_drawn_B).to(was_hidden_BS.device)
+def _revision_scores(confidence_BS: Tensor, config: SamplerConfig, generator: Generators) -> Tensor:
+    """Return what decides who is hidden again: highest first."""
+    is_drawn_B = torch.ones(len(confidence_BS), dtype=torch.bool)
+    noise_BS = draws(torch.rand, confidence_BS.shape, generator, is_drawn_B).to(confidence_BS.device)
+    if not config.revises_unlikely:
+        return noise_BS
+    return _gumbel(noise_BS) - confidence_BS.clamp_min(_LEAST_CONFIDENCE).log()
+
+
+def _hidden_again(score_BS: Tensor, was_hidden_BS: Tensor, share: float) -> Tensor:
+    """Return which tokens (B, S) to revise: a ``share`` of those of each row that were hidden, one at least."""
     num_hidden = int(was_hidden_BS[0].sum())
     num_revised = max(1, round(share * num_hidden))
-    return _fixed_now(noise_BS, was_hidden_BS, num_kept_hidden=num_hidden - num_revised)
+    return _fixed_now(score_BS, was_hidden_BS, num_kept_hidden=num_hidden - num_revised)
+
+
+def _gumbel(uniform: Tensor) -> Tensor:
+    """Return Gumbel noise: the k largest of it plus log weights are k items drawn in proportion to their weights."""
+    return -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
 
 
 def _probability(logits_BSK: Tensor, ids_BS: Tensor) -> Tensor:
@@ -241,8 +274,7 @@ def _scores(
     noise = draws(torch.rand, probability_BS.shape, generator, is_drawn_B).to(probability_BS.device)
     if config.order is UnmaskOrder.RANDOM:
         return noise
-    gumbel = -torch.log(-torch.log(noise.clamp(1e-9, 1 - 1e-7)))
-    return probability_BS.clamp_min(1e-20).log() + config.choice_temperature * share_left * gumbel
+    return probability_BS.clamp_min(1e-20).log() + config.choice_temperature * share_left * _gumbel(noise)
 
 
 def _fixed_now(score_BS: Tensor, is_masked_BS: Tensor, *, num_kept_hidden: int) -> Tensor:

@@ -67,6 +67,7 @@ class VideoModelConfig:
     t5_cache: str = "out/t5-prompts"  # folder in which its embeddings are kept; "" keeps none
     num_action_tokens: int = 0  # prompt tokens per frame made of speed and yaw rate; 0 reads no actions
     num_frames: int = 16  # of a clip if no number is asked for; not frame by frame, the most at once
+    next_revisions_ratio: float = 0.0  # and of their revisions
     rate_hz: float = 8.0
     public_tokenizer: str = ""  # hash of a public VQGAN in place of ``vqgan``, whose size is its frames'
     public_pixel_range: PixelRange = PixelRange.ZERO_TO_ONE  # of that VQGAN
@@ -80,14 +81,16 @@ class VideoModelConfig:
                 "next_temperature_ratio must be a number from 0 on and next_rounds_ratio lie in (0, 1], got "
                 f"{self.next_temperature_ratio} and {self.next_rounds_ratio}"
             )
+        if not 0 <= self.next_revisions_ratio <= 1:
+            raise ValueError(f"next_revisions_ratio must lie in [0, 1], got {self.next_revisions_ratio}")
 
     def next_sampler(self, first: SamplerConfig) -> SamplerConfig:
-        """Return the settings of a frame that follows another, from those of a first frame: it is not revised."""
+        """Return the settings of a frame that follows another, from those of a first frame."""
         return replace(
             first,
             temperature=self.next_temperature_ratio * first.temperature,
             num_decode_steps=max(1, round(self.next_rounds_ratio * first.num_decode_steps)),
-            num_revisions=0,
+            num_revisions=round(self.next_revisions_ratio * first.num_revisions),
         )
 
 
