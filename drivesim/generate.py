@@ -136,7 +136,8 @@ def inpaint(
     """Draw what is under a mask anew; all other pixels of the result are those of ``frames``.
 
     A frame-causal model sees the frame itself and those before it, not those after it. What is under the mask is not
-    read: what surrounds it is drawn on across it first, because each token depends on pixels around its own too.
+    read: what surrounds it is drawn on across it first, because each token depends on pixels around its own too. Tokens
+    of which the mask covers half or less stay as that makes them, see :func:`mask_of_tokens`.
 
     Args:
         model: the model.

@@ -25,7 +25,7 @@ from drivesim.scene.nuscenes import embedded_dataset
 from drivesim.video import drawn_across
 from drivesim.world_model.clip_completion import GuidanceConfig
 from drivesim.world_model.drives import scene_start
-from drivesim.world_model.long_clips import clip_tokens, fill_windows, num_unmasked, windows
+from drivesim.world_model.long_clips import clip_tokens, fill_windows, mask_of_tokens, num_unmasked, windows
 from drivesim.world_model.sampler import Sampled, SamplerConfig, fill_in
 from drivesim.world_model.video_model import VideoModel
 
@@ -133,6 +133,25 @@ def test_what_is_under_the_mask_is_not_read(model, clip, rows, columns):
     other = np.where(mask[..., None], 255 - clip, clip)
     results = [inpaint(model, frames, mask, "a dog", quick()) for frames in (clip, other)]
     assert np.array_equal(results[0].token_ids, results[1].token_ids)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "hidden"),
+    [
+        (
+            (10, 37),
+            (20, 55),
+            [7, 8],
+        ),  # the first of its rows and the last of its columns are less than half of a cell
+        ((0, 25), (0, 41), [0, 1, 2, 6, 7]),
+        ((1, H), (1, W), list(range(S))),
+        ((17, 25), (30, 40), [7, 8]),  # half of none
+    ],
+)
+def test_tokens_of_which_half_is_seen_stay(rows, columns, hidden):
+    mask = np.zeros((1, H, W), dtype=bool)
+    mask[:, slice(*rows), slice(*columns)] = True
+    assert mask_of_tokens(mask, (4, 6))[0].nonzero().flatten().tolist() == hidden
 
 
 def test_each_frame_can_have_its_own_mask(model, clip):

@@ -122,9 +122,14 @@ def mask_of_frames(mask: NDArray[np.bool_], frames: Clip) -> NDArray[np.bool_]:
 
 
 def mask_of_tokens(mask_THW: NDArray[np.bool_], grid: tuple[int, int]) -> Tensor:
-    """Return which tokens (T, S) a pixel under the mask belongs to."""
+    """Return which tokens (T, S) are drawn anew: those of whose pixels the mask covers more than half.
+
+    The others show what surrounds the mask. Of a frame in which it covers half of none, all that it touches are drawn.
+    """
     cells = rearrange(mask_THW, "t (h p) (w q) -> t (h w) (p q)", h=grid[0], w=grid[1])
-    return torch.from_numpy(cells.any(-1))
+    is_mostly_TS = cells.mean(-1) > 0.5
+    is_hidden_TS = np.where(is_mostly_TS.any(-1, keepdims=True), is_mostly_TS, cells.any(-1))
+    return torch.from_numpy(is_hidden_TS)
 
 
 def check_frames(frames: Clip, size: tuple[int, int]) -> None:
