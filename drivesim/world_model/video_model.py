@@ -59,6 +59,7 @@ class VideoModelConfig:
     # Frame by frame, what all but the first frame take of the sampler's settings: most of them is known.
     next_temperature_ratio: float = 1.0
     next_rounds_ratio: float = 1.0
+    next_revisions_ratio: float = 0.0
     prompt: PromptKind = PromptKind.BYTES
     bytes_encoder: BytesEncoderConfig = field(default_factory=BytesEncoderConfig)
     t5: str = ""  # name or folder of the T5 with prompt=t5; embeddings of t5_dim numbers
@@ -67,7 +68,6 @@ class VideoModelConfig:
     t5_cache: str = "out/t5-prompts"  # folder in which its embeddings are kept; "" keeps none
     num_action_tokens: int = 0  # prompt tokens per frame made of speed and yaw rate; 0 reads no actions
     num_frames: int = 16  # of a clip if no number is asked for; not frame by frame, the most at once
-    next_revisions_ratio: float = 0.0  # and of their revisions
     rate_hz: float = 8.0
     public_tokenizer: str = ""  # hash of a public VQGAN in place of ``vqgan``, whose size is its frames'
     public_pixel_range: PixelRange = PixelRange.ZERO_TO_ONE  # of that VQGAN
