@@ -137,7 +137,8 @@ def inpaint(
 
     A frame-causal model sees the frame itself and those before it, not those after it. What is under the mask is not
     read: what surrounds it is drawn on across it first, because each token depends on pixels around its own too. Tokens
-    of which the mask covers half or less stay as that makes them, see :func:`mask_of_tokens`.
+    of which the mask covers half or less stay as that makes them, unless it covers no more of any: see
+    :func:`mask_of_tokens`.
 
     Args:
         model: the model.

@@ -145,7 +145,9 @@ def test_what_is_under_the_mask_is_not_read(model, clip, rows, columns):
         ),  # the first of its rows and the last of its columns are less than half of a cell
         ((0, 25), (0, 41), [0, 1, 2, 6, 7]),
         ((1, H), (1, W), list(range(S))),
-        ((17, 25), (30, 40), [7, 8]),  # half of none
+        ((17, 25), (30, 40), [7, 8]),  # more than half of none
+        ((16, 32), (16, 24), [7]),  # half of one, none of the others
+        ((16, 32), (16, 40), [7]),  # half of the second
     ],
 )
 def test_tokens_of_which_half_is_seen_stay(rows, columns, hidden):

@@ -155,25 +155,31 @@ def test_items_weigh_what_the_words_of_their_captions_do():
     np.testing.assert_allclose(np.bincount(drawn_B, minlength=4) / 4000, weight_N / weight_N.sum(), atol=0.03)
 
 
-@pytest.mark.parametrize("image_share", [0.0, 0.99])
-def test_what_has_a_weighty_word_is_trained_on_more_often(tokens, model, image_share):
+@pytest.mark.parametrize(("word", "image_share"), [("cross", 0.0), ("star", 0.99)])
+def test_what_has_a_weighty_word_is_trained_on_more_often(tokens, model, word, image_share):
     train = tokens[0]
     content = replace(
         train.content,
         image_captions=[["a star"], *([["a box"]] * 3)],
         clip_captions=[["a cross"], *([["a box"]] * 4)],
     )
-    config = VideoTrainingConfig(image_share=image_share, word_weights={"star": 1e9, "cross": 1e6})
+    config = VideoTrainingConfig(image_share=image_share, word_weights={word: 1e6})
     task = VideoModelTask(config, replace(train, content=content), tokens[1], model)
     batch = next(task.batches(start_step=1, batch_size=2, seed=0, rank=0, world_size=1))
     ids = batch["token_ids"].numpy()
     assert (ids == (train.images[:1] if image_share else train.clips[:1])).all()
 
 
-@pytest.mark.parametrize("weights", [{"star": 0.0}, {"star": float("nan")}, {"": 2.0}])
+@pytest.mark.parametrize("weights", [{"star": 0.0}, {"star": float("nan")}, {"star": 1e308}, {" ": 2.0}])
 def test_words_without_a_weight_are_refused(weights):
     with pytest.raises(ValueError, match="word_weights"):
         VideoTrainingConfig(word_weights=weights)
+
+
+def test_words_that_no_caption_has_are_refused(tokens, model):
+    config = VideoTrainingConfig(word_weights={"hippopotamus": 2.0})
+    with pytest.raises(InputError, match=r"'hippopotamus'.*video_model\.word_weights"):
+        VideoModelTask(config, *tokens, model)
 
 
 def test_half_of_the_captions_of_made_images_say_how_they_go_on(sets):
@@ -184,7 +190,7 @@ def test_half_of_the_captions_of_made_images_say_how_they_go_on(sets):
 
     told = np.array([[is_told(text) for text in texts] for texts in sets[0].image_captions])
     assert not told[:, ::2].any()
-    assert told[:, 1::2].any(axis=1).mean() >= 0.5
+    assert (told[:, 1::2].mean(axis=0) >= 0.5).all()
 
 
 def test_captions_of_the_wild_are_cut(tokens, model):
@@ -388,6 +394,14 @@ def test_sizes_that_the_weights_do_not_have_are_refused(tmp_path, model):
     asked = VideoModelConfig(num_frames=24)
     with pytest.raises(InputError, match="other sizes"):
         trainable_video_model(path, asked)
+
+
+def test_how_weights_draw_is_kept_whatever_is_asked_for(tmp_path):
+    drawing = {"next_revisions_ratio": 0.5, "next_rounds_ratio": 0.25, "next_temperature_ratio": 2.0}
+    model = full_size_model(**drawing)
+    path = tmp_path / "model.safetensors"
+    save_module(model, path, kind="video-model", config=model.config)
+    assert trainable_video_model(path, full_size_model(num_frames=4).config).config == model.config
 
 
 def test_a_tokenizer_takes_frames_of_another_size(tmp_path, model):

@@ -14,6 +14,7 @@ import pytest
 
 from drivesim.checkpoint import read_checkpoint
 from drivesim.config import configs_folder, load_config
+from drivesim.world_model.pretrained_video import load_video_model
 
 ROOT = Path(__file__).parents[1]
 CARDS = ("drive-tiny", "inverse-dynamics", "driver-tiny", "hazard-tiny", "general-tiny")
@@ -45,6 +46,11 @@ PARTS = {
 def recipe(target: str) -> str:
     makefile = (ROOT / "Makefile").read_text()
     return makefile.split(f"\n{target}: ")[1].split("\n\n")[0]
+
+
+def test_the_experiment_of_the_general_weights_builds_models_that_draw_as_they_do() -> None:
+    built = load_config("train", ["experiment=general_tiny"]).video_model.model
+    assert built == load_video_model("general-tiny").config
 
 
 def test_shipped_weights_count_steps_and_their_cards_say_how_many() -> None:

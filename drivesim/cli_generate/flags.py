@@ -26,7 +26,7 @@ class DrawFlags:
     seed: Annotated[int, typer.Option(help="Of the first sample; the next has the next number.")] = 0
     rounds: Annotated[int | None, typer.Option(help="Decoding rounds.")] = None
     revisions: Annotated[
-        int | None, typer.Option(help="Rounds after those that draw some of a first frame's tokens again.")
+        int | None, typer.Option(help="Rounds after those that draw some of the tokens again.")
     ] = None
     order: Annotated[
         str | None, typer.Option(help="Which tokens a round fixes first: confidence or random.")

@@ -141,8 +141,8 @@ def _scene(seed: int, num_frames: int, size: tuple[int, int]) -> list[CaptionedI
     scene = draw_scene(rng, Split.SEEN)
     height_px, width_px = size
     # An image is the first frame of a clip: half of its captions say how that goes on, as prompts for clips do.
-    is_image = [num_frames == 1 and index % 2 == 0 for index in range(NUM_WORDINGS)]
-    captions = [caption_of(scene, rng, is_image=is_one) for is_one in is_image]
+    is_still = [num_frames == 1 and index % 2 == 0 for index in range(NUM_WORDINGS)]
+    captions = [caption_of(scene, rng, is_image=tells_no_motion) for tells_no_motion in is_still]
     return [
         CaptionedItem(
             frames=render(scene, num_frames=num_frames, height_px=height_px, width_px=width_px),

@@ -22,7 +22,7 @@ from drivesim.tokenizer.vqgan import to_uint8
 from drivesim.training.captioned_tokens import CaptionedTokens
 from drivesim.training.row_draws import RowDraws, rows_of
 from drivesim.training.task import WEIGHT, Evaluation
-from drivesim.training.word_weights import WeightedRows, weights_of
+from drivesim.training.word_weights import WeightedRows, check_words, weights_of
 from drivesim.video import contact_sheet
 from drivesim.world_model.masking import ClipMaskConfig, draw_clip_mask, draw_frame_masks, hidden_about
 from drivesim.world_model.sampler import draw_tokens
@@ -31,6 +31,7 @@ from drivesim.world_model.video_model import VideoModel, VideoModelConfig
 UNJUDGED = -100
 NUM_SHOWN = 4
 MAX_CODE_WEIGHT = 5.0
+MAX_WORD_WEIGHT = 1e6
 PROMPT_LENGTH_STEP = 8  # prompts of a batch are padded to a multiple: every new shape costs a CPU kernel
 
 
@@ -52,7 +53,7 @@ class VideoTrainingConfig:
     masks: ClipMaskConfig = field(default_factory=ClipMaskConfig)
     word_weights: dict[str, float] = field(
         default_factory=dict
-    )  # items whose captions have a word are drawn so many times as often
+    )  # items whose captions have a word are drawn so many times as often; 1 takes a word of an experiment back
     thing_share: float = 0.0  # of the images: what is hidden lies about one of their things
     whole_share: float = 0.0  # of the frames after the first: their mask is full, see ``draw_frame_masks``
     frames_per_window: int = (
@@ -82,8 +83,12 @@ class VideoTrainingConfig:
         shares = (self.thing_share, self.whole_share, self.drawn_share)
         if not all(0 <= share <= 1 for share in shares):
             raise ValueError(f"thing_share, whole_share and drawn_share must lie in [0, 1], got {shares}")
-        if not all(0 < weight < math.inf for weight in self.word_weights.values()) or "" in self.word_weights:
-            raise ValueError(f"word_weights must be words and numbers above 0, got {dict(self.word_weights)}")
+        are_weights = all(0 < weight <= MAX_WORD_WEIGHT for weight in self.word_weights.values())
+        if not are_weights or not all(map(str.strip, self.word_weights)):
+            raise ValueError(
+                f"word_weights must be words and numbers above 0, {MAX_WORD_WEIGHT:.0f} at most, got "
+                f"{dict(self.word_weights)}"
+            )
         if not 0 <= self.label_smoothing < 1 or not 0 <= self.code_balance <= 1:
             raise ValueError(
                 f"label_smoothing must lie in [0, 1) and code_balance in [0, 1], got {self.label_smoothing} and "
@@ -173,8 +178,9 @@ class VideoModelTask:
         """Train all of ``model`` but its tokenizer.
 
         Raises:
-            InputError: ``config.thing_share`` asks for things, and the set does not say where they are; or
-                ``whole_share`` or ``drawn_share`` for frames that follow others, and the model draws all at once.
+            InputError: ``config.word_weights`` has a word that no caption has; ``thing_share`` asks for things, and the
+                set does not say where they are; or ``whole_share`` or ``drawn_share`` for frames that follow others,
+                and the model draws all at once.
         """
         if not model.is_frame_causal and (config.whole_share or config.drawn_share):
             raise InputError(
@@ -193,6 +199,10 @@ class VideoModelTask:
         self.is_frame_causal = model.is_frame_causal
         self.frames_per_row = config.frames_per_window if self.is_frame_causal else train.clips.shape[1]
         self.codebook_size = model.tokenizer.codebook_size
+        check_words(
+            [*train.content.clip_captions, *train.content.image_captions],
+            config.word_weights,
+        )
         clips_N = weights_of(train.content.clip_captions, config.word_weights)
         images_N = weights_of(train.content.image_captions, config.word_weights)
         self._clip_rows, self._image_rows = WeightedRows(clips_N), WeightedRows(np.append(images_N, clips_N))

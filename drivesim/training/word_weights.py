@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from drivesim.errors import InputError
 from drivesim.training.captioned_set import Captions
 from drivesim.training.row_draws import RowDraws
+
+
+def check_words(captions: Captions, words: Iterable[str]) -> None:
+    """Refuse words that no caption has.
+
+    Raises:
+        InputError: there is one.
+    """
+    texts = [text for wordings in captions for text in wordings]
+    for word in words:
+        if not any(map(_pattern(word).search, texts)):
+            raise InputError(
+                f"word_weights names {word!r}, which no caption of the training set has; set "
+                "video_model.word_weights to whole words of its captions"
+            )
 
 
 def weights_of(captions: Captions, word_weights: Mapping[str, float]) -> NDArray[np.float64]:
@@ -22,28 +38,29 @@ def weights_of(captions: Captions, word_weights: Mapping[str, float]) -> NDArray
         word_weights: by whole word or phrase; the case of letters does not matter.
     """
     weight_N = np.ones(len(captions))
-    patterns = [
-        (re.compile(rf"\b{re.escape(word)}\b", re.IGNORECASE), weight)
-        for word, weight in word_weights.items()
-    ]
+    patterns = [(_pattern(word), weight) for word, weight in word_weights.items()]
     for item, wordings in enumerate(captions):
         found = [weight for pattern, weight in patterns if any(map(pattern.search, wordings))]
         weight_N[item] = max(found, default=1.0)
     return weight_N
 
 
+def _pattern(word: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
+
+
 class WeightedRows:
     """Draws items in proportion to their weights."""
 
     def __init__(self, weight_N: NDArray[np.float64]) -> None:
-        """Take the weights, all above 0."""
-        self._last_N = torch.from_numpy(np.cumsum(weight_N) / weight_N.sum())
+        """Take the weights (N,), all above 0."""
+        self._cumulative_N = torch.from_numpy(np.cumsum(weight_N) / weight_N.sum())
 
     def __len__(self) -> int:
         """Return the number of items."""
-        return len(self._last_N)
+        return len(self._cumulative_N)
 
     def draw(self, draws: RowDraws) -> Tensor:
-        """Return the number of an item for every row."""
+        """Return the number of an item for every row, (B,)."""
         place_B = draws.uniform((len(draws),)).double()
-        return torch.searchsorted(self._last_N, place_B, right=True).clamp_max(len(self) - 1)
+        return torch.searchsorted(self._cumulative_N, place_B, right=True).clamp_max(len(self) - 1)

@@ -124,7 +124,8 @@ def mask_of_frames(mask: NDArray[np.bool_], frames: Clip) -> NDArray[np.bool_]:
 def mask_of_tokens(mask_THW: NDArray[np.bool_], grid: tuple[int, int]) -> Tensor:
     """Return which tokens (T, S) are drawn anew: those of whose pixels the mask covers more than half.
 
-    The others show what surrounds the mask. Of a frame in which it covers half of none, all that it touches are drawn.
+    The others show what surrounds the mask, a small second hole too. Of a frame in which it covers more than half of
+    none, all that it touches are drawn.
     """
     cells = rearrange(mask_THW, "t (h p) (w q) -> t (h w) (p q)", h=grid[0], w=grid[1])
     is_mostly_TS = cells.mean(-1) > 0.5

@@ -102,7 +102,7 @@ def trainable_video_model(
             guidance=kept.guidance,
             next_temperature_ratio=kept.next_temperature_ratio,
             next_rounds_ratio=kept.next_rounds_ratio,
-        next_revisions_ratio=kept.next_revisions_ratio,
+            next_revisions_ratio=kept.next_revisions_ratio,
         )
         if is_turned:
             return _frame_by_frame(checkpoint, model, asked)

@@ -235,7 +235,7 @@ def rounds_for(num_hidden: int, config: SamplerConfig) -> tuple[int, int]:
 
 
 def _revision_scores(confidence_BS: Tensor, config: SamplerConfig, generator: Generators) -> Tensor:
-    """Return what decides who is hidden again: highest first."""
+    """Return what decides which tokens are hidden again, (B, S): highest first."""
     is_drawn_B = torch.ones(len(confidence_BS), dtype=torch.bool)
     noise_BS = draws(torch.rand, confidence_BS.shape, generator, is_drawn_B).to(confidence_BS.device)
     if not config.revises_unlikely:
