@@ -22,7 +22,7 @@ from drivesim.tokenizer.vqgan import to_uint8
 from drivesim.training.captioned_tokens import CaptionedTokens
 from drivesim.training.row_draws import RowDraws, rows_of
 from drivesim.training.task import WEIGHT, Evaluation
-from drivesim.training.word_weights import WeightedRows, check_words, weights_of
+from drivesim.training.word_weights import WeightedRows, weights_of
 from drivesim.video import contact_sheet
 from drivesim.world_model.masking import ClipMaskConfig, draw_clip_mask, draw_frame_masks, hidden_about
 from drivesim.world_model.sampler import draw_tokens
@@ -178,9 +178,8 @@ class VideoModelTask:
         """Train all of ``model`` but its tokenizer.
 
         Raises:
-            InputError: ``config.word_weights`` has a word that no caption has; ``thing_share`` asks for things, and the
-                set does not say where they are; or ``whole_share`` or ``drawn_share`` for frames that follow others,
-                and the model draws all at once.
+            InputError: ``config.thing_share`` asks for things, and the set does not say where they are; or
+                ``whole_share`` or ``drawn_share`` for frames that follow others, and the model draws all at once.
         """
         if not model.is_frame_causal and (config.whole_share or config.drawn_share):
             raise InputError(
@@ -199,10 +198,6 @@ class VideoModelTask:
         self.is_frame_causal = model.is_frame_causal
         self.frames_per_row = config.frames_per_window if self.is_frame_causal else train.clips.shape[1]
         self.codebook_size = model.tokenizer.codebook_size
-        check_words(
-            [*train.content.clip_captions, *train.content.image_captions],
-            config.word_weights,
-        )
         clips_N = weights_of(train.content.clip_captions, config.word_weights)
         images_N = weights_of(train.content.image_captions, config.word_weights)
         self._clip_rows, self._image_rows = WeightedRows(clips_N), WeightedRows(np.append(images_N, clips_N))

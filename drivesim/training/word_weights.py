@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from drivesim.errors import InputError
 from drivesim.training.captioned_set import Captions
 from drivesim.training.row_draws import RowDraws
-
-
-def check_words(captions: Captions, words: Iterable[str]) -> None:
-    """Refuse words that no caption has.
-
-    Raises:
-        InputError: there is one.
-    """
-    texts = [text for wordings in captions for text in wordings]
-    for word in words:
-        if not any(map(_pattern(word).search, texts)):
-            raise InputError(
-                f"word_weights names {word!r}, which no caption of the training set has; set "
-                "video_model.word_weights to whole words of its captions"
-            )
 
 
 def weights_of(captions: Captions, word_weights: Mapping[str, float]) -> NDArray[np.float64]:
@@ -35,7 +19,8 @@ def weights_of(captions: Captions, word_weights: Mapping[str, float]) -> NDArray
 
     Args:
         captions: for every item its wordings.
-        word_weights: by whole word or phrase; the case of letters does not matter.
+        word_weights: by whole word or phrase; the case of letters does not matter. Words that no caption has change
+            nothing: an experiment may name those of other data.
     """
     weight_N = np.ones(len(captions))
     patterns = [(_pattern(word), weight) for word, weight in word_weights.items()]
