@@ -487,7 +487,8 @@ def test_a_set_of_clips_alone_is_tokenized(sets, model, tmp_path):
 
 def test_tokens_without_images_give_images_from_clips(tokens, model):
     train = tokens[0]
-    bare = CaptionedTokens(clips=train.clips, images=train.images[:0], content=train.content)
+    content = replace(train.content, image_captions=[])
+    bare = CaptionedTokens(clips=train.clips, images=train.images[:0], content=content)
     task = VideoModelTask(VideoTrainingConfig(image_share=0.5), bare, tokens[1], model)
     batches = task.batches(start_step=1, batch_size=1, seed=0, rank=0, world_size=1)
     assert next(batches)["token_ids"].shape == (FRAMES, 1, 112)
