@@ -138,11 +138,7 @@ def test_what_is_under_the_mask_is_not_read(model, clip, rows, columns):
 @pytest.mark.parametrize(
     ("rows", "columns", "hidden"),
     [
-        (
-            (10, 37),
-            (20, 55),
-            [7, 8],
-        ),  # the first of its rows and the last of its columns are less than half of a cell
+        ((10, 37), (20, 55), [7, 8]),  # little of its first row and last column
         ((0, 25), (0, 41), [0, 1, 2, 6, 7]),
         ((1, H), (1, W), list(range(S))),
         ((17, 25), (30, 40), [7, 8]),  # more than half of none
