@@ -47,8 +47,8 @@ class Extent:
 
     num_prompts: int = NUM_PROMPTS  # half of them of held-out combinations
     num_flips: int = 100  # clips from images: half as many images, each both ways
-    num_inpaintings: int = 8
-    num_camera_prompts: int = 8
+    num_inpaintings: int = 24
+    num_camera_prompts: int = 16
     num_table_prompts: int = 4  # of the tables of rounds and guidance
     has_guidance_table: bool = True
     speed: ClipSpeedConfig | None = field(default_factory=ClipSpeedConfig)  # None times nothing

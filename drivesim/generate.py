@@ -299,7 +299,9 @@ def _filled(
         window = len(ids_TS) if model.is_frame_causal else model.config.num_frames
         samples.append(fill_windows(ids_TS, is_hidden_TS, window, complete))
     return Generated(
-        frames=np.stack([clip_pictures(model, filled_TS) for filled_TS in samples]),
+        frames=np.stack(
+            [clip_pictures(model, filled_TS, is_hidden_TS, prompt, twist_BTA) for filled_TS in samples]
+        ),
         token_ids=torch.stack(samples).cpu().numpy(),
         is_given=~is_masked_TS.numpy(),
         rate_hz=model.config.rate_hz,

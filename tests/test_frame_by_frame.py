@@ -12,9 +12,10 @@ from drivesim.training.captioned_tokens import CaptionedTokens
 from drivesim.training.initial_weights import initialize_from
 from drivesim.training.loop import TrainingConfig, fit
 from drivesim.training.video_model import VideoModelModule, VideoModelTask, VideoTrainingConfig
-from drivesim.world_model import clip_completion
+from drivesim.world_model import clip_completion, long_clips
 from drivesim.world_model.attention import ImageAttention, PatchAttention, place_angles, turned
 from drivesim.world_model.clip_completion import GuidanceConfig, GuidanceSchedule, guided
+from drivesim.world_model.long_clips import clip_pictures
 from drivesim.world_model.masking import ClipMaskConfig, draw_frame_masks
 from drivesim.world_model.pretrained_video import load_video_model, save_video_model, trainable_video_model
 from drivesim.world_model.sampler import SamplerConfig
@@ -159,6 +160,47 @@ def test_frames_that_follow_another_may_be_revised_less(ratio, next_revisions):
     sampler = SamplerConfig(num_decode_steps=2, num_revisions=8)
     text_to_video(model, "a dog", GenerateConfig(num_frames=3, sampler=sampler, on_round=told.append))
     assert len(told) == 10 + 2 * (2 + next_revisions)
+
+
+def test_pictures_show_the_mean_of_the_codes_that_fit():
+    model = small_video_model(stpt=CAUSAL, expected_code_passes=2)
+    ids, drawn = clips(2, 4, 1)
+    drawn[:, :, :5] = False
+    prompts = ["a dog", ""]
+    codes = model.expected_codes(ids, drawn, prompts)
+    quantizer = model.tokenizer.quantizer
+    assert torch.equal(codes[~drawn], quantizer.codes(ids)[~drawn])
+    table = quantizer.codes(torch.arange(quantizer.codebook_size))
+    place = torch.arange(S)
+    lattice = (place // 6 + place % 6) % 2  # four rows and six columns
+    for index in (0, 1):
+        hidden = drawn & (lattice == index)
+        means = logits_of(model, ids, hidden, prompts).softmax(-1) @ table
+        torch.testing.assert_close(codes[hidden], means[hidden])
+    frames = model.decode_codes(codes)
+    assert (frames.shape, float(frames.abs().max()) <= 1) == ((2, 4, 3, 64, 96), True)
+
+
+@pytest.mark.parametrize("length", [4, 7])
+def test_pictures_of_a_long_clip_do_not_depend_on_how_it_is_cut(monkeypatch, length):
+    model = small_video_model(stpt={**CAUSAL, "num_layers": 1}, expected_code_passes=2)
+    ids, drawn = (x[0] for x in clips(1, 12, 0))
+    pictures = clip_pictures(model, ids, drawn, "a dog")
+    monkeypatch.setattr(long_clips, "FRAMES_AT_ONCE", length)
+    np.testing.assert_allclose(clip_pictures(model, ids, drawn, "a dog"), pictures, atol=1)
+
+
+def test_means_of_codes_are_shown_if_the_weights_say_so(model):
+    config = GenerateConfig(num_frames=3)
+    drawn = text_to_video(model, "a dog", config)
+    softer = small_video_model(stpt=CAUSAL, expected_code_passes=1)
+    softer.load_state_dict(model.state_dict())
+    shown = text_to_video(softer, "a dog", config)
+    np.testing.assert_array_equal(shown.token_ids, drawn.token_ids)
+    assert not np.array_equal(shown.frames, drawn.frames)
+    picture = drawn.frames[0, 0]
+    going_on = [predict(some, picture[None], "a dog", config).frames[0, 0] for some in (model, softer)]
+    np.testing.assert_array_equal(*going_on)  # given tokens are shown as they are
 
 
 def test_only_frames_that_matter_are_looked_at(model, monkeypatch):
@@ -547,6 +589,8 @@ def test_training_lowers_the_loss(tokens, tmp_path):
         {"next_rounds_ratio": 1.5},
         {"next_temperature_ratio": float("nan")},
         {"next_revisions_ratio": 1.5},
+        {"expected_code_passes": -1},
+        {"expected_code_passes": 1, "stpt": STPTConfig(is_frame_causal=False)},
     ],
 )
 def test_ratios_without_meaning_are_refused(bad):
@@ -559,7 +603,7 @@ def test_drawn_pasts_need_frames_between_others():
         VideoTrainingConfig(frames_per_window=2, drawn_share=0.5)
 
 
-@pytest.mark.parametrize("share", ["whole_share", "drawn_share"])
+@pytest.mark.parametrize("share", ["whole_share", "drawn_share", "hole_share"])
 def test_models_that_draw_all_frames_at_once_have_no_next_frames(tokens, share):
     config = VideoTrainingConfig(**{share: 0.5})
     with pytest.raises(InputError, match=rf"{share}( is)? 0\.5"):

@@ -393,10 +393,12 @@ def test_sizes_that_the_weights_do_not_have_are_refused(tmp_path, model):
 
 def test_how_weights_draw_is_kept_whatever_is_asked_for(tmp_path):
     drawing = {"next_revisions_ratio": 0.5, "next_rounds_ratio": 0.25, "next_temperature_ratio": 2.0}
-    model = full_size_model(**drawing)
+    causal = {"is_frame_causal": True, "has_frame_places": True, "window": 3}
+    model = full_size_model(stpt=causal, expected_code_passes=2, **drawing)
     path = tmp_path / "model.safetensors"
     save_module(model, path, kind="video-model", config=model.config)
-    assert trainable_video_model(path, full_size_model(num_frames=4).config).config == model.config
+    asked = full_size_model(stpt=causal, num_frames=4).config
+    assert trainable_video_model(path, asked).config == model.config
 
 
 def test_a_tokenizer_takes_frames_of_another_size(tmp_path, model):

@@ -14,23 +14,33 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from drivesim.errors import InputError
 from drivesim.tokenizer.vqgan import to_uint8
 from drivesim.training.captioned_tokens import CaptionedTokens
+from drivesim.training.holes import draw_rectangles, holed_rows, seen_around_holes
 from drivesim.training.row_draws import RowDraws, rows_of
 from drivesim.training.task import WEIGHT, Evaluation
 from drivesim.training.word_weights import WeightedRows, weights_of
 from drivesim.video import contact_sheet
-from drivesim.world_model.masking import ClipMaskConfig, draw_clip_mask, draw_frame_masks, hidden_about
+from drivesim.world_model.long_clips import mask_of_tokens
+from drivesim.world_model.masking import (
+    ClipMaskConfig,
+    draw_clip_mask,
+    draw_frame_masks,
+    draw_hole_mask,
+    hidden_about,
+)
 from drivesim.world_model.sampler import draw_tokens
 from drivesim.world_model.video_model import VideoModel, VideoModelConfig
 
 UNJUDGED = -100
 NUM_SHOWN = 4
 MAX_CODE_WEIGHT = 5.0
+HOLE_ABOUT_THING_SHARE = 0.75  # of the holes, where the set says where things are
 MAX_WORD_WEIGHT = 1e6
 PROMPT_LENGTH_STEP = 8  # prompts of a batch are padded to a multiple: every new shape costs a CPU kernel
 
@@ -55,6 +65,9 @@ class VideoTrainingConfig:
         default_factory=dict
     )  # items whose captions have a word are drawn so many times as often; 1 takes a word of an experiment back
     thing_share: float = 0.0  # of the images: what is hidden lies about one of their things
+    hole_share: float = (
+        0.0  # of clips and images: hidden is a hole, and seen what inpainting sees, see ``holes``
+    )
     whole_share: float = 0.0  # of the frames after the first: their mask is full, see ``draw_frame_masks``
     frames_per_window: int = (
         8  # of a clip that a frame-causal model is shown at once: more than its attention sees
@@ -62,6 +75,7 @@ class VideoTrainingConfig:
     start_share: float = 0.5  # of these windows are the first frames of their clip
     context_noise: float = 0.1  # and tokens of the past replaced at random: the rate is uniform in [0, this]
     drawn_share: float = 0.0  # of these windows: part of their past is drawn by the model
+    num_drawings: int = 1  # times that it is: from the second on, after a past that is drawn too
     public_tokenizer: str | None = None  # folder of a public VQGAN that stands in for our own
 
     def __post_init__(self) -> None:
@@ -80,9 +94,13 @@ class VideoTrainingConfig:
             raise ValueError(
                 f"drawn_share is of frames between others: frames_per_window must be >= 3, got {self.frames_per_window}"
             )
-        shares = (self.thing_share, self.whole_share, self.drawn_share)
+        if self.num_drawings < 1:
+            raise ValueError(f"num_drawings must be >= 1, got {self.num_drawings}")
+        shares = (self.thing_share, self.hole_share, self.whole_share, self.drawn_share)
         if not all(0 <= share <= 1 for share in shares):
-            raise ValueError(f"thing_share, whole_share and drawn_share must lie in [0, 1], got {shares}")
+            raise ValueError(
+                f"thing_share, hole_share, whole_share and drawn_share must lie in [0, 1], got {shares}"
+            )
         are_weights = all(0 < weight <= MAX_WORD_WEIGHT for weight in self.word_weights.values())
         if not are_weights or not all(map(str.strip, self.word_weights)):
             raise ValueError(
@@ -99,15 +117,23 @@ class VideoTrainingConfig:
 class VideoModelModule(nn.Module):
     """The video model with its loss; the tokenizer is frozen, and codes weigh what the model's ``code_bias_K`` says."""
 
-    def __init__(self, model: VideoModel, *, label_smoothing: float = 0.0) -> None:
-        """Freeze the tokenizer."""
+    def __init__(self, model: VideoModel, *, label_smoothing: float = 0.0, num_drawings: int = 1) -> None:
+        """Freeze the tokenizer; see :class:`VideoTrainingConfig` for the numbers."""
         super().__init__()
         self.video_model = model
-        self.label_smoothing = label_smoothing
-        model.tokenizer.requires_grad_(False)
+        self.label_smoothing, self.num_drawings = label_smoothing, num_drawings
+        model.tokenizer.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> VideoModelModule:
+        """Train all but the tokenizer, whose codebook would move with what it encodes."""
+        super().train(mode)
+        self.video_model.tokenizer.eval()
+        return self
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return ``loss`` (cross-entropy of the hidden tokens, nats), ``accuracy`` and what the tokens weigh."""
+        if "holed_rows" in batch:
+            batch = seen_around_holes(batch, self.video_model.tokenizer)
         target_BTS, is_masked_BTS = batch["token_ids"].long(), batch["is_masked"]
         prepared = {name: value for name, value in batch.items() if name not in _NO_PROMPT}
         past_ids_BTS = batch.get("context_ids")
@@ -137,30 +163,44 @@ class VideoModelModule(nn.Module):
     def _with_own_frames(self, batch: dict[str, Tensor], prepared: dict[str, Tensor]) -> Tensor:
         """Return the past (B, T, S) with the tokens that ``is_drawn`` marks drawn by the model.
 
-        One pass draws them all at a temperature of 1, unguided, each frame after the given ones (parallel scheduled
-        sampling, Duckworth et al., 2019, arXiv 1906.04331). Such frames are a little off; a model that has seen only
-        true ones takes that for motion, and goes on with it.
+        A pass draws them all at a temperature of 1, unguided, each frame after the given ones (parallel scheduled
+        sampling, Duckworth et al., 2019, arXiv 1906.04331), the next pass after those of the pass before. Such frames
+        are a little off; a model that has seen only true ones takes that for motion, and goes on with it.
         """
         past_BTS, is_drawn_BTS = batch["context_ids"].long().clone(), batch["is_drawn"]
         rows = is_drawn_BTS.flatten(1).any(-1).nonzero().flatten()
         if not len(rows):
             rows = rows.new_zeros(1)  # processes that share a model take every pass together
-        ids_BTS, twist_BTA = past_BTS[rows, :-1], batch.get("twist")
-        logits_BTSK = self.video_model(
-            ids_BTS,
-            torch.ones_like(ids_BTS, dtype=torch.bool),
-            {name: value[rows] for name, value in prepared.items()},
-            twist_BTA=None if twist_BTA is None else twist_BTA[rows, :-1],
-        ).float()
-        torch.clear_autocast_cache()  # weights cast here have no gradient, and would be taken again below
-        logits_BSK = (logits_BTSK - self.video_model.code_bias_K).flatten(1, 2)
+        is_drawn_BTS, twist_BTA = is_drawn_BTS[rows, :-1], batch.get("twist")
+        true_BTS, hides_BTS = batch["token_ids"][rows, :-1].long(), batch["drawing_hides"][rows, :-1]
         drawn_by_BS = batch["drawn_by"][rows, :-1].flatten(1)
-        drawn_BTS = draw_tokens(logits_BSK, 1.0, None, uniform_BS=drawn_by_BS).view(ids_BTS.shape)
-        past_BTS[rows, :-1] = torch.where(is_drawn_BTS[rows, :-1], drawn_BTS, ids_BTS)
+        for _ in range(self.num_drawings):
+            ids_BTS = past_BTS[rows, :-1]
+            logits_BTSK = self.video_model(
+                true_BTS,
+                hides_BTS,
+                {name: value[rows] for name, value in prepared.items()},
+                twist_BTA=None if twist_BTA is None else twist_BTA[rows, :-1],
+                past_ids_BTS=ids_BTS,
+            ).float()
+            logits_BSK = (logits_BTSK - self.video_model.code_bias_K).flatten(1, 2)
+            drawn_BTS = draw_tokens(logits_BSK, 1.0, None, uniform_BS=drawn_by_BS).view(ids_BTS.shape)
+            past_BTS[rows, :-1] = torch.where(is_drawn_BTS, drawn_BTS, ids_BTS)
+        torch.clear_autocast_cache()  # weights cast here have no gradient, and would be taken again for the loss
         return past_BTS
 
 
-_NO_PROMPT = ("token_ids", "context_ids", "is_masked", "twist", "is_drawn", "drawn_by")
+@dataclass(kw_only=True, slots=True)
+class _Rows:
+    """What was drawn from the set for a batch."""
+
+    batch: dict[str, Tensor]  # token_ids (B, T, S), and twist
+    captions: list[str]
+    frames: list[NDArray[np.uint8]]  # (T, H, W, 3) of each row, not yet read
+    boxes_BN4: Tensor  # of its things: of an image, or of a clip at some time; NaN where there are none
+
+
+_NO_PROMPT = ("token_ids", "context_ids", "is_masked", "twist", "is_drawn", "drawing_hides", "drawn_by")
 
 
 class VideoModelTask:
@@ -179,12 +219,14 @@ class VideoModelTask:
 
         Raises:
             InputError: ``config.thing_share`` asks for things, and the set does not say where they are; or
-                ``whole_share`` or ``drawn_share`` for frames that follow others, and the model draws all at once.
+                ``whole_share``, ``drawn_share`` or ``hole_share`` for frames that follow others, and the model draws
+                all at once.
         """
-        if not model.is_frame_causal and (config.whole_share or config.drawn_share):
+        if not model.is_frame_causal and (config.whole_share or config.drawn_share or config.hole_share):
             raise InputError(
-                f"whole_share is {config.whole_share} and drawn_share {config.drawn_share}, but the model draws all "
-                "frames at once: set video_model.whole_share=0 and video_model.drawn_share=0"
+                f"whole_share is {config.whole_share}, drawn_share {config.drawn_share} and hole_share "
+                f"{config.hole_share}, but the model draws all frames at once: set video_model.whole_share=0, "
+                "video_model.drawn_share=0 and video_model.hole_share=0"
             )
         self.config, self.train, self.validation = config, train, validation
         boxes = (train.content.image_boxes, train.content.clip_boxes)
@@ -203,7 +245,9 @@ class VideoModelTask:
         self._clip_rows, self._image_rows = WeightedRows(clips_N), WeightedRows(np.append(images_N, clips_N))
         weight_K = code_weights(train, model.tokenizer.codebook_size, config.code_balance)
         model.code_bias_K.copy_(weight_K.log())
-        self.model: nn.Module = VideoModelModule(model, label_smoothing=config.label_smoothing)
+        self.model: nn.Module = VideoModelModule(
+            model, label_smoothing=config.label_smoothing, num_drawings=config.num_drawings
+        )
 
     def batches(
         self, *, start_step: int, batch_size: int, seed: int, rank: int, world_size: int
@@ -218,18 +262,18 @@ class VideoModelTask:
             is_start = torch.ones(count, dtype=torch.bool)
             if not is_image and self.is_frame_causal:
                 is_start = draws.chance(self.config.start_share)
-            boxes_BN4 = None
-            if is_image:
-                batch, captions, boxes_BN4 = self._images(draws)
-            else:
-                batch, captions = self._clips(draws, is_start)
+            drawn = self._images(draws) if is_image else self._clips(draws, is_start)
+            batch = drawn.batch
             is_dropped = draws.chance(self.config.prompt_drop)
-            texts = ["" if drop else text for text, drop in zip(captions, is_dropped.tolist(), strict=True)]
+            captions = zip(drawn.captions, is_dropped.tolist(), strict=True)
+            texts = ["" if is_left_out else text for text, is_left_out in captions]
             if self.has_actions:
                 batch["twist"][is_dropped] = torch.nan
             batch |= self._hidden(batch["token_ids"], is_start, draws)
-            if boxes_BN4 is not None and self.config.thing_share:
-                batch["is_masked"] = self._about_things(batch["is_masked"], boxes_BN4, draws)
+            if is_image and self.config.thing_share:
+                batch["is_masked"] = self._about_things(batch["is_masked"], drawn.boxes_BN4, draws)
+            if self.config.hole_share:
+                batch |= self._holed(drawn, is_start, draws)
             yield batch | self._prepared(texts)
             step += 1
 
@@ -259,7 +303,12 @@ class VideoModelTask:
             rate_B11 = draws.uniform((count, 1, 1))
             is_drawn_BTS = draws.chance(config.drawn_share)[:, None, None] & (draws.uniform(shape) < rate_B11)
             is_drawn_BTS[:, [0, -1]] = False  # one round draws no first frame, and nothing follows the last
-            hidden |= {"is_drawn": is_drawn_BTS, "drawn_by": draws.uniform(shape)}
+            everything_BTS = torch.ones_like(is_drawn_BTS)
+            hidden |= {
+                "is_drawn": is_drawn_BTS,
+                "drawing_hides": everything_BTS,
+                "drawn_by": draws.uniform(shape),
+            }
         return hidden
 
     def _about_things(self, is_masked_BTS: Tensor, boxes_BN4: Tensor, draws: RowDraws) -> Tensor:
@@ -268,7 +317,32 @@ class VideoModelTask:
         is_about_B1 = draws.chance(self.config.thing_share).unsqueeze(-1) & about_BS.any(-1, keepdim=True)
         return torch.where(is_about_B1, about_BS, is_masked_BTS[:, 0]).unsqueeze(1)
 
-    def _clips(self, draws: RowDraws, is_start_B: Tensor) -> tuple[dict[str, Tensor], list[str]]:
+    def _holed(self, drawn: _Rows, is_start_B: Tensor, draws: RowDraws) -> dict[str, Tensor]:
+        """Give a share of the rows a hole: what is hidden lies in it, and what is seen comes of frames without it."""
+        is_masked_BTS = drawn.batch["is_masked"]
+        is_holed_B = draws.chance(self.config.hole_share)
+        if not is_holed_B.any():
+            return {}
+        is_about_B1 = draws.chance(HOLE_ABOUT_THING_SHARE).unsqueeze(-1)
+        about_B4 = _one_box_of_each(drawn.boxes_BN4, draws).masked_fill(~is_about_B1, torch.nan)
+        height_px, width_px = drawn.frames[0].shape[1:3]
+        rectangles_BHW = draw_rectangles(about_B4, (height_px, width_px), draws.uniform)
+        hole_BS, length = mask_of_tokens(rectangles_BHW, self.grid), is_masked_BTS.shape[1]
+        inside_BTS = draw_hole_mask(hole_BS, length, draws.uniform, whole_share=self.config.whole_share)
+        inside_BTS[:, 0] &= is_start_B.unsqueeze(-1)  # as of windows without a hole
+        is_holed_B11 = is_holed_B[:, None, None]
+        changed = {"is_masked": torch.where(is_holed_B11, inside_BTS, is_masked_BTS)}
+        if "is_drawn" in drawn.batch:
+            hole_BTS = hole_BS.unsqueeze(1).expand_as(is_masked_BTS)
+            # All of a hole is drawn, and in half of the windows that of the first frame: roughly, as by one round.
+            is_drawn_BTS = hole_BTS & draws.chance(self.config.drawn_share)[:, None, None]
+            is_drawn_BTS[:, 0] &= draws.chance(0.5).unsqueeze(-1)
+            is_drawn_BTS[:, -1] = False
+            for name, inside in (("is_drawn", is_drawn_BTS), ("drawing_hides", hole_BTS)):
+                changed[name] = torch.where(is_holed_B11, inside, drawn.batch[name])
+        return changed | holed_rows(drawn.frames, rectangles_BHW, is_holed_B, self.grid)
+
+    def _clips(self, draws: RowDraws, is_start_B: Tensor) -> _Rows:
         """Draw clips, or frame by frame windows of them, from the start or from anywhere."""
         content = self.train.content
         rows = self._clip_rows.draw(draws).numpy()
@@ -280,29 +354,31 @@ class VideoModelTask:
         batch = {"token_ids": torch.from_numpy(self.train.clips[rows[:, None], times])}
         if self.has_actions:
             batch["twist"] = torch.from_numpy(content.twist[rows[:, None], times])
-        wordings = [content.clip_captions[row] for row in rows]
-        return batch, _one_of_each(wordings, draws)
+        captions = _one_of_each([content.clip_captions[row] for row in rows], draws)
+        frames = [content.clips[row, at[0] : at[-1] + 1] for row, at in zip(rows, times, strict=True)]
+        at_some_time = draws.whole(self.train.clips.shape[1]).numpy() if self.config.hole_share else 0
+        boxes_BN4 = torch.from_numpy(content.clip_boxes[rows, at_some_time])
+        return _Rows(batch=batch, captions=captions, frames=frames, boxes_BN4=boxes_BN4)
 
-    def _images(self, draws: RowDraws) -> tuple[dict[str, Tensor], list[str], Tensor]:
-        """Draw images of the set and single frames of its clips, as many of the one as there are.
-
-        The boxes of their things (B, N, 4) come with them, NaN where there are none.
-        """
+    def _images(self, draws: RowDraws) -> _Rows:
+        """Draw images of the set and single frames of its clips, as many of the one as there are."""
         train, content = self.train, self.train.content
         num_images = len(train.images)
         rows = self._image_rows.draw(draws).tolist()
         times = draws.whole(train.clips.shape[1]).tolist()
-        ids, wordings, boxes = [], [], []
+        ids, wordings, boxes, frames = [], [], [], []
         for row, t in zip(rows, times, strict=True):
             is_image = row < num_images
             ids.append(train.images[row] if is_image else train.clips[row - num_images, t])
             boxes.append(content.image_boxes[row] if is_image else content.clip_boxes[row - num_images, t])
+            frames.append(content.images[row, None] if is_image else content.clips[row - num_images, t, None])
             captions = content.image_captions if is_image else content.frame_captions
             wordings.append(captions[row if is_image else row - num_images])
         batch = {"token_ids": torch.from_numpy(np.stack(ids)).unsqueeze(1)}
         if self.has_actions:
             batch["twist"] = torch.full((len(draws), 1, 2), torch.nan)
-        return batch, _one_of_each(wordings, draws), torch.from_numpy(np.stack(boxes))
+        captions_B, boxes_BN4 = _one_of_each(wordings, draws), torch.from_numpy(np.stack(boxes))
+        return _Rows(batch=batch, captions=captions_B, frames=frames, boxes_BN4=boxes_BN4)
 
     def losses(self, model: nn.Module, batch: dict[str, Tensor], draws: RowDraws) -> dict[str, Tensor]:
         """Return the named loss terms of one batch."""

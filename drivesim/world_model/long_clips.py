@@ -38,10 +38,30 @@ def clip_tokens(model: VideoModel, frames: Clip) -> Tensor:
     return torch.cat(parts)
 
 
-def clip_pictures(model: VideoModel, token_ids_TS: Tensor) -> Clip:
-    """Return the frames (T, H, W, 3) of tokens."""
-    parts = [model.decode(part.unsqueeze(0)).squeeze(0) for part in token_ids_TS.split(FRAMES_AT_ONCE)]
-    return torch.cat([to_uint8(part).cpu() for part in parts]).numpy()
+def clip_pictures(
+    model: VideoModel,
+    token_ids_TS: Tensor,
+    is_drawn_TS: Tensor,
+    prompt: str,
+    twist_BTA: Tensor | None = None,
+) -> Clip:
+    """Return the frames (T, H, W, 3) of tokens; see :meth:`VideoModel.expected_codes` for those that were drawn."""
+    parts = []
+    for start in range(0, len(token_ids_TS), FRAMES_AT_ONCE):
+        end = start + FRAMES_AT_ONCE
+        if not (model.config.expected_code_passes and is_drawn_TS[start:end].any()):
+            frames = model.decode(token_ids_TS[None, start:end])
+        else:
+            first = max(0, start - model.stpt.reach)  # frames that change those from the start on
+            codes_BTSQ = model.expected_codes(
+                token_ids_TS[None, first:end],
+                is_drawn_TS[None, first:end],
+                [prompt],
+                twist_BTA=None if twist_BTA is None else twist_BTA[:, first:end],
+            )
+            frames = model.decode_codes(codes_BTSQ[:, start - first :])
+        parts.append(to_uint8(frames.squeeze(0)).cpu())
+    return torch.cat(parts).numpy()
 
 
 def continued(given_TS: Tensor, num_hidden: int) -> tuple[Tensor, Tensor]:

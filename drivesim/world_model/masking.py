@@ -161,6 +161,23 @@ def draw_frame_masks(
     return masks.gather(0, kind_B11.expand(-1, frames, tokens).unsqueeze(0)).squeeze(0)
 
 
+def draw_hole_mask(hole_BS: Tensor, frames: int, chance: Chance, *, whole_share: float = 0.0) -> Tensor:
+    """Return ``is_masked_BTS`` of clips or images with a hole: all tokens of it, or scattered ones, one at least.
+
+    Args:
+        hole_BS: the same in all frames.
+        frames: of a clip; images have one.
+        chance: source of all randomness.
+        whole_share: share of the frames after the first that hide all of it; of first ones half do.
+    """
+    batch, tokens = hole_BS.shape
+    is_whole_BT = _uniform((batch, frames), chance) < torch.tensor([0.5] + [whole_share] * (frames - 1))
+    rate_BT = torch.where(is_whole_BT, 1.0, _cosine_rates((batch, frames), chance))
+    hole_B1S = hole_BS.unsqueeze(1)
+    is_masked_BTS = hole_B1S & random_mask((batch, frames, tokens), rate_BT, chance)
+    return torch.where(is_masked_BTS.any(-1, keepdim=True), is_masked_BTS, hole_B1S)
+
+
 def hidden_about(box_B4: Tensor, grid: tuple[int, int], chance: Chance) -> Tensor:
     """Hide tokens of a box and up to two around it on every side: all, or in half of the rows scattered ones.
 

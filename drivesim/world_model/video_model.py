@@ -60,6 +60,8 @@ class VideoModelConfig:
     next_temperature_ratio: float = 1.0
     next_rounds_ratio: float = 1.0
     next_revisions_ratio: float = 0.0
+    # Frame by frame, pictures show the mean of the codes that fit where a token was drawn, found in so many passes.
+    expected_code_passes: int = 0
     prompt: PromptKind = PromptKind.BYTES
     bytes_encoder: BytesEncoderConfig = field(default_factory=BytesEncoderConfig)
     t5: str = ""  # name or folder of the T5 with prompt=t5; embeddings of t5_dim numbers
@@ -83,6 +85,11 @@ class VideoModelConfig:
             )
         if not 0 <= self.next_revisions_ratio <= 1:
             raise ValueError(f"next_revisions_ratio must lie in [0, 1], got {self.next_revisions_ratio}")
+        if self.expected_code_passes < 0 or (self.expected_code_passes and not self.stpt.is_frame_causal):
+            raise ValueError(
+                "expected_code_passes must be a number from 0 on, and 0 with stpt.is_frame_causal=false, got "
+                f"{self.expected_code_passes}"
+            )
 
     def next_sampler(self, first: SamplerConfig) -> SamplerConfig:
         """Return the settings of a frame that follows another, from those of a first frame."""
@@ -276,6 +283,50 @@ class VideoModel(HubModel):
         prepared = self.prompt_encoder.prepared(texts)
         on_device = {name: value.to(self.device) for name, value in prepared.items()}
         return self.frame_prompts(on_device, num_frames, twist_BTA)
+
+    @torch.no_grad()
+    def expected_codes(
+        self,
+        token_ids_BTS: Tensor,
+        is_drawn_BTS: Tensor,
+        prompts: Sequence[str],
+        *,
+        twist_BTA: Tensor | None = None,
+    ) -> Tensor:
+        """Return codebook vectors (B, T, S, Q) to decode: of drawn tokens the mean of all that fit in their place.
+
+        Codes that look alike are close to each other, so that a mean is a picture too, without the speckles of single
+        draws. ``config.expected_code_passes`` passes hide as many lattices of the drawn tokens in turn; what fits is
+        what the model says, unguided, of a hidden token after the frames before and with the others of its frame.
+
+        Args:
+            token_ids_BTS: of finished clips.
+            is_drawn_BTS: which were drawn; the others keep the vectors of their codes.
+            prompts: one text per clip.
+            twist_BTA: actions, see :meth:`frame_prompts`.
+        """
+        prompt_BTKC, is_given_BTK = self._prompts_of(prompts, None, token_ids_BTS.shape[1], twist_BTA)
+        quantizer, passes = self.tokenizer.quantizer, self.config.expected_code_passes
+        table_KQ = quantizer.codes(torch.arange(quantizer.codebook_size, device=self.device)).float()
+        codes_BTSQ = quantizer.codes(token_ids_BTS).float()
+        rows, columns = self.tokenizer.grid
+        place_S = torch.arange(rows * columns, device=self.device)
+        lattice_S = (place_S // columns + place_S % columns) % max(passes, 1)
+        for index in range(passes):
+            is_hidden_BTS = is_drawn_BTS & (lattice_S == index)
+            hidden_BTSC = self.stpt.hidden_stream(
+                token_ids_BTS, token_ids_BTS, is_hidden_BTS, prompt_BTKC, is_given_BTL=is_given_BTK
+            )
+            logits_BTSK = self.stpt.head(hidden_BTSC, None).float() - self.code_bias_K
+            mean_BTSQ = logits_BTSK.softmax(-1) @ table_KQ
+            codes_BTSQ = torch.where(is_hidden_BTS.unsqueeze(-1), mean_BTSQ, codes_BTSQ)
+        return codes_BTSQ
+
+    @torch.no_grad()
+    def decode_codes(self, codes_BTSQ: Tensor) -> Tensor:
+        """Return the frames (B, T, 3, H, W) in [-1, 1] of codebook vectors."""
+        flat = self.tokenizer.decode_codes(rearrange(codes_BTSQ, "b t s q -> (b t) s q")).clamp(-1, 1)
+        return rearrange(flat, "(b t) c h w -> b t c h w", b=len(codes_BTSQ))
 
     @torch.no_grad()
     def encode(self, frames_BTCHW: Tensor) -> Tensor:
