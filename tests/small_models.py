@@ -28,6 +28,10 @@ def small_world_model(**stpt) -> WorldModel:
     return _acting(WorldModel(small_config(**stpt)).eval())
 
 
+CAUSAL = {"is_frame_causal": True, "has_frame_places": True, "window": 3}
+"""``stpt`` of a small video model that goes frame by frame."""
+
+
 def small_video_config(**changes) -> VideoModelConfig:
     """Return a model of short clips of small frames that is narrow everywhere."""
     stpt = {"dim": 32, "num_layers": 2, "num_heads": 2, "conv_dim": 8, **changes.pop("stpt", {})}

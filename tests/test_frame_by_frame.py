@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_models import small_video_config, small_video_model
+from small_models import CAUSAL, small_video_config, small_video_model
 
 from drivesim.errors import InputError
 from drivesim.generate import GenerateConfig, num_rounds, predict, text_to_video
@@ -25,7 +25,6 @@ from drivesim.world_model.video_model import VideoModelConfig
 S, K = 24, 48
 GREEDY = SamplerConfig(num_decode_steps=1, temperature=0.0)
 UNGUIDED = GuidanceConfig(scale=0.0)
-CAUSAL = {"is_frame_causal": True, "has_frame_places": True, "window": 3}
 
 
 @pytest.fixture(scope="module")

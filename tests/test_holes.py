@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_models import small_video_model
+from small_models import CAUSAL, small_video_model
 
 from drivesim.tokenizer.vqgan import normalized
 from drivesim.training.captioned_set import CaptionedItem, write_set
@@ -22,7 +22,7 @@ BOX = [0.6, 0.1, 0.8, 0.3]
 
 @pytest.fixture(scope="module")
 def model():
-    return small_video_model(stpt={"is_frame_causal": True, "has_frame_places": True, "window": 3})
+    return small_video_model(stpt=CAUSAL)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,8 @@ def test_rows_without_a_hole_and_noise_stay():
     context = true.clone()
     context[:, :, 0] = (context[:, :, 0] + 1) % 48
     batch = {"token_ids": true, "context_ids": context, "is_masked": torch.ones_like(true, dtype=torch.bool)}
-    batch |= holed_rows(frames, rectangles, torch.tensor([False, True]), GRID)
+    hole = mask_of_tokens(rectangles, GRID)
+    batch |= holed_rows(frames, rectangles, hole, torch.tensor([False, True]))
     mask = np.broadcast_to(rectangles[0], (2, HEIGHT_PX, WIDTH_PX))
     np.testing.assert_array_equal(batch["holed_frames"][0], drawn_across(frames[1], mask))
     assert torch.equal(batch["hole_tokens"], mask_of_tokens(mask[:1], GRID))

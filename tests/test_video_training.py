@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import small_config, small_video_config, small_video_model
+from small_models import CAUSAL, small_config, small_video_config, small_video_model
 
 from drivesim import cli
 from drivesim.checkpoint import read_checkpoint, save_module
@@ -393,11 +393,10 @@ def test_sizes_that_the_weights_do_not_have_are_refused(tmp_path, model):
 
 def test_how_weights_draw_is_kept_whatever_is_asked_for(tmp_path):
     drawing = {"next_revisions_ratio": 0.5, "next_rounds_ratio": 0.25, "next_temperature_ratio": 2.0}
-    causal = {"is_frame_causal": True, "has_frame_places": True, "window": 3}
-    model = full_size_model(stpt=causal, expected_code_passes=2, **drawing)
+    model = full_size_model(stpt=CAUSAL, expected_code_passes=2, **drawing)
     path = tmp_path / "model.safetensors"
     save_module(model, path, kind="video-model", config=model.config)
-    asked = full_size_model(stpt=causal, num_frames=4).config
+    asked = full_size_model(stpt=CAUSAL, num_frames=4).config
     assert trainable_video_model(path, asked).config == model.config
 
 

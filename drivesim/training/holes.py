@@ -16,7 +16,7 @@ from torch import Tensor
 from drivesim.tokenizer.interface import Tokenizer
 from drivesim.tokenizer.vqgan import normalized
 from drivesim.video import drawn_across
-from drivesim.world_model.long_clips import mask_of_tokens
+from drivesim.world_model.masking import rectangles
 
 MIN_SIDE, MAX_SIDE = 0.2, 0.65  # of a hole, in shares of the frame's
 
@@ -34,7 +34,7 @@ def draw_rectangles(
     Returns:
         (B, H, W), True in the rectangle.
     """
-    spans = []
+    spans_px = []
     draws_B22 = uniform((len(about_B4), 2, 2))
     for axis, (low, high) in enumerate(((1, 3), (0, 2))):
         length_B, place_B = draws_B22[:, axis].unbind(-1)
@@ -42,35 +42,34 @@ def draw_rectangles(
         middle_B = about_B4[:, [low, high]].mean(-1)
         about_B = (middle_B - (0.15 + 0.7 * place_B) * length_B).clamp_min(0).minimum(1 - length_B)
         first_B = torch.where(middle_B.isfinite(), about_B, place_B * (1 - length_B))
-        at_N = (torch.arange(size[axis]) + 0.5) / size[axis]
-        first_B1 = first_B.unsqueeze(-1)
-        spans.append((at_N >= first_B1) & (at_N < first_B1 + length_B.unsqueeze(-1)))
-    rows_BH, columns_BW = spans
-    return (rows_BH.unsqueeze(-1) & columns_BW.unsqueeze(1)).numpy()
+        ends_B2 = (
+            torch.stack([first_B, first_B + length_B], dim=-1) * size[axis] - 0.5
+        )  # pixels by their middle
+        spans_px.append((ends_B2[:, :1], ends_B2[:, 1:]))
+    return rectangles(size, spans_px).unflatten(1, size).numpy()
 
 
 def holed_rows(
     frames: Sequence[NDArray[np.uint8]],
     rectangles_BHW: NDArray[np.bool_],
+    hole_BS: Tensor,
     is_holed_B: Tensor,
-    grid: tuple[int, int],
 ) -> dict[str, Tensor]:
     """Return what :func:`seen_around_holes` needs of a batch.
 
     Args:
         frames: of every row, (T, H, W, 3); those without a hole are not read.
         rectangles_BHW: the holes, the same in all frames of a row.
+        hole_BS: the tokens that they hide.
         is_holed_B: which rows have one.
-        grid: rows and columns of tokens.
     """
     rows = is_holed_B.nonzero().flatten()
-    filled, holes = [], []
+    filled = []
     for row in rows.tolist():
         shown = np.array(frames[row])
         mask_THW = np.broadcast_to(rectangles_BHW[row], shown.shape[:3])
         filled.append(torch.from_numpy(drawn_across(shown, mask_THW)))
-        holes.append(mask_of_tokens(mask_THW[:1], grid))
-    return {"holed_rows": rows, "holed_frames": torch.stack(filled), "hole_tokens": torch.cat(holes)}
+    return {"holed_rows": rows, "holed_frames": torch.stack(filled), "hole_tokens": hole_BS[rows]}
 
 
 @torch.no_grad()

@@ -340,7 +340,7 @@ class VideoModelTask:
             is_drawn_BTS[:, -1] = False
             for name, inside in (("is_drawn", is_drawn_BTS), ("drawing_hides", hole_BTS)):
                 changed[name] = torch.where(is_holed_B11, inside, drawn.batch[name])
-        return changed | holed_rows(drawn.frames, rectangles_BHW, is_holed_B, self.grid)
+        return changed | holed_rows(drawn.frames, rectangles_BHW, hole_BS, is_holed_B)
 
     def _clips(self, draws: RowDraws, is_start_B: Tensor) -> _Rows:
         """Draw clips, or frame by frame windows of them, from the start or from anywhere."""

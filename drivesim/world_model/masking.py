@@ -197,7 +197,7 @@ def hidden_about(box_B4: Tensor, grid: tuple[int, int], chance: Chance) -> Tenso
     for size, low, high in ((grid[0], 1, 3), (grid[1], 0, 2)):
         first_B1 = (box_B4[:, low, None] * size).floor() - margin_B4[:, low, None]
         spans.append((first_B1, (box_B4[:, high, None] * size).ceil() + margin_B4[:, high, None]))
-    is_inside_BS = _rectangles(grid, spans)
+    is_inside_BS = rectangles(grid, spans)
     rate_B = torch.where(_uniform((batch,), chance) < 0.5, 1.0, _cosine_rates((batch,), chance))
     return is_inside_BS & random_mask((batch, grid[0] * grid[1]), rate_B, chance)
 
@@ -215,10 +215,10 @@ def _random_boxes(batch: int, grid: tuple[int, int], chance: Chance) -> Tensor:
         length = (size * (0.33 + 0.42 * _uniform((batch, 1), chance))).round().clamp_min(1)
         first = (_uniform((batch, 1), chance) * (size - length + 1)).floor()
         spans.append((first, first + length))
-    return _rectangles(grid, spans).unsqueeze(1)
+    return rectangles(grid, spans).unsqueeze(1)
 
 
-def _rectangles(grid: tuple[int, int], spans: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+def rectangles(grid: tuple[int, int], spans: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Return which tokens (B, S) lie in rectangles, from their first row and column (B, 1) to before their ends."""
     rows, columns = (
         (torch.arange(size) >= first_B1) & (torch.arange(size) < end_B1)
