@@ -8,7 +8,7 @@ Letters: see ``drivesim/world_model/__init__.py``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 
@@ -28,18 +28,23 @@ from drivesim.world_model.drives import drive_on, observed
 from drivesim.world_model.long_clips import (
     Clip,
     check_frames,
+    clip_codes,
     clip_pictures,
     clip_tokens,
     continued,
     fill_windows,
     mask_of_frames,
     mask_of_tokens,
+    num_unmasked,
     windows,
 )
 from drivesim.world_model.places import Places
+from drivesim.world_model.prompts import played_backwards
 from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.video_model import VideoModel
 from drivesim.world_model.world_model import WorldModel
+
+MAX_SHARE_BOTH_WAYS = 0.5  # of a frame: holes up to which inpainting goes both ways
 
 
 @dataclass(kw_only=True, slots=True)
@@ -135,10 +140,12 @@ def inpaint(
 ) -> Generated:
     """Draw what is under a mask anew; all other pixels of the result are those of ``frames``.
 
-    A frame-causal model sees the frame itself and those before it, not those after it. What is under the mask is not
-    read: what surrounds it is drawn on across it first, because each token depends on pixels around its own too. Tokens
-    of which the mask covers half or less stay as that makes them, unless it covers no more of any: see
-    :func:`mask_of_tokens`.
+    A frame-causal model sees the frame itself and those before it, not those after it. Weights whose configuration says
+    ``fills_both_ways`` therefore fill in a clip a second time, played backwards, and show the mean of the codes of both
+    ways; but not where the mask hides more than half of a frame, as the ways then seldom agree on what is there. What
+    is under the mask is not read: what surrounds it is drawn on across it first, because each token depends on pixels
+    around its own too. Tokens of which the mask covers half or less stay as that makes them, unless it covers no more
+    of any: see :func:`mask_of_tokens`.
 
     Args:
         model: the model.
@@ -155,7 +162,8 @@ def inpaint(
     mask_THW = mask_of_frames(mask, frames)
     is_masked_TS = mask_of_tokens(mask_THW, model.tokenizer.grid)
     given = clip_tokens(model, drawn_across(frames, mask_THW))
-    result = _filled(model, given, is_masked_TS, prompt, config)
+    both_ways = _goes_both_ways(model, is_masked_TS)
+    result = _filled(model, given, is_masked_TS, prompt, config, both_ways=both_ways)
     result.frames = np.where(mask_THW[None, ..., None], result.frames, frames[None])
     return result
 
@@ -260,6 +268,18 @@ def num_rounds(model: VideoModel, config: GenerateConfig, *, num_given: int, num
     return rounds * len(windows(num_frames, model.config.num_frames, num_given)) * config.num_samples
 
 
+def num_inpainting_rounds(
+    model: VideoModel, config: GenerateConfig, mask: NDArray[np.bool_], *, num_frames: int
+) -> int:
+    """Return how many decoding rounds :func:`inpaint` takes for a mask, (H, W) or (T, H, W)."""
+    size = (model.config.vqgan.height_px, model.config.vqgan.width_px)
+    ways = [mask]
+    is_masked_TS = mask_of_tokens(np.broadcast_to(mask, (num_frames, *size)), model.tokenizer.grid)
+    if _goes_both_ways(model, is_masked_TS):
+        ways.append(mask[::-1] if mask.ndim == 3 else mask)
+    return sum(num_rounds(model, config, num_given=num_unmasked(way), num_frames=num_frames) for way in ways)
+
+
 def num_drive_rounds(
     model: WorldModel | VideoModel, config: GenerateConfig, *, num_given: int, num_actions: int
 ) -> int:
@@ -280,32 +300,58 @@ def _filled(
     config: GenerateConfig,
     *,
     twist_BTA: Tensor | None = None,
+    both_ways: bool = False,
 ) -> Generated:
     """Fill in the hidden tokens of every sample."""
-    on_round = _counted(config.on_round)
+    told = replace(config, on_round=_counted(config.on_round))
+    backwards = replace(told, negative_prompt=played_backwards(config.negative_prompt))
     ids_TS, is_hidden_TS = token_ids_TS.to(model.device), is_masked_TS.to(model.device)
-    samples = []
-    for index in range(config.num_samples):
-        complete = partial(
-            model.complete,
-            prompts=[prompt],
-            negative_prompt=config.negative_prompt,
-            twist_BTA=twist_BTA,
-            sampler=config.sampler,
-            guidance=config.guidance,
-            generator=torch.Generator(model.device).manual_seed(config.seed + index),
-            on_round=on_round,
-        )
-        window = len(ids_TS) if model.is_frame_causal else model.config.num_frames
-        samples.append(fill_windows(ids_TS, is_hidden_TS, window, complete))
+    drawn, frames = [], []
+    for seed in range(config.seed, config.seed + config.num_samples):
+        filled_TS, codes_TSQ = _filled_once(model, ids_TS, is_hidden_TS, prompt, told, seed, twist_BTA)
+        if both_ways:
+            clip = (ids_TS.flip(0), is_hidden_TS.flip(0), played_backwards(prompt))
+            _, backward_TSQ = _filled_once(model, *clip, backwards, seed)
+            codes_TSQ = (codes_TSQ + backward_TSQ.flip(0)) / 2
+            filled_TS = torch.where(is_hidden_TS, model.tokenizer.quantizer.nearest(codes_TSQ), ids_TS)
+        drawn.append(filled_TS.cpu())
+        frames.append(clip_pictures(model, codes_TSQ))
     return Generated(
-        frames=np.stack(
-            [clip_pictures(model, filled_TS, is_hidden_TS, prompt, twist_BTA) for filled_TS in samples]
-        ),
-        token_ids=torch.stack(samples).cpu().numpy(),
+        frames=np.stack(frames),
+        token_ids=torch.stack(drawn).numpy(),
         is_given=~is_masked_TS.numpy(),
         rate_hz=model.config.rate_hz,
     )
+
+
+def _filled_once(
+    model: VideoModel,
+    ids_TS: Tensor,
+    is_hidden_TS: Tensor,
+    prompt: str,
+    config: GenerateConfig,
+    seed: int,
+    twist_BTA: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return a sample's tokens (T, S) and the codebook vectors (T, S, Q) to show."""
+    complete = partial(
+        model.complete,
+        prompts=[prompt],
+        negative_prompt=config.negative_prompt,
+        twist_BTA=twist_BTA,
+        sampler=config.sampler,
+        guidance=config.guidance,
+        generator=torch.Generator(model.device).manual_seed(seed),
+        on_round=config.on_round,
+    )
+    window = len(ids_TS) if model.is_frame_causal else model.config.num_frames
+    filled_TS = fill_windows(ids_TS, is_hidden_TS, window, complete)
+    return filled_TS, clip_codes(model, filled_TS, is_hidden_TS, prompt, twist_BTA)
+
+
+def _goes_both_ways(model: VideoModel, is_masked_TS: Tensor) -> bool:
+    is_small = is_masked_TS.float().mean(-1).max() <= MAX_SHARE_BOTH_WAYS
+    return model.config.fills_both_ways and len(is_masked_TS) > 1 and bool(is_small)
 
 
 def _check_twist(twist: FloatArray, num_given: int) -> None:

@@ -15,7 +15,7 @@ from drivesim.training.video_model import VideoModelModule, VideoModelTask, Vide
 from drivesim.world_model import clip_completion, long_clips
 from drivesim.world_model.attention import ImageAttention, PatchAttention, place_angles, turned
 from drivesim.world_model.clip_completion import GuidanceConfig, GuidanceSchedule, guided
-from drivesim.world_model.long_clips import clip_pictures
+from drivesim.world_model.long_clips import clip_codes, clip_pictures
 from drivesim.world_model.masking import ClipMaskConfig, draw_frame_masks
 from drivesim.world_model.pretrained_video import load_video_model, save_video_model, trainable_video_model
 from drivesim.world_model.sampler import SamplerConfig
@@ -184,9 +184,11 @@ def test_pictures_show_the_mean_of_the_codes_that_fit():
 def test_pictures_of_a_long_clip_do_not_depend_on_how_it_is_cut(monkeypatch, length):
     model = small_video_model(stpt={**CAUSAL, "num_layers": 1}, expected_code_passes=2)
     ids, drawn = (x[0] for x in clips(1, 12, 0))
-    pictures = clip_pictures(model, ids, drawn, "a dog")
+    codes = clip_codes(model, ids, drawn, "a dog")
+    pictures = clip_pictures(model, codes)
     monkeypatch.setattr(long_clips, "FRAMES_AT_ONCE", length)
-    np.testing.assert_allclose(clip_pictures(model, ids, drawn, "a dog"), pictures, atol=1)
+    torch.testing.assert_close(clip_codes(model, ids, drawn, "a dog"), codes)
+    np.testing.assert_allclose(clip_pictures(model, codes), pictures, atol=1)
 
 
 def test_means_of_codes_are_shown_if_the_weights_say_so(model):
@@ -602,16 +604,16 @@ def test_drawn_pasts_need_frames_between_others():
         VideoTrainingConfig(frames_per_window=2, drawn_share=0.5)
 
 
-@pytest.mark.parametrize("share", ["whole_share", "drawn_share", "hole_share"])
+@pytest.mark.parametrize("share", ["whole_share", "drawn_share", "hole_share", "backward_share"])
 def test_models_that_draw_all_frames_at_once_have_no_next_frames(tokens, share):
     config = VideoTrainingConfig(**{share: 0.5})
     with pytest.raises(InputError, match=rf"{share}( is)? 0\.5"):
         VideoModelTask(config, tokens, tokens, small_video_model())
 
 
-@pytest.mark.parametrize("bad", [{"whole_share": -0.1}, {"drawn_share": 2}])
+@pytest.mark.parametrize("bad", [{"whole_share": -0.1}, {"drawn_share": 2}, {"backward_share": 1.5}])
 def test_shares_of_what_is_hidden_or_drawn_are_shares(bad):
-    with pytest.raises(ValueError, match="drawn_share must lie"):
+    with pytest.raises(ValueError, match=rf"{next(iter(bad))} must lie in \[0, 1\]"):
         VideoTrainingConfig(**bad)
 
 

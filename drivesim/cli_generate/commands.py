@@ -78,14 +78,13 @@ def inpaint(flags: InpaintFlags) -> None:
     """Draw a part of a picture or video anew, as a text says."""
     from drivesim import generate
     from drivesim.cli_generate.files import read_mask
-    from drivesim.world_model.long_clips import num_unmasked
 
     model, run = _video_run("inpaint", flags)
     frames = _frames(model.config, image=flags.image, video=flags.video, count=flags.frames)
     mask = read_mask(flags.mask, frames.shape[:3])
     run.draw(
         lambda config: generate.inpaint(model, frames, mask, flags.prompt, config),
-        generate.num_rounds(model, run.config, num_given=num_unmasked(mask), num_frames=len(frames)),
+        generate.num_inpainting_rounds(model, run.config, mask, num_frames=len(frames)),
     )
 
 

@@ -34,6 +34,7 @@ from drivesim.world_model.masking import (
     draw_hole_mask,
     hidden_about,
 )
+from drivesim.world_model.prompts import played_backwards
 from drivesim.world_model.sampler import draw_tokens
 from drivesim.world_model.video_model import VideoModel, VideoModelConfig
 
@@ -73,6 +74,7 @@ class VideoTrainingConfig:
         8  # of a clip that a frame-causal model is shown at once: more than its attention sees
     )
     start_share: float = 0.5  # of these windows are the first frames of their clip
+    backward_share: float = 0.0  # of the clips are played backwards, and their captions say so
     context_noise: float = 0.1  # and tokens of the past replaced at random: the rate is uniform in [0, this]
     drawn_share: float = 0.0  # of these windows: part of their past is drawn by the model
     num_drawings: int = 1  # times that it is: from the second on, after a past that is drawn too
@@ -96,10 +98,13 @@ class VideoTrainingConfig:
             )
         if self.num_drawings < 1:
             raise ValueError(f"num_drawings must be >= 1, got {self.num_drawings}")
-        shares = (self.thing_share, self.hole_share, self.whole_share, self.drawn_share)
-        if not all(0 <= share <= 1 for share in shares):
+        for name in ("thing_share", "hole_share", "whole_share", "drawn_share", "backward_share"):
+            share = getattr(self, name)
+            if not 0 <= share <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {share}")
+        if self.model.fills_both_ways and not self.backward_share:
             raise ValueError(
-                f"thing_share, hole_share, whole_share and drawn_share must lie in [0, 1], got {shares}"
+                "model.fills_both_ways needs weights trained on clips played backwards: set backward_share above 0"
             )
         are_weights = all(0 < weight <= MAX_WORD_WEIGHT for weight in self.word_weights.values())
         if not are_weights or not all(map(str.strip, self.word_weights)):
@@ -201,6 +206,7 @@ class _Rows:
 
 
 _NO_PROMPT = ("token_ids", "context_ids", "is_masked", "twist", "is_drawn", "drawing_hides", "drawn_by")
+_OF_LATER_FRAMES = ("whole_share", "drawn_share", "hole_share", "backward_share")
 
 
 class VideoModelTask:
@@ -219,14 +225,13 @@ class VideoModelTask:
 
         Raises:
             InputError: ``config.thing_share`` asks for things, and the set does not say where they are; or
-                ``whole_share``, ``drawn_share`` or ``hole_share`` for frames that follow others, and the model draws
-                all at once.
+                shares are for frames that follow others, and the model draws all at once.
         """
-        if not model.is_frame_causal and (config.whole_share or config.drawn_share or config.hole_share):
+        shares = {name: getattr(config, name) for name in _OF_LATER_FRAMES if getattr(config, name)}
+        if shares and not model.is_frame_causal:
             raise InputError(
-                f"whole_share is {config.whole_share}, drawn_share {config.drawn_share} and hole_share "
-                f"{config.hole_share}, but the model draws all frames at once: set video_model.whole_share=0, "
-                "video_model.drawn_share=0 and video_model.hole_share=0"
+                f"{', '.join(f'{name} is {share}' for name, share in shares.items())}, but the model draws all frames "
+                f"at once: set {', '.join(f'video_model.{name}=0' for name in shares)}"
             )
         self.config, self.train, self.validation = config, train, validation
         boxes = (train.content.image_boxes, train.content.clip_boxes)
@@ -351,11 +356,23 @@ class VideoModelTask:
             first_B = draws.whole(self.train.clips.shape[1] - self.frames_per_row + 1)
         first_B = torch.where(is_start_B, 0, first_B)
         times = first_B.unsqueeze(-1).numpy() + np.arange(self.frames_per_row)
+        captions = _one_of_each([content.clip_captions[row] for row in rows], draws)
+        is_backward_B = np.zeros(len(draws), dtype=bool)
+        if self.config.backward_share:
+            is_backward_B = draws.chance(self.config.backward_share).numpy()
+            times = np.where(is_backward_B[:, None], self.train.clips.shape[1] - 1 - times, times)
+            pairs = zip(captions, is_backward_B, strict=True)
+            captions = [played_backwards(text) if is_backward else text for text, is_backward in pairs]
         batch = {"token_ids": torch.from_numpy(self.train.clips[rows[:, None], times])}
         if self.has_actions:
-            batch["twist"] = torch.from_numpy(content.twist[rows[:, None], times])
-        captions = _one_of_each([content.clip_captions[row] for row in rows], draws)
-        frames = [content.clips[row, at[0] : at[-1] + 1] for row, at in zip(rows, times, strict=True)]
+            twist_BTA = torch.from_numpy(content.twist[rows[:, None], times])
+            twist_BTA[is_backward_B] = torch.nan
+            batch["twist"] = twist_BTA
+        step_B = np.where(is_backward_B, -1, 1)
+        frames = [
+            content.clips[row, at.min() : at.max() + 1][::step]
+            for row, at, step in zip(rows, times, step_B, strict=True)
+        ]
         at_some_time = draws.whole(self.train.clips.shape[1]).numpy() if self.config.hole_share else 0
         boxes_BN4 = torch.from_numpy(content.clip_boxes[rows, at_some_time])
         return _Rows(batch=batch, captions=captions, frames=frames, boxes_BN4=boxes_BN4)

@@ -38,29 +38,37 @@ def clip_tokens(model: VideoModel, frames: Clip) -> Tensor:
     return torch.cat(parts)
 
 
-def clip_pictures(
+def clip_codes(
     model: VideoModel,
     token_ids_TS: Tensor,
     is_drawn_TS: Tensor,
     prompt: str,
     twist_BTA: Tensor | None = None,
-) -> Clip:
-    """Return the frames (T, H, W, 3) of tokens; see :meth:`VideoModel.expected_codes` for those that were drawn."""
+) -> Tensor:
+    """Return codebook vectors (T, S, Q) to show; see :meth:`VideoModel.expected_codes` for tokens that were drawn."""
     parts = []
     for start in range(0, len(token_ids_TS), FRAMES_AT_ONCE):
         end = start + FRAMES_AT_ONCE
         if not (model.config.expected_code_passes and is_drawn_TS[start:end].any()):
-            frames = model.decode(token_ids_TS[None, start:end])
-        else:
-            first = max(0, start - model.stpt.reach)  # frames that change those from the start on
-            codes_BTSQ = model.expected_codes(
-                token_ids_TS[None, first:end],
-                is_drawn_TS[None, first:end],
-                [prompt],
-                twist_BTA=None if twist_BTA is None else twist_BTA[:, first:end],
-            )
-            frames = model.decode_codes(codes_BTSQ[:, start - first :])
-        parts.append(to_uint8(frames.squeeze(0)).cpu())
+            parts.append(model.tokenizer.quantizer.codes(token_ids_TS[start:end]))
+            continue
+        first = max(0, start - model.stpt.reach)  # frames that change those from the start on
+        codes_BTSQ = model.expected_codes(
+            token_ids_TS[None, first:end],
+            is_drawn_TS[None, first:end],
+            [prompt],
+            twist_BTA=None if twist_BTA is None else twist_BTA[:, first:end],
+        )
+        parts.append(codes_BTSQ.squeeze(0)[start - first :])
+    return torch.cat(parts)
+
+
+def clip_pictures(model: VideoModel, codes_TSQ: Tensor) -> Clip:
+    """Return the frames (T, H, W, 3) of codebook vectors."""
+    parts = [
+        to_uint8(model.decode_codes(part_TSQ.unsqueeze(0)).squeeze(0)).cpu()
+        for part_TSQ in codes_TSQ.split(FRAMES_AT_ONCE)
+    ]
     return torch.cat(parts).numpy()
 
 
@@ -119,7 +127,7 @@ def num_whole(is_masked_TS: Tensor) -> int:
 
 def num_unmasked(mask: NDArray[np.bool_]) -> int:
     """Return how many frames at the start a mask, (H, W) for all or (T, H, W), leaves as they are."""
-    return num_whole(torch.from_numpy(mask).flatten(1)) if mask.ndim == 3 else 0
+    return int((mask.any((1, 2)).cumsum() == 0).sum()) if mask.ndim == 3 else 0
 
 
 def mask_of_frames(mask: NDArray[np.bool_], frames: Clip) -> NDArray[np.bool_]:

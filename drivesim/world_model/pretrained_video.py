@@ -104,6 +104,7 @@ def trainable_video_model(
             next_rounds_ratio=kept.next_rounds_ratio,
             next_revisions_ratio=kept.next_revisions_ratio,
             expected_code_passes=kept.expected_code_passes if config.stpt.is_frame_causal else 0,
+            fills_both_ways=kept.fills_both_ways and config.stpt.is_frame_causal,
         )
         if is_turned:
             return _frame_by_frame(checkpoint, model, asked)

@@ -25,6 +25,12 @@ from drivesim.errors import InputError
 BYTES_PER_PIECE = 12
 _WORD = re.compile(rb"[^\s,.;:!?]+|[,.;:!?]")
 PreparedPrompts = dict[str, Tensor]
+BACKWARDS = "backwards: "
+
+
+def played_backwards(text: str) -> str:
+    """Return the prompt for a clip played backwards, from the one for the clip; a left out prompt stays one."""
+    return BACKWARDS + text if text else text
 
 
 class PromptKind(Enum):

@@ -62,6 +62,8 @@ class VideoModelConfig:
     next_revisions_ratio: float = 0.0
     # Frame by frame, pictures show the mean of the codes that fit where a token was drawn, found in so many passes.
     expected_code_passes: int = 0
+    # Frame by frame, holes are filled in forwards and backwards in time: for weights trained on clips played backwards.
+    fills_both_ways: bool = False
     prompt: PromptKind = PromptKind.BYTES
     bytes_encoder: BytesEncoderConfig = field(default_factory=BytesEncoderConfig)
     t5: str = ""  # name or folder of the T5 with prompt=t5; embeddings of t5_dim numbers
@@ -89,6 +91,11 @@ class VideoModelConfig:
             raise ValueError(
                 "expected_code_passes must be a number from 0 on, and 0 with stpt.is_frame_causal=false, got "
                 f"{self.expected_code_passes}"
+            )
+        if self.fills_both_ways and not self.stpt.is_frame_causal:
+            raise ValueError(
+                "fills_both_ways is for frame-causal models: the others see all frames at once; set it or "
+                "stpt.is_frame_causal=false, not both"
             )
 
     def next_sampler(self, first: SamplerConfig) -> SamplerConfig:
@@ -337,8 +344,7 @@ class VideoModel(HubModel):
     @torch.no_grad()
     def decode(self, token_ids_BTS: Tensor) -> Tensor:
         """Return the frames (B, T, 3, H, W) in [-1, 1] of tokens."""
-        flat = self.tokenizer.decode(rearrange(token_ids_BTS, "b t s -> (b t) s"))
-        return rearrange(flat, "(b t) c h w -> b t c h w", b=len(token_ids_BTS))
+        return self.decode_codes(self.tokenizer.quantizer.codes(token_ids_BTS))
 
 
 def _prompt_encoder(config: VideoModelConfig) -> PromptEncoder:
