@@ -33,18 +33,19 @@ from drivesim.world_model.long_clips import (
     clip_tokens,
     continued,
     fill_windows,
+    forward_share,
     mask_of_frames,
     mask_of_tokens,
-    num_unmasked,
+    nearest_tokens,
+    num_whole,
     windows,
 )
 from drivesim.world_model.places import Places
-from drivesim.world_model.prompts import played_backwards
 from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.video_model import VideoModel
 from drivesim.world_model.world_model import WorldModel
 
-MAX_SHARE_BOTH_WAYS = 0.5  # of a frame: holes up to which inpainting goes both ways
+MAX_SHARE_BOTH_WAYS = 0.5  # of the tokens of a frame: beyond it, the two ways seldom agree on what is hidden
 
 
 @dataclass(kw_only=True, slots=True)
@@ -59,6 +60,7 @@ class GenerateConfig:
     num_samples: int = 1
     num_frames: int | None = None  # of the result; inpainting and stylisation keep those of the clip
     negative_prompt: str = ""
+    both_ways: bool | None = None  # inpainting goes forwards and backwards in time, see :func:`inpaint`
     sampler: SamplerConfig | None = None
     guidance: GuidanceConfig | None = None
     on_round: Callable[[int], None] | None = field(default=None, repr=False)  # told the rounds that are over
@@ -78,7 +80,9 @@ class Generated:
     """Clips made for one request."""
 
     frames: Clip  # (N, T, H, W, 3), N samples
-    token_ids: NDArray[np.int64]  # (N, T, S)
+    token_ids: NDArray[
+        np.int64
+    ]  # (N, T, S); of what is filled in both ways the nearest to the pictures' codes
     is_given: NDArray[np.bool_]  # (T, S): tokens that were not hidden
     rate_hz: float
 
@@ -140,12 +144,14 @@ def inpaint(
 ) -> Generated:
     """Draw what is under a mask anew; all other pixels of the result are those of ``frames``.
 
-    A frame-causal model sees the frame itself and those before it, not those after it. Weights whose configuration says
-    ``fills_both_ways`` therefore fill in a clip a second time, played backwards, and show the mean of the codes of both
-    ways; but not where the mask hides more than half of a frame, as the ways then seldom agree on what is there. What
-    is under the mask is not read: what surrounds it is drawn on across it first, because each token depends on pixels
-    around its own too. Tokens of which the mask covers half or less stay as that makes them, unless it covers no more
-    of any: see :func:`mask_of_tokens`.
+    A frame-causal model sees the frame itself and those before it, not those after it. Weights trained for it (their
+    configuration says ``fills_both_ways``) therefore fill in the clip a second time, played backwards, and show a mean
+    of the codes of both ways, see :func:`forward_share`. That takes twice the time. If more than half of the tokens of
+    any frame are hidden, the two ways seldom agree, and unless ``config.both_ways`` is true there is only the one.
+
+    What is under the mask is not read: what surrounds it is drawn on across it first, because each token depends on
+    pixels around its own too. Tokens of which the mask covers half or less stay as that makes them, unless it covers no
+    more of any: see :func:`mask_of_tokens`.
 
     Args:
         model: the model.
@@ -155,14 +161,15 @@ def inpaint(
         config: how.
 
     Raises:
-        InputError: frames or mask of another size, a mask that covers nothing, or a text that the weights cannot read.
+        InputError: frames or mask of another size, a mask that covers nothing, a text that the weights cannot read, or
+            both ways asked for of weights that go one.
     """
     config = config or GenerateConfig()
     check_frames(frames, (model.config.vqgan.height_px, model.config.vqgan.width_px))
     mask_THW = mask_of_frames(mask, frames)
     is_masked_TS = mask_of_tokens(mask_THW, model.tokenizer.grid)
     given = clip_tokens(model, drawn_across(frames, mask_THW))
-    both_ways = _goes_both_ways(model, is_masked_TS)
+    both_ways = goes_both_ways(model, frames, mask, config)
     result = _filled(model, given, is_masked_TS, prompt, config, both_ways=both_ways)
     result.frames = np.where(mask_THW[None, ..., None], result.frames, frames[None])
     return result
@@ -268,16 +275,44 @@ def num_rounds(model: VideoModel, config: GenerateConfig, *, num_given: int, num
     return rounds * len(windows(num_frames, model.config.num_frames, num_given)) * config.num_samples
 
 
+def goes_both_ways(model: VideoModel, frames: Clip, mask: NDArray[np.bool_], config: GenerateConfig) -> bool:
+    """Tell whether :func:`inpaint` goes both ways.
+
+    It does if the weights can, the other way counts for anything, and it was not ruled out: by ``config.both_ways``, or
+    where that says nothing by the size of the mask.
+
+    Raises:
+        InputError: as there.
+    """
+    if config.both_ways and not model.config.fills_both_ways:
+        raise InputError(
+            "these weights fill in forwards in time only, as they were not trained on clips played backwards: go one "
+            "way, or take weights that were, such as general-tiny"
+        )
+    is_masked_TS = mask_of_tokens(mask_of_frames(mask, frames), model.tokenizer.grid)
+    other_way_counts = bool((is_masked_TS & (forward_share(is_masked_TS) < 1)).any())
+    if len(frames) == 1 or not other_way_counts or not model.config.fills_both_ways:
+        return False
+    if config.both_ways is not None:
+        return config.both_ways
+    return bool(is_masked_TS.float().mean(-1).max() <= MAX_SHARE_BOTH_WAYS)
+
+
 def num_inpainting_rounds(
-    model: VideoModel, config: GenerateConfig, mask: NDArray[np.bool_], *, num_frames: int
+    model: VideoModel, frames: Clip, mask: NDArray[np.bool_], config: GenerateConfig
 ) -> int:
-    """Return how many decoding rounds :func:`inpaint` takes for a mask, (H, W) or (T, H, W)."""
-    size = (model.config.vqgan.height_px, model.config.vqgan.width_px)
-    ways = [mask]
-    is_masked_TS = mask_of_tokens(np.broadcast_to(mask, (num_frames, *size)), model.tokenizer.grid)
-    if _goes_both_ways(model, is_masked_TS):
-        ways.append(mask[::-1] if mask.ndim == 3 else mask)
-    return sum(num_rounds(model, config, num_given=num_unmasked(way), num_frames=num_frames) for way in ways)
+    """Return how many decoding rounds :func:`inpaint` takes, for progress bars.
+
+    Raises:
+        InputError: as there.
+    """
+    is_masked_TS = mask_of_tokens(mask_of_frames(mask, frames), model.tokenizer.grid)
+    ways = [is_masked_TS]
+    if goes_both_ways(model, frames, mask, config):
+        ways.append(is_masked_TS.flip(0))
+    return sum(
+        num_rounds(model, config, num_given=num_whole(way_TS), num_frames=len(way_TS)) for way_TS in ways
+    )
 
 
 def num_drive_rounds(
@@ -303,17 +338,18 @@ def _filled(
     both_ways: bool = False,
 ) -> Generated:
     """Fill in the hidden tokens of every sample."""
-    told = replace(config, on_round=_counted(config.on_round))
-    backwards = replace(told, negative_prompt=played_backwards(config.negative_prompt))
+    assert twist_BTA is None or not both_ways  # no car drives backwards in time
+    counted = replace(config, on_round=_counted(config.on_round))
     ids_TS, is_hidden_TS = token_ids_TS.to(model.device), is_masked_TS.to(model.device)
     drawn, frames = [], []
     for seed in range(config.seed, config.seed + config.num_samples):
-        filled_TS, codes_TSQ = _filled_once(model, ids_TS, is_hidden_TS, prompt, told, seed, twist_BTA)
+        fill = partial(_filled_once, model, prompt=prompt, config=counted, seed=seed)
+        filled_TS, codes_TSQ = fill(ids_TS, is_hidden_TS, twist_BTA=twist_BTA)
         if both_ways:
-            clip = (ids_TS.flip(0), is_hidden_TS.flip(0), played_backwards(prompt))
-            _, backward_TSQ = _filled_once(model, *clip, backwards, seed)
-            codes_TSQ = (codes_TSQ + backward_TSQ.flip(0)) / 2
-            filled_TS = torch.where(is_hidden_TS, model.tokenizer.quantizer.nearest(codes_TSQ), ids_TS)
+            _, backward_TSQ = fill(ids_TS.flip(0), is_hidden_TS.flip(0), is_backward=True)
+            share_TS1 = forward_share(is_hidden_TS).unsqueeze(-1)
+            codes_TSQ = share_TS1 * codes_TSQ + (1 - share_TS1) * backward_TSQ.flip(0)
+            filled_TS = torch.where(is_hidden_TS, nearest_tokens(model, codes_TSQ), ids_TS)
         drawn.append(filled_TS.cpu())
         frames.append(clip_pictures(model, codes_TSQ))
     return Generated(
@@ -328,10 +364,12 @@ def _filled_once(
     model: VideoModel,
     ids_TS: Tensor,
     is_hidden_TS: Tensor,
+    *,
     prompt: str,
     config: GenerateConfig,
     seed: int,
     twist_BTA: Tensor | None = None,
+    is_backward: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return a sample's tokens (T, S) and the codebook vectors (T, S, Q) to show."""
     complete = partial(
@@ -343,15 +381,14 @@ def _filled_once(
         guidance=config.guidance,
         generator=torch.Generator(model.device).manual_seed(seed),
         on_round=config.on_round,
+        is_backward=is_backward,
     )
     window = len(ids_TS) if model.is_frame_causal else model.config.num_frames
     filled_TS = fill_windows(ids_TS, is_hidden_TS, window, complete)
-    return filled_TS, clip_codes(model, filled_TS, is_hidden_TS, prompt, twist_BTA)
-
-
-def _goes_both_ways(model: VideoModel, is_masked_TS: Tensor) -> bool:
-    is_small = is_masked_TS.float().mean(-1).max() <= MAX_SHARE_BOTH_WAYS
-    return model.config.fills_both_ways and len(is_masked_TS) > 1 and bool(is_small)
+    codes_TSQ = clip_codes(
+        model, filled_TS, is_hidden_TS, prompt, twist_BTA=twist_BTA, is_backward=is_backward
+    )
+    return filled_TS, codes_TSQ
 
 
 def _check_twist(twist: FloatArray, num_given: int) -> None:

@@ -8,16 +8,17 @@ import torch
 from small_models import CAUSAL, small_video_model
 
 from drivesim import generate
-from drivesim.generate import GenerateConfig, inpaint, num_inpainting_rounds, stylize
-from drivesim.tokenizer.vqgan import to_uint8
+from drivesim.errors import InputError
+from drivesim.generate import GenerateConfig, goes_both_ways, inpaint, num_inpainting_rounds, stylize
+from drivesim.tokenizer.vqgan import QuantizerKind, VQGANConfig, to_uint8
 from drivesim.training.captioned_set import CaptionedItem, write_set
 from drivesim.training.captioned_tokens import open_or_tokenize
 from drivesim.training.video_model import VideoModelTask, VideoTrainingConfig
 from drivesim.video import drawn_across
 from drivesim.world_model.clip_completion import GuidanceConfig
-from drivesim.world_model.long_clips import clip_tokens
+from drivesim.world_model.long_clips import clip_tokens, forward_share
+from drivesim.world_model.masking import ClipMaskConfig
 from drivesim.world_model.pretrained_video import load_video_model, trainable_video_model, write_video_model
-from drivesim.world_model.prompts import played_backwards
 from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.stpt import STPTConfig
 from drivesim.world_model.video_model import VideoModelConfig
@@ -56,34 +57,30 @@ def quick(**changes):
 
 @pytest.fixture
 def prompts(model, monkeypatch):
-    """Return the list to which the model adds what it is asked to complete."""
-    asked, complete = [], model.complete
+    """Return a list of what the model reads whenever there is guidance: a prompt and a negative one."""
+    read, prepared = [], model.prompt_encoder.prepared
 
-    def told(ids, hidden, prompts, **options):
-        asked.append((prompts[0], options["negative_prompt"], hidden.squeeze(0).any(-1).tolist()))
-        return complete(ids, hidden, prompts=prompts, **options)
+    def told(texts, **how):
+        if len(texts) == 2:
+            read.append(tuple(texts))
+        return prepared(texts, **how)
 
-    monkeypatch.setattr(model, "complete", told)
-    return asked
+    monkeypatch.setattr(model.prompt_encoder, "prepared", told)
+    return read
 
 
 # ------------------------------------------------------------------------------------------------ inpainting
 
 
 def test_the_other_way_is_the_clip_played_backwards_and_marked_so(model, clip, prompts):
-    mask = box(frames=FRAMES)
-    mask[0] = False
-    inpaint(model, clip, mask, "a dog runs left", quick(negative_prompt="fog"))
-    assert prompts == [
-        ("a dog runs left", "fog", [False, True, True, True]),
-        ("backwards: a dog runs left", "backwards: fog", [True, True, True, False]),
-    ]
+    inpaint(model, clip, box(), "a dog runs left", quick(negative_prompt="fog"))
+    assert prompts == [("a dog runs left", "fog"), ("backwards: a dog runs left", "backwards: fog")]
 
 
-def test_a_left_out_prompt_stays_left_out(model, clip, prompts):
-    inpaint(model, clip, box(), "", quick())
-    assert [(prompt, negative) for prompt, negative, _ in prompts] == [("", ""), ("", "")]
-    assert played_backwards("") == ""
+@pytest.mark.parametrize("empty", ["", " "])
+def test_a_left_out_prompt_stays_left_out(model, clip, prompts, empty):
+    inpaint(model, clip, box(), empty, quick(negative_prompt="fog"))
+    assert prompts == [(empty, "fog")] * 2  # guidance does not lead away from the mark
 
 
 def test_pictures_show_the_mean_of_the_codes_of_both_ways(model, one_way, clip, monkeypatch):
@@ -95,7 +92,7 @@ def test_pictures_show_the_mean_of_the_codes_of_both_ways(model, one_way, clip, 
 
     monkeypatch.setattr(generate, "clip_pictures", shown)
     inpaint(one_way, clip, box(), "a dog", quick(seed=3))
-    inpaint(one_way, clip[::-1].copy(), box(), played_backwards("a dog"), quick(seed=3))
+    inpaint(one_way, clip[::-1].copy(), box(), "backwards: a dog", quick(seed=3))
     both = inpaint(model, clip, box(), "a dog", quick(seed=3))
     forward, backward, mean = codes
     torch.testing.assert_close(mean, (forward + backward.flip(0)) / 2)
@@ -119,40 +116,114 @@ def test_tokens_are_the_nearest_to_what_is_shown_and_given_ones_stay(model, clip
     assert torch.equal(codes[2], codes[1])
 
 
+MOSTLY = box(64, 64, frames=FRAMES)
+MOSTLY[1:] = box()  # of one frame most is hidden
+LAST, FIRST = box(frames=FRAMES), box(frames=FRAMES)
+LAST[:2] = FIRST[2:] = False
+
+
 @pytest.mark.parametrize(
-    ("mask", "frames", "ways"),
+    ("mask", "frames", "asked", "ways"),
     [
-        pytest.param(box(), FRAMES, 2, id="small"),
-        pytest.param(box(64, 48), FRAMES, 2, id="half"),
-        pytest.param(box(64, 64), FRAMES, 1, id="most-of-it"),
-        pytest.param(box(), 1, 1, id="image"),
+        pytest.param(box(), FRAMES, None, 2, id="small"),
+        pytest.param(box(64, 48), FRAMES, None, 2, id="half"),
+        pytest.param(box(64, 64), FRAMES, None, 1, id="most-of-all-frames"),
+        pytest.param(MOSTLY, FRAMES, None, 1, id="most-of-one-frame"),
+        pytest.param(MOSTLY, FRAMES, True, 2, id="most-of-one-frame-asked-for"),
+        pytest.param(box(), FRAMES, False, 1, id="not-asked-for"),
+        pytest.param(box(), 1, True, 1, id="image"),
+        pytest.param(LAST, FRAMES, True, 1, id="seen-before-alone"),
+        pytest.param(FIRST, FRAMES, None, 2, id="seen-after-alone"),
+        pytest.param(box().astype(np.uint8) * 255, FRAMES, None, 2, id="grey-values"),
     ],
 )
-def test_what_is_mostly_hidden_and_pictures_are_filled_in_forwards(model, clip, prompts, mask, frames, ways):
-    told = []
-    config = quick(num_samples=2, on_round=told.append)
-    inpaint(model, clip[:frames], mask, "a dog", config)
-    assert len(prompts) == 2 * ways
-    assert told == list(range(1, num_inpainting_rounds(model, config, mask, num_frames=frames) + 1))
-
-
-def test_rounds_of_both_ways_leave_out_frames_before_and_after_the_mask(model, clip):
-    told, mask = [], box(frames=FRAMES)
-    mask[[0, 1, 3]] = False
-    config = quick(on_round=told.append)
+def test_what_goes_both_ways_and_how_many_rounds_that_takes(model, clip, prompts, mask, frames, asked, ways):
+    told, clip = [], clip[:frames]
+    config = quick(num_samples=2, on_round=told.append, both_ways=asked)
     inpaint(model, clip, mask, "a dog", config)
-    assert told == list(range(1, num_inpainting_rounds(model, config, mask, num_frames=FRAMES) + 1))
+    assert len(prompts) == 2 * ways
+    assert goes_both_ways(model, clip, mask, config) == (ways == 2)
+    assert told == list(range(1, num_inpainting_rounds(model, clip, mask, config) + 1))
+
+
+def test_rounds_are_those_of_the_frames_in_the_order_of_each_way(clip):
+    sampler = SamplerConfig(num_decode_steps=4)
+    model = small_video_model(stpt=CAUSAL, fills_both_ways=True, next_rounds_ratio=0.5)
+    told, mask = [], box(frames=FRAMES)
+    mask[FRAMES - 1] = False  # the first way begins with a hidden frame, the other one does not
+    config = quick(sampler=sampler, on_round=told.append)
+    inpaint(model, clip, mask, "a dog", config)
+    assert told == list(range(1, num_inpainting_rounds(model, clip, mask, config) + 1))
+    assert len(told) == (4 + 2 * 3) + 2 * 3
+
+
+def test_a_way_counts_the_more_the_fewer_frames_ago_it_saw_what_is_hidden():
+    hidden = torch.tensor(
+        [[0, 1, 1, 1, 0], [1, 1, 1, 1, 0], [0, 1, 1, 1, 1], [1] * 5, [1, 1, 0, 1, 1], [0] * 5]
+    )
+    nothing = torch.tensor(0.5)
+    share = forward_share(hidden.bool().T).T
+    expected = [
+        [0.5, 0.75, 0.5, 0.25, 0.5],
+        [0, 0, 0, 0, 0.5],
+        [0.5, 1, 1, 1, 1],
+        [0.5] * 5,
+        [0, 0, 0.5, 1, 1],
+        [0.5] * 5,
+    ]
+    torch.testing.assert_close(share, torch.tensor(expected))
+    assert bool((share[~hidden.bool()] == nothing).all())
+
+
+def test_codes_of_the_two_ways_are_weighed_by_what_they_saw(model, one_way, clip, monkeypatch):
+    codes = []
+    monkeypatch.setattr(generate, "clip_pictures", lambda _, codes_TSQ: codes.append(codes_TSQ) or clip)
+    inpaint(one_way, clip, FIRST, "a dog", quick())
+    inpaint(one_way, clip[::-1].copy(), FIRST[::-1], "backwards: a dog", quick())
+    inpaint(model, clip, FIRST, "a dog", quick())
+    forward, backward, shown = codes
+    torch.testing.assert_close(shown, backward.flip(0))  # only that way has seen what is there
+    assert not torch.equal(shown, forward)
+
+
+@pytest.mark.parametrize("quantizer", list(QuantizerKind))
+def test_weights_that_show_drawn_codes_go_both_ways_too(clip, quantizer):
+    sizes = {
+        "channels": [8, 8, 16],
+        "num_res_blocks": [1, 1, 1],
+        "fsq_levels": [4, 4, 3],
+        "codebook_size": 48,
+    }
+    vqgan = VQGANConfig(height_px=H, width_px=W, quantizer=quantizer, **sizes)
+    model = small_video_model(stpt=CAUSAL, fills_both_ways=True, vqgan=vqgan)
+    result = inpaint(model, clip, box(), "a dog", quick())
+    given = clip_tokens(model, drawn_across(clip, box(frames=FRAMES))).numpy()
+    assert np.array_equal(result.token_ids[0][result.is_given], given[result.is_given])
+    assert np.array_equal(result.frames[0][:, ~box()], clip[:, ~box()])
+
+
+@pytest.mark.parametrize("long", ["prompt", "negative"])
+def test_prompts_that_fit_fit_both_ways(model, clip, long):
+    longest = " ".join(["dog"] * model.config.bytes_encoder.max_pieces)
+    prompt, negative = (longest, "fog") if long == "prompt" else ("fog", longest)
+    result = inpaint(model, clip, box(), prompt, quick(negative_prompt=negative))
+    assert result.frames.shape == (1, *clip.shape)
+    with pytest.raises(InputError, match="shorten it"):
+        inpaint(model, clip, box(), f"{longest} dog", quick())
+
+
+def test_weights_that_go_forwards_only_refuse_both_ways(one_way, clip):
+    with pytest.raises(InputError, match="not trained on clips played backwards"):
+        inpaint(one_way, clip, box(), "a dog", quick(both_ways=True))
 
 
 def test_other_weights_and_other_tasks_go_forwards(model, one_way, clip, prompts):
     stylize(model, clip, "ink", config=quick())
     assert len(prompts) == 1
-    told = []
-    config = quick(on_round=told.append)
-    forwards = inpaint(one_way, clip, box(), "a dog", config)
-    assert len(told) == num_inpainting_rounds(one_way, config, box(), num_frames=FRAMES)
-    both = inpaint(model, clip, box(), "a dog", config)
-    assert len(told) == 3 * num_inpainting_rounds(one_way, config, box(), num_frames=FRAMES)
+    forwards = inpaint(one_way, clip, box(), "a dog", quick())
+    chosen = inpaint(model, clip, box(), "a dog", quick(both_ways=False))
+    both = inpaint(model, clip, box(), "a dog", quick())
+    assert np.array_equal(forwards.frames, chosen.frames)
     assert not np.array_equal(forwards.frames, both.frames)
 
 
@@ -235,6 +306,29 @@ def test_holes_of_clips_played_backwards_are_in_their_frames(tokens, driving, mo
         assert is_same.mean() > 0.4  # all but the hole, and less than that of other frames of noise
 
 
+def test_training_says_whether_weights_fill_in_both_ways(tokens, driving):
+    for share in (0.5, 0.0):
+        VideoModelTask(VideoTrainingConfig(backward_share=share), tokens, tokens, driving)
+        assert driving.config.fills_both_ways == (share > 0)
+
+
+def test_evaluation_looks_at_both_ways(tokens, driving):
+    task = VideoModelTask(VideoTrainingConfig(backward_share=0.5), tokens, tokens, driving)
+    metrics = task.evaluate(task.model).metrics
+    assert metrics["loss_backwards"] > 0
+    assert metrics["loss_backwards"] != metrics["loss"]
+    task = VideoModelTask(VideoTrainingConfig(), tokens, tokens, driving)
+    assert "loss_backwards" not in task.evaluate(task.model).metrics
+
+
+def test_windows_played_backwards_are_entered_like_others(tokens, driving, monkeypatch):
+    masks = ClipMaskConfig(tube=0.0, scattered=0.0, prefix=1.0, box=0.0)
+    settings = {"backward_share": 1.0, "whole_share": 1.0, "masks": masks}
+    batch, _, found = windows(tokens, driving, monkeypatch, **settings)
+    for is_masked, (_, times) in zip(batch["is_masked"], found, strict=True):
+        assert times[0] == FRAMES - 1 or not is_masked[0].any()
+
+
 def test_no_clip_is_played_backwards_unless_asked(tokens, driving, monkeypatch):
     _, texts, found = windows(tokens, driving, monkeypatch, prompt_drop=0.0)
     assert set(texts) == {"a dog"}
@@ -247,8 +341,3 @@ def test_no_clip_is_played_backwards_unless_asked(tokens, driving, monkeypatch):
 def test_going_both_ways_is_for_models_that_see_no_later_frames():
     with pytest.raises(ValueError, match="fills_both_ways is for frame-causal models"):
         VideoModelConfig(fills_both_ways=True, stpt=STPTConfig(is_frame_causal=False))
-
-
-def test_going_both_ways_is_learned_from_clips_played_backwards():
-    with pytest.raises(ValueError, match="set backward_share above 0"):
-        VideoTrainingConfig(model=VideoModelConfig(fills_both_ways=True))

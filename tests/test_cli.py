@@ -69,7 +69,7 @@ FROZEN_FLAGS = {
     "generate text": PROMPT_FLAGS | {"--frames"},
     "generate image": PROMPT_FLAGS | {"--image", "--frames"},
     "generate predict": PROMPT_FLAGS | {"--video", "--given", "--frames"},
-    "generate inpaint": PROMPT_FLAGS | {"--image", "--video", "--frames", "--mask"},
+    "generate inpaint": PROMPT_FLAGS | {"--image", "--video", "--frames", "--mask", "--both-ways"},
     "generate stylize": PROMPT_FLAGS | {"--image", "--video", "--frames", "--strength"},
     "generate action": DRAW_FLAGS
     | MODEL_FLAGS

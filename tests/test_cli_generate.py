@@ -2,14 +2,16 @@
 
 import json
 import shlex
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from small_models import small_video_model, small_world_model
+from small_models import CAUSAL, small_video_model, small_world_model
 
-from drivesim import cli
+from drivesim import cli, console
 from drivesim.checkpoint import read_checkpoint, save_module
 from drivesim.video import read_image, read_video, write_image, write_video
 
@@ -30,6 +32,8 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generate")
     video_model, world_model = small_video_model(), small_world_model()
     save_module(video_model, folder / "video.safetensors", kind="video-model", config=video_model.config)
+    both_ways = small_video_model(stpt=CAUSAL, fills_both_ways=True)
+    save_module(both_ways, folder / "both.safetensors", kind="video-model", config=both_ways.config)
     acting_model = small_video_model(num_action_tokens=2)
     save_module(acting_model, folder / "acting.safetensors", kind="video-model", config=acting_model.config)
     save_module(world_model, folder / "drive.safetensors", kind="world-model", config=world_model.config)
@@ -149,6 +153,39 @@ def test_inpainting_leaves_the_rest_of_a_picture(run, folder, tmp_path):
     before, after = read_image(tmp_path / "small.png"), read_image(tmp_path / "a.png")
     assert np.array_equal(before[:, 48:], after[:, 48:])
     assert not np.array_equal(before[:, :48], after[:, :48])
+
+
+@pytest.mark.parametrize(
+    ("asked", "mask", "way"),
+    [
+        ([], "10,10,30,30", "--both-ways"),
+        ([], "0,0,96,64", "--one-way"),
+        (["--one-way"], "10,10,30,30", "--one-way"),
+        (["--both-ways"], "0,0,96,64", "--both-ways"),
+    ],
+)
+def test_how_many_ways_a_hole_was_filled_in_is_recorded(run, tmp_path, monkeypatch, asked, mask, way):
+    totals, told = [], []
+    bar = SimpleNamespace(update=told.append)
+    monkeypatch.setattr(console, "progress_bar", lambda _, total: totals.append(total) or nullcontext(bar))
+    out = tmp_path / "made.png"
+    arguments = ["--video", "clip.mp4", "--mask", mask, "--weights", "both.safetensors", "--out", out]
+    assert run("generate", "inpaint", *arguments, *asked)[0] == 0
+    record = json.loads((tmp_path / "made.png.json").read_text())
+    assert record["settings"]["both_ways"] == (way == "--both-ways")
+    assert way in shlex.split(record["command"])
+    assert told == list(range(1, totals[0] + 1))
+    first = out.read_bytes()
+    out.unlink()
+    _, *again = shlex.split(record["command"])
+    assert run(*again)[0] == 0
+    assert out.read_bytes() == first
+
+
+def test_weights_that_fill_in_one_way_refuse_both(run, tmp_path):
+    arguments = ["--video", "clip.mp4", "--mask", "10,10,30,30", "--weights", "video.safetensors"]
+    out = tmp_path / "made.png"
+    assert "go one way" in refused(run, out, "inpaint", *arguments, "--both-ways")
 
 
 def test_settings_reach_the_sampler(run, tmp_path):

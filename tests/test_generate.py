@@ -15,6 +15,7 @@ from drivesim.generate import (
     image_to_video,
     inpaint,
     num_drive_rounds,
+    num_inpainting_rounds,
     num_rounds,
     predict,
     predicted_length,
@@ -25,7 +26,7 @@ from drivesim.scene.nuscenes import embedded_dataset
 from drivesim.video import drawn_across
 from drivesim.world_model.clip_completion import GuidanceConfig
 from drivesim.world_model.drives import scene_start
-from drivesim.world_model.long_clips import clip_tokens, fill_windows, mask_of_tokens, num_unmasked, windows
+from drivesim.world_model.long_clips import clip_tokens, fill_windows, mask_of_tokens, windows
 from drivesim.world_model.sampler import Sampled, SamplerConfig, fill_in
 from drivesim.world_model.video_model import VideoModel
 
@@ -229,11 +230,10 @@ def test_the_rounds_of_inpainting_leave_out_frames_before_the_mask(whole, clip):
     told, frames = [], np.tile(clip, (3, 1, 1, 1))
     mask = np.zeros((12, H, W), dtype=bool)
     mask[7:] = box()
-    assert num_unmasked(mask) == 7
-    assert num_unmasked(box()) == 0
     config = quick(on_round=told.append)
     inpaint(whole, frames, mask, "", config)
-    assert len(told) == num_rounds(whole, config, num_given=7, num_frames=12) == 2 * 3
+    assert len(told) == num_inpainting_rounds(whole, frames, mask, config) == 2 * 3
+    assert num_inpainting_rounds(whole, frames, box(), config) == 2 * 5
 
 
 @pytest.mark.parametrize("task", ["text", "drive"])

@@ -82,9 +82,10 @@ def inpaint(flags: InpaintFlags) -> None:
     model, run = _video_run("inpaint", flags)
     frames = _frames(model.config, image=flags.image, video=flags.video, count=flags.frames)
     mask = read_mask(flags.mask, frames.shape[:3])
+    run.config.both_ways = generate.goes_both_ways(model, frames, mask, run.config)
     run.draw(
         lambda config: generate.inpaint(model, frames, mask, flags.prompt, config),
-        generate.num_inpainting_rounds(model, run.config, mask, num_frames=len(frames)),
+        generate.num_inpainting_rounds(model, frames, mask, run.config),
     )
 
 

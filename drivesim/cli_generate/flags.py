@@ -117,6 +117,14 @@ class InpaintFlags(PromptFlags):
             "the weights' frame."
         ),
     ]
+    both_ways: Annotated[
+        bool | None,
+        typer.Option(
+            "--both-ways/--one-way",
+            help="Fill in a clip backwards in time too, in twice the time: where what is hidden was seen later. Left "
+            "out, weights that can do so for holes of up to half a frame.",
+        ),
+    ] = None
 
 
 @dataclass(kw_only=True, slots=True)

@@ -41,6 +41,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "given": (1, MAX_FRAMES),
     "steps": (1, MAX_FRAMES),
 }
+_SWITCHES = {"both_ways": ("--both-ways", "--one-way")}
 _INPUTS = ("image", "video", "mask", "actions")
 
 
@@ -145,6 +146,7 @@ def config_of(flags: Flags, model: VideoModel | WorldModel) -> GenerateConfig:
         num_samples=flags["samples"],
         num_frames=flags.get("frames"),
         negative_prompt=flags.get("negative_prompt") or "",
+        both_ways=flags.get("both_ways"),
         sampler=replace(
             model.config.sampler,
             **_given(
@@ -171,7 +173,7 @@ def record_of(
         seconds: how long it took.
     """
     flags = _resolved(flags, config)
-    words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words = [word for name, value in flags.items() for word in _words(name, value)]
     files = {name: Path(str(flags[name])) for name in _INPUTS if name in flags}
     return {
         "task": task,
@@ -187,6 +189,13 @@ def record_of(
     }
 
 
+def _words(name: str, value: Any) -> list[str]:
+    """Return the words of a command line that set a flag."""
+    if isinstance(value, bool):
+        return [_SWITCHES[name][0 if value else 1]]
+    return [f"--{name.replace('_', '-')}", str(value)]
+
+
 def _resolved(flags: Flags, config: GenerateConfig) -> dict[str, Any]:
     """Return all flags of the command that have a value, those of the weights too."""
     assert config.sampler is not None
@@ -198,6 +207,8 @@ def _resolved(flags: Flags, config: GenerateConfig) -> dict[str, Any]:
     }
     if config.guidance is not None:
         of_weights |= {"guidance": config.guidance.scale, "guidance_schedule": config.guidance.schedule.value}
+    if config.both_ways is not None:
+        of_weights["both_ways"] = config.both_ways
     known = {name: of_weights.get(name, value) for name, value in flags.items()}
     return {name: value for name, value in known.items() if value is not None and name != "debug"}
 

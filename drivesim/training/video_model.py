@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,9 @@ class VideoTrainingConfig:
         8  # of a clip that a frame-causal model is shown at once: more than its attention sees
     )
     start_share: float = 0.5  # of these windows are the first frames of their clip
-    backward_share: float = 0.0  # of the clips are played backwards, and their captions say so
+    backward_share: float = (
+        0.0  # of the clips are played backwards, and their captions say so: for inpainting
+    )
     context_noise: float = 0.1  # and tokens of the past replaced at random: the rate is uniform in [0, this]
     drawn_share: float = 0.0  # of these windows: part of their past is drawn by the model
     num_drawings: int = 1  # times that it is: from the second on, after a past that is drawn too
@@ -102,10 +104,6 @@ class VideoTrainingConfig:
             share = getattr(self, name)
             if not 0 <= share <= 1:
                 raise ValueError(f"{name} must lie in [0, 1], got {share}")
-        if self.model.fills_both_ways and not self.backward_share:
-            raise ValueError(
-                "model.fills_both_ways needs weights trained on clips played backwards: set backward_share above 0"
-            )
         are_weights = all(0 < weight <= MAX_WORD_WEIGHT for weight in self.word_weights.values())
         if not are_weights or not all(map(str.strip, self.word_weights)):
             raise ValueError(
@@ -206,7 +204,7 @@ class _Rows:
 
 
 _NO_PROMPT = ("token_ids", "context_ids", "is_masked", "twist", "is_drawn", "drawing_hides", "drawn_by")
-_OF_LATER_FRAMES = ("whole_share", "drawn_share", "hole_share", "backward_share")
+_FRAME_BY_FRAME = ("whole_share", "drawn_share", "hole_share", "backward_share")
 
 
 class VideoModelTask:
@@ -225,9 +223,9 @@ class VideoModelTask:
 
         Raises:
             InputError: ``config.thing_share`` asks for things, and the set does not say where they are; or
-                shares are for frames that follow others, and the model draws all at once.
+                other shares are for models that go frame by frame, and this one draws all at once.
         """
-        shares = {name: getattr(config, name) for name in _OF_LATER_FRAMES if getattr(config, name)}
+        shares = {name: getattr(config, name) for name in _FRAME_BY_FRAME if getattr(config, name)}
         if shares and not model.is_frame_causal:
             raise InputError(
                 f"{', '.join(f'{name} is {share}' for name, share in shares.items())}, but the model draws all frames "
@@ -250,6 +248,7 @@ class VideoModelTask:
         self._clip_rows, self._image_rows = WeightedRows(clips_N), WeightedRows(np.append(images_N, clips_N))
         weight_K = code_weights(train, model.tokenizer.codebook_size, config.code_balance)
         model.code_bias_K.copy_(weight_K.log())
+        model.config = replace(model.config, fills_both_ways=config.backward_share > 0)
         self.model: nn.Module = VideoModelModule(
             model, label_smoothing=config.label_smoothing, num_drawings=config.num_drawings
         )
@@ -415,15 +414,20 @@ class VideoModelTask:
         own = self._cross_entropy(model, captions)
         others = self._cross_entropy(model, captions[1:] + captions[:1])
         metrics = {"loss": own, "prompt_gain_nats": others - own}
+        if self.config.backward_share:
+            marked = [played_backwards(text) for text in captions]
+            metrics["loss_backwards"] = self._cross_entropy(model, marked, step=-1)
         return Evaluation(metrics=metrics, picture=_drawn(video_model, captions[:NUM_SHOWN], self.validation))
 
-    def _cross_entropy(self, model: nn.Module, captions: list[str], clips_per_batch: int = 8) -> float:
-        """Return the mean over validation clips of which a random half to all tokens are hidden."""
+    def _cross_entropy(
+        self, model: nn.Module, captions: list[str], *, step: int = 1, clips_per_batch: int = 8
+    ) -> float:
+        """Return the mean over validation clips of which a random half to all tokens are hidden; step -1: backwards."""
         device = next(model.parameters()).device
         generator = torch.Generator().manual_seed(0)
         losses = []
         for start in range(0, len(captions), clips_per_batch):
-            ids = torch.from_numpy(np.array(self.validation.clips[start : start + clips_per_batch]))
+            ids = torch.from_numpy(np.array(self.validation.clips[start : start + clips_per_batch, ::step]))
             share = torch.rand((len(ids), 1, 1), generator=generator).sqrt()
             batch: dict[str, Any] = {
                 "token_ids": ids,

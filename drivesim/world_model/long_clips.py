@@ -1,4 +1,4 @@
-"""Clips of any length through a video model: tokens, pictures, masks, and hidden tokens window by window.
+"""Clips of any length through a video model: tokens, codes, pictures, masks, and hidden tokens window by window.
 
 A frame-causal model takes a clip of any length as one window.
 
@@ -43,7 +43,9 @@ def clip_codes(
     token_ids_TS: Tensor,
     is_drawn_TS: Tensor,
     prompt: str,
+    *,
     twist_BTA: Tensor | None = None,
+    is_backward: bool = False,
 ) -> Tensor:
     """Return codebook vectors (T, S, Q) to show; see :meth:`VideoModel.expected_codes` for tokens that were drawn."""
     parts = []
@@ -58,6 +60,7 @@ def clip_codes(
             is_drawn_TS[None, first:end],
             [prompt],
             twist_BTA=None if twist_BTA is None else twist_BTA[:, first:end],
+            is_backward=is_backward,
         )
         parts.append(codes_BTSQ.squeeze(0)[start - first :])
     return torch.cat(parts)
@@ -70,6 +73,29 @@ def clip_pictures(model: VideoModel, codes_TSQ: Tensor) -> Clip:
         for part_TSQ in codes_TSQ.split(FRAMES_AT_ONCE)
     ]
     return torch.cat(parts).numpy()
+
+
+def nearest_tokens(model: VideoModel, codes_TSQ: Tensor) -> Tensor:
+    """Return the tokens (T, S) nearest to codebook vectors."""
+    nearest = model.tokenizer.quantizer.nearest
+    return torch.cat([nearest(part_TSQ) for part_TSQ in codes_TSQ.split(FRAMES_AT_ONCE)])
+
+
+def forward_share(is_masked_TS: Tensor) -> Tensor:
+    """Return what the way forwards in time counts (T, S) in what is filled in both ways; the rest is for the other way.
+
+    Each way knows a hidden token the better, the fewer frames ago it passed the token given: it counts as the other
+    way's number of frames. Where neither has passed it given, both count the same.
+    """
+    since_TS, until_TS = _frames_since_given(is_masked_TS), _frames_since_given(is_masked_TS.flip(0)).flip(0)
+    share_TS = 1 / (1 + since_TS / until_TS)  # 0 / 0 and inf / inf: given, or hidden in all frames
+    return share_TS.nan_to_num(nan=0.5)
+
+
+def _frames_since_given(is_masked_TS: Tensor) -> Tensor:
+    number_T1 = torch.arange(len(is_masked_TS), device=is_masked_TS.device, dtype=torch.float32).unsqueeze(-1)
+    given_TS = number_T1.expand(is_masked_TS.shape).masked_fill(is_masked_TS, -torch.inf)
+    return number_T1 - given_TS.cummax(0).values
 
 
 def continued(given_TS: Tensor, num_hidden: int) -> tuple[Tensor, Tensor]:
@@ -123,11 +149,6 @@ def windows(length: int, window: int, num_given: int) -> list[slice]:
 def num_whole(is_masked_TS: Tensor) -> int:
     """Return how many frames at the start hide nothing."""
     return int((is_masked_TS.any(-1).cumsum(0) == 0).sum())
-
-
-def num_unmasked(mask: NDArray[np.bool_]) -> int:
-    """Return how many frames at the start a mask, (H, W) for all or (T, H, W), leaves as they are."""
-    return int((mask.any((1, 2)).cumsum() == 0).sum()) if mask.ndim == 3 else 0
 
 
 def mask_of_frames(mask: NDArray[np.bool_], frames: Clip) -> NDArray[np.bool_]:

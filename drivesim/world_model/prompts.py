@@ -30,7 +30,7 @@ BACKWARDS = "backwards: "
 
 def played_backwards(text: str) -> str:
     """Return the prompt for a clip played backwards, from the one for the clip; a left out prompt stays one."""
-    return BACKWARDS + text if text else text
+    return BACKWARDS + text if text.strip() else text
 
 
 class PromptKind(Enum):

@@ -30,6 +30,7 @@ from drivesim.world_model.prompts import (
     PromptEmbedding,
     PromptEncoder,
     PromptKind,
+    played_backwards,
 )
 from drivesim.world_model.sampler import Sampled, SamplerConfig
 from drivesim.world_model.stpt import STPT, STPTConfig
@@ -62,7 +63,7 @@ class VideoModelConfig:
     next_revisions_ratio: float = 0.0
     # Frame by frame, pictures show the mean of the codes that fit where a token was drawn, found in so many passes.
     expected_code_passes: int = 0
-    # Frame by frame, holes are filled in forwards and backwards in time: for weights trained on clips played backwards.
+    # Frame by frame, holes may be filled in forwards and backwards in time; set by training on clips played backwards.
     fills_both_ways: bool = False
     prompt: PromptKind = PromptKind.BYTES
     bytes_encoder: BytesEncoderConfig = field(default_factory=BytesEncoderConfig)
@@ -235,6 +236,7 @@ class VideoModel(HubModel):
         guidance: GuidanceConfig | None = None,
         generator: torch.Generator | None = None,
         on_round: Callable[[int], None] | None = None,
+        is_backward: bool = False,
     ) -> Sampled:
         """Fill in the hidden tokens of clips; given tokens come back as they are.
 
@@ -249,6 +251,7 @@ class VideoModel(HubModel):
             generator: source of all randomness.
             on_round: called with the number of finished rounds; frame by frame, of each frame from the first hidden
                 one on.
+            is_backward: the clips are played backwards; the texts say what they show when played forwards.
 
         Returns:
             tokens and confidences, (B, T * S) each.
@@ -257,7 +260,11 @@ class VideoModel(HubModel):
         is_one_prompt = twist_BTA is None and all(text == negative_prompt for text in prompts)
         is_guided = guidance.scale > 0 and not is_one_prompt  # nothing leads away from the same prompt
         prompt_RTKC, is_given_RTK = self._prompts_of(
-            prompts, negative_prompt if is_guided else None, token_ids_BTS.shape[1], twist_BTA
+            prompts,
+            negative_prompt if is_guided else None,
+            token_ids_BTS.shape[1],
+            twist_BTA,
+            is_backward=is_backward,
         )
         completion = Completion(
             stpt=self.stpt,
@@ -279,15 +286,29 @@ class VideoModel(HubModel):
         )
 
     def _prompts_of(
-        self, prompts: Sequence[str], negative_prompt: str | None, num_frames: int, twist_BTA: Tensor | None
+        self,
+        prompts: Sequence[str],
+        negative_prompt: str | None,
+        num_frames: int,
+        twist_BTA: Tensor | None,
+        *,
+        is_backward: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Return :meth:`frame_prompts` of texts and actions, and after them of the negative prompt if there is one."""
-        texts = list(prompts)
+        """Return :meth:`frame_prompts` of texts and actions, and after them of the negative prompt if there is one.
+
+        The mark of a clip played backwards may make a text too long, which then loses its end, as in training.
+        """
+        texts = [played_backwards(text) for text in prompts] if is_backward else list(prompts)
         if negative_prompt is not None:
-            texts += [negative_prompt] * len(prompts)
+            # Guidance must not lead away from the mark: without one on a prompt, there is none on its negative either.
+            marked = played_backwards(negative_prompt)
+            texts += [
+                marked if text != prompt else negative_prompt
+                for text, prompt in zip(texts, prompts, strict=True)
+            ]
             if twist_BTA is not None:
                 twist_BTA = torch.cat([twist_BTA, torch.full_like(twist_BTA, torch.nan)])
-        prepared = self.prompt_encoder.prepared(texts)
+        prepared = self.prompt_encoder.prepared(texts, is_cut=is_backward)
         on_device = {name: value.to(self.device) for name, value in prepared.items()}
         return self.frame_prompts(on_device, num_frames, twist_BTA)
 
@@ -299,6 +320,7 @@ class VideoModel(HubModel):
         prompts: Sequence[str],
         *,
         twist_BTA: Tensor | None = None,
+        is_backward: bool = False,
     ) -> Tensor:
         """Return codebook vectors (B, T, S, Q) to decode: of drawn tokens the mean of all that fit in their place.
 
@@ -311,8 +333,11 @@ class VideoModel(HubModel):
             is_drawn_BTS: which were drawn; the others keep the vectors of their codes.
             prompts: one text per clip.
             twist_BTA: actions, see :meth:`frame_prompts`.
+            is_backward: see :meth:`complete`.
         """
-        prompt_BTKC, is_given_BTK = self._prompts_of(prompts, None, token_ids_BTS.shape[1], twist_BTA)
+        prompt_BTKC, is_given_BTK = self._prompts_of(
+            prompts, None, token_ids_BTS.shape[1], twist_BTA, is_backward=is_backward
+        )
         quantizer, passes = self.tokenizer.quantizer, self.config.expected_code_passes
         table_KQ = quantizer.codes(torch.arange(quantizer.codebook_size, device=self.device)).float()
         codes_BTSQ = quantizer.codes(token_ids_BTS).float()
@@ -344,7 +369,8 @@ class VideoModel(HubModel):
     @torch.no_grad()
     def decode(self, token_ids_BTS: Tensor) -> Tensor:
         """Return the frames (B, T, 3, H, W) in [-1, 1] of tokens."""
-        return self.decode_codes(self.tokenizer.quantizer.codes(token_ids_BTS))
+        flat = self.tokenizer.decode(rearrange(token_ids_BTS, "b t s -> (b t) s"))
+        return rearrange(flat, "(b t) c h w -> b t c h w", b=len(token_ids_BTS))
 
 
 def _prompt_encoder(config: VideoModelConfig) -> PromptEncoder:
