@@ -9,23 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from drivesim.errors import InputError
-from drivesim.tokenizer.vqgan import to_uint8
 from drivesim.training.captioned_tokens import CaptionedTokens
 from drivesim.training.holes import draw_rectangles, holed_rows, seen_around_holes
 from drivesim.training.row_draws import RowDraws, rows_of
 from drivesim.training.task import WEIGHT, Evaluation
+from drivesim.training.video_evaluation import evaluation_of
 from drivesim.training.word_weights import WeightedRows, weights_of
-from drivesim.video import contact_sheet
 from drivesim.world_model.long_clips import mask_of_tokens
 from drivesim.world_model.masking import (
     ClipMaskConfig,
@@ -39,7 +36,6 @@ from drivesim.world_model.sampler import draw_tokens
 from drivesim.world_model.video_model import VideoModel, VideoModelConfig
 
 UNJUDGED = -100
-NUM_SHOWN = 4
 MAX_CODE_WEIGHT = 5.0
 HOLE_ABOUT_THING_SHARE = 0.75  # of the holes, where the set says where things are
 MAX_WORD_WEIGHT = 1e6
@@ -406,37 +402,10 @@ class VideoModelTask:
         """Return the frames in a batch."""
         return batch["token_ids"].shape[0] * batch["token_ids"].shape[1]
 
-    @torch.no_grad()
     def evaluate(self, model: nn.Module) -> Evaluation:
-        """Return the loss on validation clips, half hidden or more, what the prompt is worth, and a picture."""
-        video_model: VideoModel = model.video_model  # type: ignore[assignment]
-        captions = [wordings[0] if wordings else "" for wordings in self.validation.content.clip_captions]
-        own = self._cross_entropy(model, captions)
-        others = self._cross_entropy(model, captions[1:] + captions[:1])
-        metrics = {"loss": own, "prompt_gain_nats": others - own}
-        if self.config.backward_share:
-            marked = [played_backwards(text) for text in captions]
-            metrics["loss_backwards"] = self._cross_entropy(model, marked, step=-1)
-        return Evaluation(metrics=metrics, picture=_drawn(video_model, captions[:NUM_SHOWN], self.validation))
-
-    def _cross_entropy(
-        self, model: nn.Module, captions: list[str], *, step: int = 1, clips_per_batch: int = 8
-    ) -> float:
-        """Return the mean over validation clips of which a random half to all tokens are hidden; step -1: backwards."""
-        device = next(model.parameters()).device
-        generator = torch.Generator().manual_seed(0)
-        losses = []
-        for start in range(0, len(captions), clips_per_batch):
-            ids = torch.from_numpy(np.array(self.validation.clips[start : start + clips_per_batch, ::step]))
-            share = torch.rand((len(ids), 1, 1), generator=generator).sqrt()
-            batch: dict[str, Any] = {
-                "token_ids": ids,
-                "is_masked": torch.rand(ids.shape, generator=generator) < share.clamp_min(0.5),
-                **self._prepared(captions[start : start + clips_per_batch]),
-            }
-            terms = model({name: value.to(device) for name, value in batch.items()})
-            losses.append(float(terms["loss"]))
-        return math.fsum(losses) / len(losses)
+        """Return what :func:`evaluation_of` measures on validation clips."""
+        backward = self.config.backward_share > 0
+        return evaluation_of(model, self.validation, self._prepared, backward=backward)
 
 
 def code_weights(train: CaptionedTokens, codebook_size: int, balance: float) -> Tensor:
@@ -479,22 +448,3 @@ def _padded(prompt_BK: Tensor) -> Tensor:
     missing = -prompt_BK.shape[1] % PROMPT_LENGTH_STEP
     padding = [0, 0] * (prompt_BK.ndim - 2) + [0, missing]
     return functional.pad(prompt_BK, padding)
-
-
-def _drawn(model: VideoModel, captions: list[str], validation: CaptionedTokens) -> np.ndarray[Any, Any]:
-    """Return clips made from captions alone, every fifth frame, below the true ones."""
-    device = model.device
-    true_BTS = torch.from_numpy(np.array(validation.clips[: len(captions)])).long().to(device)
-    generator = torch.Generator().manual_seed(0)
-    sampled = model.complete(
-        true_BTS, torch.ones_like(true_BTS, dtype=torch.bool), captions, generator=generator
-    )
-    ids = rearrange(sampled.token_ids_BS, "b (t s) -> b t s", t=true_BTS.shape[1])
-    shown = slice(None, None, max(1, true_BTS.shape[1] // 3))
-    rows = []
-    for clip in (true_BTS, ids):
-        frames = model.decode(clip[:, shown])
-        rows.append(to_uint8(rearrange(frames, "b t c h w -> (b t) c h w")).cpu())
-    columns = rows[0].shape[0] // len(captions)
-    pairs = rearrange(torch.stack(rows), "k (b t) h w c -> (b k t) h w c", b=len(captions))
-    return contact_sheet(list(pairs.numpy()), columns)
