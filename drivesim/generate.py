@@ -45,7 +45,7 @@ from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.video_model import VideoModel
 from drivesim.world_model.world_model import WorldModel
 
-MAX_SHARE_BOTH_WAYS = 0.5  # of the tokens of a frame: beyond it, the two ways seldom agree on what is hidden
+MAX_SHARE_BOTH_WAYS = 0.5  # of the tokens of a frame: of more, the two ways seldom agree on what is hidden
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,7 +60,7 @@ class GenerateConfig:
     num_samples: int = 1
     num_frames: int | None = None  # of the result; inpainting and stylisation keep those of the clip
     negative_prompt: str = ""
-    both_ways: bool | None = None  # inpainting goes forwards and backwards in time, see :func:`inpaint`
+    both_ways: bool | None = None  # inpainting: forwards and backwards; None leaves it to weights and mask
     sampler: SamplerConfig | None = None
     guidance: GuidanceConfig | None = None
     on_round: Callable[[int], None] | None = field(default=None, repr=False)  # told the rounds that are over
@@ -80,9 +80,7 @@ class Generated:
     """Clips made for one request."""
 
     frames: Clip  # (N, T, H, W, 3), N samples
-    token_ids: NDArray[
-        np.int64
-    ]  # (N, T, S); of what is filled in both ways the nearest to the pictures' codes
+    token_ids: NDArray[np.int64]  # (N, T, S); filled in both ways: the nearest to what is shown
     is_given: NDArray[np.bool_]  # (T, S): tokens that were not hidden
     rate_hz: float
 
@@ -146,8 +144,8 @@ def inpaint(
 
     A frame-causal model sees the frame itself and those before it, not those after it. Weights trained for it (their
     configuration says ``fills_both_ways``) therefore fill in the clip a second time, played backwards, and show a mean
-    of the codes of both ways, see :func:`forward_share`. That takes twice the time. If more than half of the tokens of
-    any frame are hidden, the two ways seldom agree, and unless ``config.both_ways`` is true there is only the one.
+    of the codes of both ways, see :func:`forward_share`. That takes twice the time. If it would mix more than half of
+    the tokens of a frame, the two ways seldom agree, and unless ``config.both_ways`` is true there is only the one.
 
     What is under the mask is not read: what surrounds it is drawn on across it first, because each token depends on
     pixels around its own too. Tokens of which the mask covers half or less stay as that makes them, unless it covers no
@@ -168,8 +166,8 @@ def inpaint(
     check_frames(frames, (model.config.vqgan.height_px, model.config.vqgan.width_px))
     mask_THW = mask_of_frames(mask, frames)
     is_masked_TS = mask_of_tokens(mask_THW, model.tokenizer.grid)
+    both_ways = _goes_both_ways(model, is_masked_TS, config)
     given = clip_tokens(model, drawn_across(frames, mask_THW))
-    both_ways = goes_both_ways(model, frames, mask, config)
     result = _filled(model, given, is_masked_TS, prompt, config, both_ways=both_ways)
     result.frames = np.where(mask_THW[None, ..., None], result.frames, frames[None])
     return result
@@ -284,18 +282,7 @@ def goes_both_ways(model: VideoModel, frames: Clip, mask: NDArray[np.bool_], con
     Raises:
         InputError: as there.
     """
-    if config.both_ways and not model.config.fills_both_ways:
-        raise InputError(
-            "these weights fill in forwards in time only, as they were not trained on clips played backwards: go one "
-            "way, or take weights that were, such as general-tiny"
-        )
-    is_masked_TS = mask_of_tokens(mask_of_frames(mask, frames), model.tokenizer.grid)
-    other_way_counts = bool((is_masked_TS & (forward_share(is_masked_TS) < 1)).any())
-    if len(frames) == 1 or not other_way_counts or not model.config.fills_both_ways:
-        return False
-    if config.both_ways is not None:
-        return config.both_ways
-    return bool(is_masked_TS.float().mean(-1).max() <= MAX_SHARE_BOTH_WAYS)
+    return _goes_both_ways(model, mask_of_tokens(mask_of_frames(mask, frames), model.tokenizer.grid), config)
 
 
 def num_inpainting_rounds(
@@ -306,13 +293,29 @@ def num_inpainting_rounds(
     Raises:
         InputError: as there.
     """
-    is_masked_TS = mask_of_tokens(mask_of_frames(mask, frames), model.tokenizer.grid)
-    ways = [is_masked_TS]
-    if goes_both_ways(model, frames, mask, config):
-        ways.append(is_masked_TS.flip(0))
+    forward_TS = mask_of_tokens(mask_of_frames(mask, frames), model.tokenizer.grid)
+    ways = [forward_TS, forward_TS.flip(0)] if _goes_both_ways(model, forward_TS, config) else [forward_TS]
     return sum(
         num_rounds(model, config, num_given=num_whole(way_TS), num_frames=len(way_TS)) for way_TS in ways
     )
+
+
+def _goes_both_ways(model: VideoModel, is_masked_TS: Tensor, config: GenerateConfig) -> bool:
+    if config.both_ways and not model.config.fills_both_ways:
+        raise InputError(
+            "these weights were last trained without clips played backwards (video_model.backward_share) and fill in "
+            "forwards only: leave out both_ways (--both-ways), or take weights such as general-tiny"
+            if model.is_frame_causal
+            else "these weights see all frames at once and need no second way: leave out both_ways (--both-ways)"
+        )
+    share_TS = forward_share(is_masked_TS)
+    other_way_counts = bool((is_masked_TS & (share_TS < 1)).any())
+    if len(is_masked_TS) == 1 or not other_way_counts or not model.config.fills_both_ways:
+        return False
+    if config.both_ways is not None:
+        return config.both_ways
+    is_mixed_TS = is_masked_TS & (share_TS > 0) & (share_TS < 1)
+    return bool(is_mixed_TS.float().mean(-1).max() <= MAX_SHARE_BOTH_WAYS)
 
 
 def num_drive_rounds(
@@ -341,7 +344,7 @@ def _filled(
     assert twist_BTA is None or not both_ways  # no car drives backwards in time
     counted = replace(config, on_round=_counted(config.on_round))
     ids_TS, is_hidden_TS = token_ids_TS.to(model.device), is_masked_TS.to(model.device)
-    drawn, frames = [], []
+    token_ids, frames = [], []
     for seed in range(config.seed, config.seed + config.num_samples):
         fill = partial(_filled_once, model, prompt=prompt, config=counted, seed=seed)
         filled_TS, codes_TSQ = fill(ids_TS, is_hidden_TS, twist_BTA=twist_BTA)
@@ -350,11 +353,11 @@ def _filled(
             share_TS1 = forward_share(is_hidden_TS).unsqueeze(-1)
             codes_TSQ = share_TS1 * codes_TSQ + (1 - share_TS1) * backward_TSQ.flip(0)
             filled_TS = torch.where(is_hidden_TS, nearest_tokens(model, codes_TSQ), ids_TS)
-        drawn.append(filled_TS.cpu())
+        token_ids.append(filled_TS.cpu())
         frames.append(clip_pictures(model, codes_TSQ))
     return Generated(
         frames=np.stack(frames),
-        token_ids=torch.stack(drawn).numpy(),
+        token_ids=torch.stack(token_ids).numpy(),
         is_given=~is_masked_TS.numpy(),
         rate_hz=model.config.rate_hz,
     )

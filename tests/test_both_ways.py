@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -120,6 +122,8 @@ MOSTLY = box(64, 64, frames=FRAMES)
 MOSTLY[1:] = box()  # of one frame most is hidden
 LAST, FIRST = box(frames=FRAMES), box(frames=FRAMES)
 LAST[:2] = FIRST[2:] = False
+BEGINNING = box(H, W, frames=FRAMES)
+BEGINNING[1:] = False  # what is hidden is seen later, by one way alone
 
 
 @pytest.mark.parametrize(
@@ -134,6 +138,7 @@ LAST[:2] = FIRST[2:] = False
         pytest.param(box(), 1, True, 1, id="image"),
         pytest.param(LAST, FRAMES, True, 1, id="seen-before-alone"),
         pytest.param(FIRST, FRAMES, None, 2, id="seen-after-alone"),
+        pytest.param(BEGINNING, FRAMES, None, 2, id="all-of-the-beginning"),
         pytest.param(box().astype(np.uint8) * 255, FRAMES, None, 2, id="grey-values"),
     ],
 )
@@ -161,7 +166,6 @@ def test_a_way_counts_the_more_the_fewer_frames_ago_it_saw_what_is_hidden():
     hidden = torch.tensor(
         [[0, 1, 1, 1, 0], [1, 1, 1, 1, 0], [0, 1, 1, 1, 1], [1] * 5, [1, 1, 0, 1, 1], [0] * 5]
     )
-    nothing = torch.tensor(0.5)
     share = forward_share(hidden.bool().T).T
     expected = [
         [0.5, 0.75, 0.5, 0.25, 0.5],
@@ -172,7 +176,6 @@ def test_a_way_counts_the_more_the_fewer_frames_ago_it_saw_what_is_hidden():
         [0.5] * 5,
     ]
     torch.testing.assert_close(share, torch.tensor(expected))
-    assert bool((share[~hidden.bool()] == nothing).all())
 
 
 def test_codes_of_the_two_ways_are_weighed_by_what_they_saw(model, one_way, clip, monkeypatch):
@@ -200,6 +203,16 @@ def test_weights_that_show_drawn_codes_go_both_ways_too(clip, quantizer):
     given = clip_tokens(model, drawn_across(clip, box(frames=FRAMES))).numpy()
     assert np.array_equal(result.token_ids[0][result.is_given], given[result.is_given])
     assert np.array_equal(result.frames[0][:, ~box()], clip[:, ~box()])
+    forwards = inpaint(model, clip, box(), "a dog", quick(both_ways=False)).token_ids[0]
+    backwards = inpaint(
+        model, clip[::-1].copy(), box(), "backwards: a dog", quick(both_ways=False)
+    ).token_ids[0]
+    quantizer = model.tokenizer.quantizer
+    codes = torch.stack(
+        [quantizer.codes(torch.from_numpy(ids.copy())) for ids in (forwards, backwards[::-1])]
+    )
+    nearest = quantizer.nearest(codes.mean(0)).numpy()
+    assert np.array_equal(result.token_ids[0][~result.is_given], nearest[~result.is_given])
 
 
 @pytest.mark.parametrize("long", ["prompt", "negative"])
@@ -213,8 +226,10 @@ def test_prompts_that_fit_fit_both_ways(model, clip, long):
 
 
 def test_weights_that_go_forwards_only_refuse_both_ways(one_way, clip):
-    with pytest.raises(InputError, match="not trained on clips played backwards"):
+    with pytest.raises(InputError, match="trained without clips played backwards"):
         inpaint(one_way, clip, box(), "a dog", quick(both_ways=True))
+    with pytest.raises(InputError, match="see all frames at once and need no second way"):
+        inpaint(small_video_model(), clip, box(), "a dog", quick(both_ways=True))
 
 
 def test_other_weights_and_other_tasks_go_forwards(model, one_way, clip, prompts):
@@ -306,19 +321,26 @@ def test_holes_of_clips_played_backwards_are_in_their_frames(tokens, driving, mo
         assert is_same.mean() > 0.4  # all but the hole, and less than that of other frames of noise
 
 
-def test_training_says_whether_weights_fill_in_both_ways(tokens, driving):
-    for share in (0.5, 0.0):
-        VideoModelTask(VideoTrainingConfig(backward_share=share), tokens, tokens, driving)
-        assert driving.config.fills_both_ways == (share > 0)
+def test_training_says_whether_weights_fill_in_both_ways(tokens, capsys):
+    model = small_video_model(stpt=CAUSAL)
+    for share in (0.0, 0.5, 0.0):
+        said = capsys.readouterr().err
+        VideoModelTask(VideoTrainingConfig(backward_share=share), tokens, tokens, model)
+        assert model.config.fills_both_ways == (share > 0)
+    assert not said
+    assert "forwards only" in " ".join(capsys.readouterr().err.split())
 
 
 def test_evaluation_looks_at_both_ways(tokens, driving):
     task = VideoModelTask(VideoTrainingConfig(backward_share=0.5), tokens, tokens, driving)
     metrics = task.evaluate(task.model).metrics
-    assert metrics["loss_backwards"] > 0
-    assert metrics["loss_backwards"] != metrics["loss"]
-    task = VideoModelTask(VideoTrainingConfig(), tokens, tokens, driving)
-    assert "loss_backwards" not in task.evaluate(task.model).metrics
+    content = replace(tokens.content, clip_captions=[["backwards: a dog"]] * len(tokens.clips))
+    reversed_tokens = replace(tokens, clips=tokens.clips[:, ::-1], content=content)
+    task = VideoModelTask(VideoTrainingConfig(), tokens, reversed_tokens, driving)
+    backwards = task.evaluate(task.model).metrics
+    assert metrics["loss_backwards"] == pytest.approx(backwards["loss"])
+    assert metrics["loss"] != pytest.approx(backwards["loss"])
+    assert "loss_backwards" not in backwards
 
 
 def test_windows_played_backwards_are_entered_like_others(tokens, driving, monkeypatch):
@@ -327,6 +349,7 @@ def test_windows_played_backwards_are_entered_like_others(tokens, driving, monke
     batch, _, found = windows(tokens, driving, monkeypatch, **settings)
     for is_masked, (_, times) in zip(batch["is_masked"], found, strict=True):
         assert times[0] == FRAMES - 1 or not is_masked[0].any()
+    assert batch["is_masked"][:, 0].any()
 
 
 def test_no_clip_is_played_backwards_unless_asked(tokens, driving, monkeypatch):

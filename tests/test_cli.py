@@ -69,7 +69,8 @@ FROZEN_FLAGS = {
     "generate text": PROMPT_FLAGS | {"--frames"},
     "generate image": PROMPT_FLAGS | {"--image", "--frames"},
     "generate predict": PROMPT_FLAGS | {"--video", "--given", "--frames"},
-    "generate inpaint": PROMPT_FLAGS | {"--image", "--video", "--frames", "--mask", "--both-ways"},
+    "generate inpaint": PROMPT_FLAGS
+    | {"--image", "--video", "--frames", "--mask", "--both-ways", "--one-way"},
     "generate stylize": PROMPT_FLAGS | {"--image", "--video", "--frames", "--strength"},
     "generate action": DRAW_FLAGS
     | MODEL_FLAGS
@@ -102,7 +103,12 @@ def assert_one_sentence(code, err):
 
 def test_the_flags_are_the_listed_ones():
     found = {
-        name: {flag for parameter in command.params for flag in parameter.opts if flag.startswith("--")}
+        name: {
+            flag
+            for parameter in command.params
+            for flag in [*parameter.opts, *parameter.secondary_opts]
+            if flag.startswith("--")
+        }
         - NO_HELP
         for name, command in commands(typer.main.get_command(cli.app))
     }

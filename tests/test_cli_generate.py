@@ -185,7 +185,7 @@ def test_how_many_ways_a_hole_was_filled_in_is_recorded(run, tmp_path, monkeypat
 def test_weights_that_fill_in_one_way_refuse_both(run, tmp_path):
     arguments = ["--video", "clip.mp4", "--mask", "10,10,30,30", "--weights", "video.safetensors"]
     out = tmp_path / "made.png"
-    assert "go one way" in refused(run, out, "inpaint", *arguments, "--both-ways")
+    assert "leave out" in refused(run, out, "inpaint", *arguments, "--both-ways")
 
 
 def test_settings_reach_the_sampler(run, tmp_path):

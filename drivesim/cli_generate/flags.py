@@ -121,8 +121,9 @@ class InpaintFlags(PromptFlags):
         bool | None,
         typer.Option(
             "--both-ways/--one-way",
-            help="Fill in a clip backwards in time too, in twice the time: where what is hidden was seen later. Left "
-            "out, weights that can do so for holes of up to half a frame.",
+            help="Fill in a clip forwards and backwards, or forwards only. Both ways take twice as long and help where "
+            "later frames show what is hidden. If left out: both for holes of up to half a frame, with weights that "
+            "can. Pictures go one way.",
         ),
     ] = None
 

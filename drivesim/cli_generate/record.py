@@ -190,7 +190,7 @@ def record_of(
 
 
 def _words(name: str, value: Any) -> list[str]:
-    """Return the words of a command line that set a flag."""
+    """Return the words of a command line that set a flag; those that are on or off stand in ``_SWITCHES``."""
     if isinstance(value, bool):
         return [_SWITCHES[name][0 if value else 1]]
     return [f"--{name.replace('_', '-')}", str(value)]

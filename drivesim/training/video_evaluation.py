@@ -21,12 +21,12 @@ from drivesim.world_model.video_model import VideoModel
 
 NUM_SHOWN = 4
 CLIPS_PER_BATCH = 8
-Prepared = Callable[[list[str]], dict[str, Tensor]]
+PrepareFn = Callable[[list[str]], dict[str, Tensor]]
 
 
 @torch.no_grad()
 def evaluation_of(
-    module: nn.Module, validation: CaptionedTokens, prepared: Prepared, *, backward: bool
+    module: nn.Module, validation: CaptionedTokens, prepared: PrepareFn, *, has_backward: bool
 ) -> Evaluation:
     """Return the loss, half hidden or more, what the prompt is worth, and a picture.
 
@@ -34,13 +34,13 @@ def evaluation_of(
         module: a ``VideoModelModule``.
         validation: clips with captions.
         prepared: captions as the module reads them.
-        backward: measure ``loss_backwards`` too, of the clips played backwards.
+        has_backward: measure ``loss_backwards`` too, of the clips played backwards.
     """
     captions = [wordings[0] if wordings else "" for wordings in validation.content.clip_captions]
     own = _cross_entropy(module, validation.clips, captions, prepared)
     others = _cross_entropy(module, validation.clips, captions[1:] + captions[:1], prepared)
     metrics = {"loss": own, "prompt_gain_nats": others - own}
-    if backward:
+    if has_backward:
         marked = [played_backwards(text) for text in captions]
         metrics["loss_backwards"] = _cross_entropy(module, validation.clips[:, ::-1], marked, prepared)
     video_model: VideoModel = module.video_model  # type: ignore[assignment]
@@ -48,7 +48,7 @@ def evaluation_of(
 
 
 def _cross_entropy(
-    module: nn.Module, clips_NTS: NDArray[np.int32], captions: list[str], prepared: Prepared
+    module: nn.Module, clips_NTS: NDArray[np.int32], captions: list[str], prepared: PrepareFn
 ) -> float:
     """Return the mean over clips of which a random half to all tokens are hidden."""
     device = next(module.parameters()).device

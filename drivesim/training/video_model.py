@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from drivesim import console
 from drivesim.errors import InputError
 from drivesim.training.captioned_tokens import CaptionedTokens
 from drivesim.training.holes import draw_rectangles, holed_rows, seen_around_holes
@@ -66,13 +67,12 @@ class VideoTrainingConfig:
         0.0  # of clips and images: hidden is a hole, and seen what inpainting sees, see ``holes``
     )
     whole_share: float = 0.0  # of the frames after the first: their mask is full, see ``draw_frame_masks``
+    # Of the clips, played backwards and marked so in their captions: above 0, the weights will inpaint both ways.
+    backward_share: float = 0.0
     frames_per_window: int = (
         8  # of a clip that a frame-causal model is shown at once: more than its attention sees
     )
     start_share: float = 0.5  # of these windows are the first frames of their clip
-    backward_share: float = (
-        0.0  # of the clips are played backwards, and their captions say so: for inpainting
-    )
     context_noise: float = 0.1  # and tokens of the past replaced at random: the rate is uniform in [0, this]
     drawn_share: float = 0.0  # of these windows: part of their past is drawn by the model
     num_drawings: int = 1  # times that it is: from the second on, after a past that is drawn too
@@ -215,7 +215,7 @@ class VideoModelTask:
         validation: CaptionedTokens,
         model: VideoModel,
     ) -> None:
-        """Train all of ``model`` but its tokenizer.
+        """Train all of ``model`` but its tokenizer; its configuration then says whether it fills in both ways.
 
         Raises:
             InputError: ``config.thing_share`` asks for things, and the set does not say where they are; or
@@ -244,6 +244,11 @@ class VideoModelTask:
         self._clip_rows, self._image_rows = WeightedRows(clips_N), WeightedRows(np.append(images_N, clips_N))
         weight_K = code_weights(train, model.tokenizer.codebook_size, config.code_balance)
         model.code_bias_K.copy_(weight_K.log())
+        if model.config.fills_both_ways and not config.backward_share:
+            console.warn(
+                "training goes on without clips played backwards, so the weights will inpaint forwards only; set "
+                "video_model.backward_share above 0 to keep both ways"
+            )
         model.config = replace(model.config, fills_both_ways=config.backward_share > 0)
         self.model: nn.Module = VideoModelModule(
             model, label_smoothing=config.label_smoothing, num_drawings=config.num_drawings
@@ -365,8 +370,8 @@ class VideoModelTask:
             batch["twist"] = twist_BTA
         step_B = np.where(is_backward_B, -1, 1)
         frames = [
-            content.clips[row, at.min() : at.max() + 1][::step]
-            for row, at, step in zip(rows, times, step_B, strict=True)
+            content.clips[row, ::step][first : first + self.frames_per_row]
+            for row, first, step in zip(rows, first_B.tolist(), step_B, strict=True)
         ]
         at_some_time = draws.whole(self.train.clips.shape[1]).numpy() if self.config.hole_share else 0
         boxes_BN4 = torch.from_numpy(content.clip_boxes[rows, at_some_time])
@@ -404,8 +409,8 @@ class VideoModelTask:
 
     def evaluate(self, model: nn.Module) -> Evaluation:
         """Return what :func:`evaluation_of` measures on validation clips."""
-        backward = self.config.backward_share > 0
-        return evaluation_of(model, self.validation, self._prepared, backward=backward)
+        has_backward = self.config.backward_share > 0
+        return evaluation_of(model, self.validation, self._prepared, has_backward=has_backward)
 
 
 def code_weights(train: CaptionedTokens, codebook_size: int, balance: float) -> Tensor:

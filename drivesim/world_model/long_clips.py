@@ -84,8 +84,8 @@ def nearest_tokens(model: VideoModel, codes_TSQ: Tensor) -> Tensor:
 def forward_share(is_masked_TS: Tensor) -> Tensor:
     """Return what the way forwards in time counts (T, S) in what is filled in both ways; the rest is for the other way.
 
-    Each way knows a hidden token the better, the fewer frames ago it passed the token given: it counts as the other
-    way's number of frames. Where neither has passed it given, both count the same.
+    A way counts in inverse proportion to the number of frames since it last saw that token given. A way that never did
+    counts nothing, and if neither did, both count half.
     """
     since_TS, until_TS = _frames_since_given(is_masked_TS), _frames_since_given(is_masked_TS.flip(0)).flip(0)
     share_TS = 1 / (1 + since_TS / until_TS)  # 0 / 0 and inf / inf: given, or hidden in all frames

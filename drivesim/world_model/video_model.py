@@ -251,7 +251,8 @@ class VideoModel(HubModel):
             generator: source of all randomness.
             on_round: called with the number of finished rounds; frame by frame, of each frame from the first hidden
                 one on.
-            is_backward: the clips are played backwards; the texts say what they show when played forwards.
+            is_backward: the clips are played backwards; the texts say what they show when played forwards, and lose
+                their end if they are too long with the mark of that.
 
         Returns:
             tokens and confidences, (B, T * S) each.
@@ -302,10 +303,7 @@ class VideoModel(HubModel):
         if negative_prompt is not None:
             # Guidance must not lead away from the mark: without one on a prompt, there is none on its negative either.
             marked = played_backwards(negative_prompt)
-            texts += [
-                marked if text != prompt else negative_prompt
-                for text, prompt in zip(texts, prompts, strict=True)
-            ]
+            texts += [marked if is_backward and text.strip() else negative_prompt for text in prompts]
             if twist_BTA is not None:
                 twist_BTA = torch.cat([twist_BTA, torch.full_like(twist_BTA, torch.nan)])
         prepared = self.prompt_encoder.prepared(texts, is_cut=is_backward)
