@@ -22,6 +22,7 @@ from drivesim.dynamics import checked_actions, twists
 from drivesim.errors import InputError
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import Camera
+from drivesim.seamless import joined
 from drivesim.video import drawn_across
 from drivesim.world_model.clip_completion import GuidanceConfig
 from drivesim.world_model.drives import drive_on, observed
@@ -149,7 +150,8 @@ def inpaint(
 
     What is under the mask is not read: what surrounds it is drawn on across it first, because each token depends on
     pixels around its own too. Tokens of which the mask covers half or less stay as that makes them, unless it covers no
-    more of any: see :func:`mask_of_tokens`.
+    more of any: see :func:`mask_of_tokens`. What was drawn takes on the shades of what surrounds it, see
+    :func:`drivesim.seamless.joined`.
 
     Args:
         model: the model.
@@ -169,7 +171,7 @@ def inpaint(
     both_ways = _goes_both_ways(model, is_masked_TS, config)
     given = clip_tokens(model, drawn_across(frames, mask_THW))
     result = _filled(model, given, is_masked_TS, prompt, config, both_ways=both_ways)
-    result.frames = np.where(mask_THW[None, ..., None], result.frames, frames[None])
+    result.frames = np.stack([joined(frames, drawn, mask_THW) for drawn in result.frames])
     return result
 
 

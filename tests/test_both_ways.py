@@ -12,6 +12,7 @@ from small_models import CAUSAL, small_video_model
 from drivesim import generate
 from drivesim.errors import InputError
 from drivesim.generate import GenerateConfig, goes_both_ways, inpaint, num_inpainting_rounds, stylize
+from drivesim.seamless import joined
 from drivesim.tokenizer.vqgan import QuantizerKind, VQGANConfig, to_uint8
 from drivesim.training.captioned_set import CaptionedItem, write_set
 from drivesim.training.captioned_tokens import open_or_tokenize
@@ -101,7 +102,7 @@ def test_pictures_show_the_mean_of_the_codes_of_both_ways(model, one_way, clip, 
     assert not torch.equal(mean, forward)
     with torch.no_grad():
         frames = to_uint8(model.decode_codes(mean.unsqueeze(0)).squeeze(0)).numpy()
-    assert np.array_equal(both.frames[0], np.where(box()[..., None], frames, clip))
+    assert np.array_equal(both.frames[0], joined(clip, frames, box(frames=FRAMES)))
 
 
 def test_tokens_are_the_nearest_to_what_is_shown_and_given_ones_stay(model, clip, monkeypatch):
@@ -118,8 +119,8 @@ def test_tokens_are_the_nearest_to_what_is_shown_and_given_ones_stay(model, clip
     assert torch.equal(codes[2], codes[1])
 
 
-MOSTLY = box(64, 64, frames=FRAMES)
-MOSTLY[1:] = box()  # of one frame most is hidden
+MOSTLY = box(frames=FRAMES)
+MOSTLY[1] = box(64, 64)  # of one frame most is hidden
 LAST, FIRST = box(frames=FRAMES), box(frames=FRAMES)
 LAST[:2] = FIRST[2:] = False
 BEGINNING = box(H, W, frames=FRAMES)
