@@ -26,9 +26,9 @@ PROMPT_FLAGS = (
 )
 IMPORT_FLAGS = {
     *("--out", "--dry-run", "--rate", "--width", "--height", "--fit", "--max-gap", "--min-length"),
-    *("--lag", "--flip-steering", "--flip-yaw-rate", "--fix"),
+    *("--lag", "--flip-steering", "--no-flip-steering", "--flip-yaw-rate", "--no-flip-yaw-rate", "--fix"),
     *("--speed-unit", "--steering-unit", "--time-unit", "--steering-ratio", "--max-steering", "--max-speed"),
-    *("--right-positive", "--wheelbase", "--time-offset", "--recorded-rate"),
+    *("--right-positive", "--left-positive", "--wheelbase", "--time-offset", "--recorded-rate"),
     *(
         "--time-column",
         "--steering-column",
