@@ -22,7 +22,7 @@ from drivesim.dynamics import checked_actions, twists
 from drivesim.errors import InputError
 from drivesim.scene.geometry import FloatArray
 from drivesim.scene.types import Camera
-from drivesim.seamless import joined
+from drivesim.seamless import joined, reconciled
 from drivesim.video import drawn_across
 from drivesim.world_model.clip_completion import GuidanceConfig
 from drivesim.world_model.drives import drive_on, observed
@@ -81,7 +81,7 @@ class Generated:
     """Clips made for one request."""
 
     frames: Clip  # (N, T, H, W, 3), N samples
-    token_ids: NDArray[np.int64]  # (N, T, S); filled in both ways: the nearest to what is shown
+    token_ids: NDArray[np.int64]  # (N, T, S); filled in both ways: the nearest to the mean of their codes
     is_given: NDArray[np.bool_]  # (T, S): tokens that were not hidden
     rate_hz: float
 
@@ -144,9 +144,10 @@ def inpaint(
     """Draw what is under a mask anew; all other pixels of the result are those of ``frames``.
 
     A frame-causal model sees the frame itself and those before it, not those after it. Weights trained for it (their
-    configuration says ``fills_both_ways``) therefore fill in the clip a second time, played backwards, and show a mean
-    of the codes of both ways, see :func:`forward_share`. That takes twice the time. If it would mix more than half of
-    the tokens of a frame, the two ways seldom agree, and unless ``config.both_ways`` is true there is only the one.
+    configuration says ``fills_both_ways``) therefore fill in the clip a second time, played backwards, and show what
+    the mean of the codes of both ways, see :func:`forward_share`, is nearer to in each place, see
+    :func:`drivesim.seamless.reconciled`. That takes twice the time. If it would mix more than half of the tokens of a
+    frame, the two ways seldom agree, and unless ``config.both_ways`` is true there is only the one.
 
     What is under the mask is not read: what surrounds it is drawn on across it first, because each token depends on
     pixels around its own too. Tokens of which the mask covers half or less stay as that makes them, unless it covers no
@@ -350,13 +351,16 @@ def _filled(
     for seed in range(config.seed, config.seed + config.num_samples):
         fill = partial(_filled_once, model, prompt=prompt, config=counted, seed=seed)
         filled_TS, codes_TSQ = fill(ids_TS, is_hidden_TS, twist_BTA=twist_BTA)
+        pictures = clip_pictures(model, codes_TSQ)
         if both_ways:
-            _, backward_TSQ = fill(ids_TS.flip(0), is_hidden_TS.flip(0), is_backward=True)
-            share_TS1 = forward_share(is_hidden_TS).unsqueeze(-1)
-            codes_TSQ = share_TS1 * codes_TSQ + (1 - share_TS1) * backward_TSQ.flip(0)
-            filled_TS = torch.where(is_hidden_TS, nearest_tokens(model, codes_TSQ), ids_TS)
+            _, reversed_TSQ = fill(ids_TS.flip(0), is_hidden_TS.flip(0), is_backward=True)
+            backward_TSQ, share_TS1 = reversed_TSQ.flip(0), forward_share(is_hidden_TS).unsqueeze(-1)
+            mean_TSQ = share_TS1 * codes_TSQ + (1 - share_TS1) * backward_TSQ
+            filled_TS = torch.where(is_hidden_TS, nearest_tokens(model, mean_TSQ), ids_TS)
+            others = clip_pictures(model, backward_TSQ), clip_pictures(model, mean_TSQ)
+            pictures = reconciled(pictures, *others)
         token_ids.append(filled_TS.cpu())
-        frames.append(clip_pictures(model, codes_TSQ))
+        frames.append(pictures)
     return Generated(
         frames=np.stack(frames),
         token_ids=torch.stack(token_ids).numpy(),

@@ -1,4 +1,4 @@
-"""Drawn regions that join what surrounds them without a seam."""
+"""Drawings that join: what surrounds them without a seam, and another drawing of the same clip."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ Clip = NDArray[np.uint8]
 FloatArray = NDArray[np.float64]
 MAX_SHIFT = (
     48  # levels: what differs more across the border is another thing, not a shade, and is not carried on
+)
+CHOICE_SIGMA_PX = 4.0  # places this near to each other take the same of two drawings
+CHOICE_SHARPNESS = (
+    2.0  # 1: as near to the one and the other as the mean is; more: rather the one or the other
 )
 
 
@@ -63,3 +67,27 @@ def _membrane(around: FloatArray, mask_HW: NDArray[np.bool_]) -> FloatArray:
     laplacian = coo_matrix((values, places), shape=(count, count)).tocsc()
     solved: FloatArray = splu(laplacian).solve(known.reshape(count, -1))
     return solved.reshape(known.shape).swapaxes(0, 1)
+
+
+def reconciled(first: Clip, second: Clip, mean: Clip) -> Clip:
+    """Return one clip of two drawings of the same, which may show different things in a place.
+
+    The picture of a mean of codes tells which of the two is nearer to it, but where they disagree it is in colours that
+    neither has. In each place the result therefore lies on the straight line between the colours of the two, and there
+    rather at the end that the mean is nearer to.
+
+    Args:
+        first: (T, H, W, 3).
+        second: (T, H, W, 3).
+        mean: (T, H, W, 3), the picture of the mean of the codes of the two.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    from_first = first.astype(np.float64)
+    across = second - from_first
+    sigma = (0, CHOICE_SIGMA_PX, CHOICE_SIGMA_PX)  # over each frame by itself
+    along = gaussian_filter(((mean - from_first) * across).sum(-1), sigma)
+    length = gaussian_filter(np.square(across).sum(-1), sigma)
+    share = np.divide(along, length, out=np.full_like(along, 0.5), where=length > 0)
+    share = np.clip(0.5 + CHOICE_SHARPNESS * (share - 0.5), 0, 1)
+    return np.round(from_first + share[..., None] * across).astype(np.uint8)

@@ -12,7 +12,7 @@ from small_models import CAUSAL, small_video_model
 from drivesim import generate
 from drivesim.errors import InputError
 from drivesim.generate import GenerateConfig, goes_both_ways, inpaint, num_inpainting_rounds, stylize
-from drivesim.seamless import joined
+from drivesim.seamless import joined, reconciled
 from drivesim.tokenizer.vqgan import QuantizerKind, VQGANConfig, to_uint8
 from drivesim.training.captioned_set import CaptionedItem, write_set
 from drivesim.training.captioned_tokens import open_or_tokenize
@@ -72,6 +72,19 @@ def prompts(model, monkeypatch):
     return read
 
 
+@pytest.fixture
+def codes(monkeypatch):
+    """Return a list of the codebook vectors of all clips that are drawn as pictures."""
+    drawn = []
+
+    def noted(model, codes_TSQ, draw=generate.clip_pictures):
+        drawn.append(codes_TSQ)
+        return draw(model, codes_TSQ)
+
+    monkeypatch.setattr(generate, "clip_pictures", noted)
+    return drawn
+
+
 # ------------------------------------------------------------------------------------------------ inpainting
 
 
@@ -86,37 +99,31 @@ def test_a_left_out_prompt_stays_left_out(model, clip, prompts, empty):
     assert prompts == [(empty, "fog")] * 2  # guidance does not lead away from the mark
 
 
-def test_pictures_show_the_mean_of_the_codes_of_both_ways(model, one_way, clip, monkeypatch):
-    codes = []
-
-    def shown(model, codes_TSQ, draw=generate.clip_pictures):
-        codes.append(codes_TSQ)
-        return draw(model, codes_TSQ)
-
-    monkeypatch.setattr(generate, "clip_pictures", shown)
+def test_pictures_show_what_the_mean_of_the_codes_of_both_ways_is_nearer_to(model, one_way, clip, codes):
     inpaint(one_way, clip, box(), "a dog", quick(seed=3))
     inpaint(one_way, clip[::-1].copy(), box(), "backwards: a dog", quick(seed=3))
+    forward, backward = codes[0], codes[1].flip(0)
+    codes.clear()
     both = inpaint(model, clip, box(), "a dog", quick(seed=3))
-    forward, backward, mean = codes
-    torch.testing.assert_close(mean, (forward + backward.flip(0)) / 2)
-    assert not torch.equal(mean, forward)
+    for shown, expected in zip(codes, [forward, backward, (forward + backward) / 2], strict=True):
+        torch.testing.assert_close(shown, expected)
+    assert not torch.equal(forward, backward)
     with torch.no_grad():
-        frames = to_uint8(model.decode_codes(mean.unsqueeze(0)).squeeze(0)).numpy()
-    assert np.array_equal(both.frames[0], joined(clip, frames, box(frames=FRAMES)))
+        drawn = [to_uint8(model.decode_codes(one.unsqueeze(0)).squeeze(0)).numpy() for one in codes]
+    assert np.array_equal(both.frames[0], joined(clip, reconciled(*drawn), box(frames=FRAMES)))
 
 
-def test_tokens_are_the_nearest_to_what_is_shown_and_given_ones_stay(model, clip, monkeypatch):
-    codes = []
-    monkeypatch.setattr(generate, "clip_pictures", lambda _, codes_TSQ: codes.append(codes_TSQ) or clip)
+def test_tokens_are_the_nearest_to_the_mean_and_given_ones_stay(model, clip, codes):
     result = inpaint(model, clip, box(), "a dog", quick(num_samples=2))
     given = clip_tokens(model, drawn_across(clip, box(frames=FRAMES))).numpy()
-    for ids, codes_TSQ in zip(result.token_ids, codes, strict=True):
+    means = codes[2::3]
+    for ids, mean_TSQ in zip(result.token_ids, means, strict=True):
         assert np.array_equal(ids[result.is_given], given[result.is_given])
-        nearest = model.tokenizer.quantizer.nearest(codes_TSQ).numpy()
+        nearest = model.tokenizer.quantizer.nearest(mean_TSQ).numpy()
         assert np.array_equal(ids[~result.is_given], nearest[~result.is_given])
-    assert not torch.equal(*codes)
+    assert not torch.equal(*means)
     inpaint(model, clip, box(), "a dog", quick(seed=1))
-    assert torch.equal(codes[2], codes[1])
+    assert torch.equal(codes[-1], means[1])
 
 
 MOSTLY = box(frames=FRAMES)
@@ -179,15 +186,13 @@ def test_a_way_counts_the_more_the_fewer_frames_ago_it_saw_what_is_hidden():
     torch.testing.assert_close(share, torch.tensor(expected))
 
 
-def test_codes_of_the_two_ways_are_weighed_by_what_they_saw(model, one_way, clip, monkeypatch):
-    codes = []
-    monkeypatch.setattr(generate, "clip_pictures", lambda _, codes_TSQ: codes.append(codes_TSQ) or clip)
+def test_codes_of_the_two_ways_are_weighed_by_what_they_saw(model, one_way, clip, codes):
     inpaint(one_way, clip, FIRST, "a dog", quick())
-    inpaint(one_way, clip[::-1].copy(), FIRST[::-1], "backwards: a dog", quick())
-    inpaint(model, clip, FIRST, "a dog", quick())
-    forward, backward, shown = codes
-    torch.testing.assert_close(shown, backward.flip(0))  # only that way has seen what is there
-    assert not torch.equal(shown, forward)
+    backward = inpaint(one_way, clip[::-1].copy(), FIRST[::-1], "backwards: a dog", quick())
+    both = inpaint(model, clip, FIRST, "a dog", quick())
+    torch.testing.assert_close(codes[-1], codes[1].flip(0))  # only that way has seen what is there
+    assert not torch.equal(codes[-1], codes[0])
+    assert np.array_equal(both.frames[0], backward.frames[0, ::-1])
 
 
 @pytest.mark.parametrize("quantizer", list(QuantizerKind))

@@ -1,11 +1,11 @@
-"""Drawn regions in the shades of what surrounds them."""
+"""Drawn regions in the shades of what surrounds them, and two drawings made one."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from drivesim.seamless import MAX_SHIFT, joined
+from drivesim.seamless import MAX_SHIFT, joined, reconciled
 
 H, W = 24, 32
 
@@ -82,3 +82,54 @@ def test_masks_at_the_edge_and_over_all(frames):
     result = joined(frames, drawn, mask)
     assert np.array_equal(result[:2], frames[:2])
     assert np.array_equal(result[2], drawn[2])  # nothing is known of its shade
+
+
+# ------------------------------------------------------------------------------------------------ two drawings
+
+RED, SKY, MAGENTA = (225, 30, 40), (130, 150, 185), (215, 35, 120)
+
+
+def plain(*colors):
+    """Return a clip of one frame per colour."""
+    return np.stack([np.full((H, W, 3), color, dtype=np.uint8) for color in colors])
+
+
+def test_of_two_drawings_that_agree_nothing_is_changed_and_inputs_are_not_written(frames):
+    first, second, mean = frames.copy(), frames.copy(), 255 - frames
+    assert np.array_equal(reconciled(first, second, mean), frames)
+    assert np.array_equal(first, frames)
+    assert np.array_equal(mean, 255 - frames)
+
+
+def test_a_drawing_that_the_mean_shows_is_shown(frames):
+    other = 255 - frames
+    assert np.array_equal(reconciled(frames, other, frames), frames)
+    assert np.array_equal(reconciled(frames, other, other), other)
+
+
+def test_colours_lie_between_those_of_the_two_drawings():
+    first, second, mean = plain(RED, RED, SKY), plain(SKY, SKY, RED), plain(MAGENTA, SKY, MAGENTA)
+    result = reconciled(first, second, mean)
+    assert np.array_equal(result[1], second[1])
+    assert np.array_equal(result[0], result[2])  # whichever comes first
+    share = (np.array(RED) - result[0]) / np.subtract(RED, SKY)
+    assert 0 <= share.min() <= share.max() < 0.5  # rather red, since magenta is nearer to it
+    assert np.ptp(share) < 0.02  # on the line between the two
+
+
+def test_what_the_mean_is_a_little_nearer_to_is_shown_clearly():
+    first, second = plain((100, 100, 100)), plain((200, 200, 200))
+    shown = [
+        int(reconciled(first, second, plain([level] * 3))[0, 0, 0, 0]) for level in (110, 140, 150, 160, 190)
+    ]
+    assert shown == [100, 130, 150, 170, 200]
+
+
+def test_each_place_and_each_frame_has_a_choice_of_its_own():
+    first, second = plain(RED, RED), plain(SKY, SKY)
+    mean = first.copy()
+    mean[0, :, W // 2 :] = SKY
+    result = reconciled(first, second, mean)
+    assert np.array_equal(result[1], first[1])
+    assert np.array_equal(result[0, :, :8], first[0, :, :8])
+    assert np.array_equal(result[0, :, -8:], second[0, :, -8:])
