@@ -40,6 +40,19 @@ from drivesim.video import write_video
 from drivesim.world_model.pretrained_video import load_video_model
 from drivesim.world_model.video_model import VideoModel
 
+COUNTS = (
+    ("num_prompts", "sentences, half of held-out combinations"),
+    ("num_flips", "clips from images, two per image"),
+    ("num_inpaintings", "clips with a rectangle to fill in"),
+    ("num_camera_prompts", "sentences in which the camera moves"),
+    ("num_rounds_prompts", "sentences of the table of rounds, at most as many as there are"),
+    ("num_guidance_prompts", "sentences of the table of guidance, at most as many as there are"),
+)
+SWEEP_TITLES = {
+    "rounds": "right readings and seconds per clip by rounds, without revisions",
+    "guidance": "right readings and seconds per clip by guidance",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, generate, read, print, write."""
@@ -95,11 +108,10 @@ def show(report: Report) -> None:
     replace(report, rows=[row for row in report.rows if row.key is None]).show()
     result = report.as_dict()
     columns = ("accuracy", "color_accuracy", "shape_accuracy", "direction_accuracy", "seconds")
-    for name in ("rounds", "guidance"):
+    for name, title in SWEEP_TITLES.items():
         if f"accuracy_by_{name}" in result:
             cells = [result[f"{column}_by_{name}"] for column in columns]
             rows = [(key, *[column[key] for column in cells]) for key in cells[0]]
-            title = f"right readings and seconds per clip by {name}"
             console.print_table(title, [name, "all", "colour", "shape", "direction", "s"], rows)
     if "clip_seconds" in result:
         methods = {"ours": "as the figures above", **result["clip_seconds_method"]}
@@ -164,8 +176,7 @@ def extent_of(options: argparse.Namespace) -> Extent:
     """
     if options.threads < 1:
         raise InputError(f"--threads must be at least 1, got {options.threads}")
-    names = ("num_prompts", "num_flips", "num_inpaintings", "num_camera_prompts", "num_table_prompts")
-    named = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    named = {name: getattr(options, name) for name, _ in COUNTS if getattr(options, name) is not None}
     extent = QUICK if options.quick else FULL
     return replace(only_prompts(extent) if options.only_prompts else extent, **named)
 
@@ -174,13 +185,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.generation", description=__doc__)
     parser.add_argument("--weights", default="general-tiny", help="shipped name or .safetensors file")
-    for name, what in (
-        ("num_prompts", "sentences, half of held-out combinations"),
-        ("num_flips", "clips from images, two per image"),
-        ("num_inpaintings", "clips with a rectangle to fill in"),
-        ("num_camera_prompts", "sentences in which the camera moves"),
-        ("num_table_prompts", "sentences of the tables of rounds and guidance"),
-    ):
+    for name, what in COUNTS:
         flag = f"--{name.replace('_', '-')}"
         parser.add_argument(
             flag, type=int, help=f"{what} ({getattr(FULL, name)}, quick {getattr(QUICK, name)})"

@@ -49,8 +49,10 @@ class Extent:
     num_flips: int = 100  # clips from images: half as many images, each both ways
     num_inpaintings: int = 24
     num_camera_prompts: int = 16
-    num_table_prompts: int = 4  # of the tables of rounds and guidance
-    has_guidance_table: bool = True
+    num_rounds_prompts: int = (
+        24  # of the table of rounds, taken from the prompts: all of them if there are fewer
+    )
+    num_guidance_prompts: int = 4  # of the table of guidance, in the same way
     speed: ClipSpeedConfig | None = field(default_factory=ClipSpeedConfig)  # None times nothing
 
     def __post_init__(self) -> None:
@@ -63,14 +65,16 @@ class Extent:
             raise InputError(
                 f"--num-flips must be 0 or an even number, two clips per image, got {self.num_flips}"
             )
-        if min(self.num_inpaintings, self.num_camera_prompts, self.num_table_prompts) < 0:
+        counts = (
+            self.num_inpaintings,
+            self.num_camera_prompts,
+            self.num_rounds_prompts,
+            self.num_guidance_prompts,
+        )
+        if min(counts) < 0:
             raise InputError(
-                "--num-inpaintings, --num-camera-prompts and --num-table-prompts must not be negative"
-            )
-        if self.num_table_prompts > self.num_prompts:
-            raise InputError(
-                f"--num-table-prompts {self.num_table_prompts} are taken from the prompts, of which there are "
-                f"{self.num_prompts}; ask for fewer or raise --num-prompts"
+                "--num-inpaintings, --num-camera-prompts, --num-rounds-prompts and --num-guidance-prompts must not be "
+                f"negative, got {counts}"
             )
 
     @property
@@ -85,8 +89,8 @@ QUICK = Extent(
     num_flips=6,
     num_inpaintings=2,
     num_camera_prompts=0,
-    num_table_prompts=1,
-    has_guidance_table=False,
+    num_rounds_prompts=1,
+    num_guidance_prompts=0,
     speed=ClipSpeedConfig(diffusion_steps=6, num_places=3),
 )
 
@@ -94,7 +98,13 @@ QUICK = Extent(
 def only_prompts(extent: Extent) -> Extent:
     """Return an extent with nothing but text to video."""
     return replace(
-        extent, num_flips=0, num_inpaintings=0, num_camera_prompts=0, num_table_prompts=0, speed=None
+        extent,
+        num_flips=0,
+        num_inpaintings=0,
+        num_camera_prompts=0,
+        num_rounds_prompts=0,
+        num_guidance_prompts=0,
+        speed=None,
     )
 
 
@@ -166,19 +176,28 @@ def measure(pipeline: GenerationPipeline, extent: Extent, *, first_seed: int) ->
 def measure_sweeps(
     pipeline: GenerationPipeline, extent: Extent, cases: Sequence[PromptCase], clips: Sequence[GeneratedClip]
 ) -> list[Sweep]:
-    """Generate a few prompts of both splits with other rounds and guidance; clips of the own settings are reused."""
-    count = extent.num_table_prompts
-    if not count:
-        return []
-    half = len(cases) // 2
-    chosen = [*range((count + 1) // 2), *range(half, half + count // 2)]
-    subset, finished = [cases[i] for i in chosen], [clips[i] for i in chosen]
+    """Generate a few prompts of both splits in other rounds, unrevised, and with other guidance, as revised as ever.
+
+    Clips of the own settings are not generated again.
+    """
     sampler, guidance = pipeline.config.sampler, pipeline.config.guidance
     assert sampler is not None
     assert guidance is not None
-    by_rounds = {float(rounds): pipeline.with_rounds(rounds) for rounds in ROUNDS}
-    sweeps = [sweep("rounds", subset, by_rounds, {float(sampler.num_decode_steps): finished})]
-    if extent.has_guidance_table:
-        by_scale = {scale: pipeline.with_guidance(scale) for scale in GUIDANCE}
-        sweeps.append(sweep("guidance", subset, by_scale, {guidance.scale: finished}))
+    ways = [
+        ("rounds", extent.num_rounds_prompts, {float(n): pipeline.with_rounds(n) for n in ROUNDS}),
+        ("guidance", extent.num_guidance_prompts, {x: pipeline.with_guidance(x) for x in GUIDANCE}),
+    ]
+    sweeps = []
+    for name, count, pipelines in ways:
+        chosen = chosen_prompts(count, len(cases))
+        if chosen:
+            own = [value for value, other in pipelines.items() if other.config == pipeline.config]
+            finished = {value: [clips[i] for i in chosen] for value in own}
+            sweeps.append(sweep(name, [cases[i] for i in chosen], pipelines, finished))
     return sweeps
+
+
+def chosen_prompts(count: int, num_prompts: int) -> list[int]:
+    """Return the places of the first ``count`` prompts, half of either half of all of them."""
+    count, half = min(count, num_prompts), num_prompts // 2
+    return [*range((count + 1) // 2), *range(half, half + count // 2)]

@@ -88,9 +88,9 @@ class GenerationPipeline:
     width_px: int
 
     def with_rounds(self, num_rounds: int) -> GenerationPipeline:
-        """Return a pipeline that differs in its decoding rounds."""
+        """Return a pipeline of so many decoding rounds, as the paper counts them: nothing is revised after them."""
         assert self.config.sampler is not None
-        sampler = replace(self.config.sampler, num_decode_steps=num_rounds)
+        sampler = replace(self.config.sampler, num_decode_steps=num_rounds, num_revisions=0)
         return replace(self, config=replace(self.config, sampler=sampler))
 
     def with_guidance(self, scale: float) -> GenerationPipeline:

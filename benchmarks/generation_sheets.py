@@ -23,7 +23,7 @@ RIGHT_RGB, WRONG_RGB = (40, 160, 80), (200, 50, 40)
 MOVING_COLUMNS = 4
 PLOTS = (
     Plot(
-        title="Decoding rounds: right readings",
+        title="Decoding rounds without revisions: right readings",
         unit="share",
         lines={"mean of colour, shape, direction": "accuracy_by_rounds"},
         x_label="rounds",

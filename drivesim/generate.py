@@ -144,10 +144,11 @@ def inpaint(
     """Draw what is under a mask anew; all other pixels of the result are those of ``frames``.
 
     A frame-causal model sees the frame itself and those before it, not those after it. Weights trained for it (their
-    configuration says ``fills_both_ways``) therefore fill in the clip a second time, played backwards, and show what
-    the mean of the codes of both ways, see :func:`forward_share`, is nearer to in each place, see
-    :func:`drivesim.seamless.reconciled`. That takes twice the time. If it would mix more than half of the tokens of a
-    frame, the two ways seldom agree, and unless ``config.both_ways`` is true there is only the one.
+    configuration says ``fills_both_ways``) therefore fill in the clip a second time, played backwards. Of the two
+    drawings the one is shown, place by place, that is nearer to the picture of the mean of both ways' codes: see
+    :func:`forward_share` for the mean and :func:`drivesim.seamless.reconciled` for the choice. That takes about twice
+    the time. If more than half of the tokens of a frame would be drawn so, the two ways seldom agree, and unless
+    ``config.both_ways`` is true there is only the one.
 
     What is under the mask is not read: what surrounds it is drawn on across it first, because each token depends on
     pixels around its own too. Tokens of which the mask covers half or less stay as that makes them, unless it covers no

@@ -72,9 +72,10 @@ def _membrane(around: FloatArray, mask_HW: NDArray[np.bool_]) -> FloatArray:
 def reconciled(first: Clip, second: Clip, mean: Clip) -> Clip:
     """Return one clip of two drawings of the same, which may show different things in a place.
 
-    The picture of a mean of codes tells which of the two is nearer to it, but where they disagree it is in colours that
-    neither has. In each place the result therefore lies on the straight line between the colours of the two, and there
-    rather at the end that the mean is nearer to.
+    The picture of a mean of codes tells which of the two fits better, but where they disagree it may be in colours that
+    neither has. Each pixel of the result therefore lies on the straight line between the colours of the two, rather at
+    the end that the mean is nearer to over a few pixels around (``CHOICE_SIGMA_PX``), among which those count more
+    where the two differ more. Each frame is taken by itself.
 
     Args:
         first: (T, H, W, 3).

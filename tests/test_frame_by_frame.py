@@ -300,6 +300,23 @@ def test_every_frame_is_guided_by_its_own_past(model):
     assert not torch.equal(drawn[:, 1:], conditional.argmax(-1)[:, 1:])
 
 
+@pytest.mark.parametrize(("scale", "rows"), [(2.0, 4), (0.0, 2)])
+def test_both_passes_of_guidance_share_one_look_at_a_frame(scale, rows, monkeypatch):
+    model = small_video_model(stpt=CAUSAL)
+    ids, hidden = clips(2, 3, 0)
+    seen, frame = [], model.stpt.frame
+
+    def noted(ids_RS, is_masked_RS, **others):
+        seen.append((len(ids_RS), bool(is_masked_RS.any())))
+        return frame(ids_RS, is_masked_RS, **others)
+
+    monkeypatch.setattr(model.stpt, "frame", noted)
+    sampler, guidance = SamplerConfig(num_decode_steps=4, temperature=1.0), GuidanceConfig(scale=scale)
+    model.complete(ids, hidden, ["a dog", "a cat"], sampler=sampler, guidance=guidance)
+    assert {count for count, _ in seen} == {rows}
+    assert sum(is_drawing for _, is_drawing in seen) == 4 * 3  # rounds of each frame
+
+
 def test_actions_lead_the_frames_after_them():
     model = small_video_model(stpt=CAUSAL, num_action_tokens=2)
     ids, hidden = clips(1, 4, 1)

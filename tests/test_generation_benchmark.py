@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from benchmarks.generation_inpainting import (
     filled_with_mean,
     masked_psnr_db,
 )
-from benchmarks.generation_measure import Extent, draw_cases, measure
+from benchmarks.generation_measure import Extent, draw_cases, measure, only_prompts
 from benchmarks.generation_pipeline import GenerationPipeline
 from benchmarks.generation_sheets import RIGHT_RGB, WRONG_RGB, flip_sheet, marked, prompt_sheet
 from benchmarks.readers import Reading
@@ -56,7 +57,14 @@ from drivesim.world_model.sampler import SamplerConfig
 from drivesim.world_model.video_model import VideoModel
 
 SEED = 900_000
-EXTENT = Extent(num_prompts=12, num_flips=4, num_inpaintings=2, num_camera_prompts=4, num_table_prompts=2)
+EXTENT = Extent(
+    num_prompts=12,
+    num_flips=4,
+    num_inpaintings=2,
+    num_camera_prompts=4,
+    num_rounds_prompts=2,
+    num_guidance_prompts=2,
+)
 MEANING = {
     canonical_caption(color, shape, motion): Combination(color=color, shape=shape, motion=motion)
     for color in Color
@@ -135,7 +143,7 @@ def right():
 
 @pytest.fixture(scope="module")
 def wrong():
-    extent = Extent(num_prompts=8, num_flips=4, num_inpaintings=0, num_camera_prompts=0, num_table_prompts=0)
+    extent = replace(only_prompts(EXTENT), num_prompts=8, num_flips=4)
     return measure(pipeline_with(WrongGenerator(extent)), extent, first_seed=SEED)
 
 
@@ -179,7 +187,9 @@ def test_wrong_clips_get_none(wrong):
 
 
 def test_ceiling_is_true_clips_as_rendered_and_tokenizer_after_it():
-    extent = Extent(num_prompts=2, num_flips=2, num_inpaintings=1, num_camera_prompts=1, num_table_prompts=0)
+    extent = replace(
+        only_prompts(EXTENT), num_prompts=2, num_flips=2, num_inpaintings=1, num_camera_prompts=1
+    )
     result = measure(pipeline_with(LossyGenerator(extent)), extent, first_seed=SEED).report.as_dict()
     for name in ("color_accuracy", "direction_accuracy", "image_prompt_flip_accuracy", "camera_accuracy"):
         assert (result[f"{name}_ceiling"], result[f"{name}_tokenizer"]) == (1.0, 0.0), name
@@ -190,7 +200,8 @@ def test_ceiling_is_true_clips_as_rendered_and_tokenizer_after_it():
 def test_only_prompts_leaves_the_rest_out():
     options = generation.parse(["--only-prompts", "--num-prompts=6", "--out=o.json"])
     extent = generation.extent_of(options)
-    assert (extent.num_seeds, extent.num_table_prompts, extent.speed) == (6, 0, None)
+    assert (extent.num_seeds, extent.speed) == (6, None)
+    assert (extent.num_rounds_prompts, extent.num_guidance_prompts) == (0, 0)
 
 
 def test_parts_with_nothing_to_do_are_left_out(wrong):
@@ -394,7 +405,7 @@ def test_a_run_writes_all_figures_and_pictures(tmp_path, monkeypatch):
     out = tmp_path / "run" / "generation.json"
     counts = ["--num-prompts=2", "--num-flips=2", "--num-inpaintings=1", "--num-camera-prompts=1"]
     weights = saved(small_video_model(), tmp_path / "tiny.safetensors")
-    ways = ["--num-table-prompts=1", "--rounds=2", "--guidance=1", "--threads=1"]
+    ways = ["--num-rounds-prompts=1", "--rounds=2", "--guidance=1", "--threads=1"]
     generation.main(["--weights", weights, *counts, *ways, "--out", str(out)])
     result = json.loads(out.read_text())
     assert set(result) >= KEYS
@@ -421,7 +432,7 @@ def test_a_run_writes_all_figures_and_pictures(tmp_path, monkeypatch):
         (["--num-prompts", "3"], "even number"),
         (["--num-flips", "5"], "even number"),
         (["--num-inpaintings", "-1"], "negative"),
-        (["--num-table-prompts", "500"], "taken from the prompts"),
+        (["--num-rounds-prompts", "-1"], "negative"),
         (["--seed", "5"], "not held out"),
         (["--threads", "0"], "--threads"),
         (["--rounds", "0"], "--rounds"),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from small_t5 import DIM, write_small_t5
 
 from drivesim.config import load_config
+from drivesim.generate import GenerateConfig, text_to_video
 from drivesim.presets import model_summaries
 from drivesim.training.captioned_makers import GeneralDataConfig, open_or_make
 from drivesim.training.video_model import VideoModelModule
@@ -95,6 +98,23 @@ def test_a_training_step_in_reduced_depth(shallow, stages):
         losses.append(float(loss.detach()))
     assert losses[1] < losses[0]
     assert losses[0] == pytest.approx(torch.log(torch.tensor(8192.0)).item(), abs=1.0)
+
+
+def test_24_frames_are_generated_in_one_call(stages, tmp_path):
+    """All frames at once, under a text that a T5 reads; shallow, narrow and in two rounds, but of the paper's size."""
+    config = stages[1].video_model.model
+    vqgan = replace(config.vqgan, channels=[8, 8, 16], num_res_blocks=[1, 1, 1])
+    stpt = replace(config.stpt, num_layers=1, dim=64, num_heads=2, conv_dim=16)
+    t5 = str(write_small_t5(tmp_path))
+    torch.manual_seed(0)
+    model = VideoModel(replace(config, stpt=stpt, vqgan=vqgan, t5=t5, t5_dim=DIM)).eval()
+    told = []
+    request = GenerateConfig(sampler=replace(config.sampler, num_decode_steps=2), on_round=told.append)
+    result = text_to_video(model, "a car stops", request)
+    assert (result.frames.shape, result.frames.dtype) == ((1, 24, 192, 320, 3), np.uint8)
+    assert result.token_ids.shape == (1, 24, 240)
+    assert result.rate_hz == 12.0
+    assert told == [1, 2]
 
 
 @torch.no_grad()

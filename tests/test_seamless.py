@@ -133,3 +133,16 @@ def test_each_place_and_each_frame_has_a_choice_of_its_own():
     assert np.array_equal(result[1], first[1])
     assert np.array_equal(result[0, :, :8], first[0, :, :8])
     assert np.array_equal(result[0, :, -8:], second[0, :, -8:])
+
+
+def test_neighbours_decide_together():
+    first, second = plain((0, 0, 0)), plain((255, 255, 255))
+    mean = second.copy()
+    mean[0, 10:12, 14:16] = 0
+    assert np.array_equal(reconciled(first, second, mean), second)  # a speck is no other thing
+
+
+def test_places_where_the_two_differ_more_decide():
+    first, second, mean = plain((100, 100, 100)), plain((101, 101, 101)), plain((100, 100, 100))
+    second[0, 10:14, 14:18] = mean[0, 10:14, 14:18] = 200
+    assert (reconciled(first, second, mean)[0, 10:14, 14:18] == 200).all()

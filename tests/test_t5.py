@@ -6,42 +6,17 @@ import sys
 
 import pytest
 import torch
+from small_t5 import DIM, TEXTS, WORDS, write_small_t5
 
 from drivesim.errors import InputError
-from drivesim.torchvision_guard import ensure_torchvision
 from drivesim.world_model.prompts import PromptEmbedding
 from drivesim.world_model.t5 import T5Embeddings
-
-DIM = 16
-TEXTS = ["a car stops", "", "the road turns left in the rain at night"]
-WORDS = " ".join([*TEXTS, "along a snowy bridge, drives right"]).split()
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Return a folder of a tiny T5 with random weights, decoder and all, not to be changed."""
-    import sentencepiece
-
-    ensure_torchvision()
-    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
-
-    folder = tmp_path_factory.mktemp("tiny-t5")
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(WORDS * 20),
-        model_prefix=str(folder / "spiece"),
-        vocab_size=60,
-        hard_vocab_limit=False,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        minloglevel=2,
-    )
-    torch.manual_seed(0)
-    sizes = {"d_model": DIM, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 256}
-    T5ForConditionalGeneration(T5Config(**sizes)).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
-    return folder
+    return write_small_t5(tmp_path_factory.mktemp("tiny-t5"))
 
 
 @pytest.fixture

@@ -39,6 +39,9 @@ def main() -> None:
         record = json.loads((Path(folder) / "rollout.json").read_text())
         assert len(record["steps"]) == 3
         assert (Path(folder) / "rollout.mp4").stat().st_size > 1000
+        circle = ["--prompt", "a red circle over the sea", "--frames", "1", "--out", f"{folder}/circle.png"]
+        subprocess.run([COMMAND, "generate", "text", *circle], check=True)
+        assert (Path(folder) / "circle.png").stat().st_size > 1000
     print("the wheel works from an empty folder")
 
 

@@ -122,8 +122,8 @@ class InpaintFlags(PromptFlags):
         typer.Option(
             "--both-ways/--one-way",
             help="Fill in a clip forwards and backwards, or forwards only. Both ways take twice as long and help where "
-            "later frames show what is hidden. If left out: both for holes of up to half a frame, with weights that "
-            "can. Pictures go one way.",
+            "later frames show what is hidden. If left out: both for holes of up to half of a frame's tokens, with "
+            "weights that can. Pictures go one way.",
         ),
     ] = None
 
