@@ -35,7 +35,6 @@ from benchmarks.report import Report
 from drivesim.errors import InputError
 from drivesim.general_world.sampling import Split
 
-# A run is to stay below 10 minutes on two cores; with the revisions of the shipped weights it takes twice that.
 NUM_PROMPTS = 200
 ROUNDS = (1, 2, 4, 6, 10, 16, 30)
 GUIDANCE = (0.0, 1.0, 2.0, 4.0, 8.0)
