@@ -48,10 +48,8 @@ class Extent:
     num_flips: int = 100  # clips from images: half as many images, each both ways
     num_inpaintings: int = 24
     num_camera_prompts: int = 16
-    num_rounds_prompts: int = (
-        24  # of the table of rounds, taken from the prompts: all of them if there are fewer
-    )
-    num_guidance_prompts: int = 4  # of the table of guidance, in the same way
+    num_rounds_prompts: int = 24  # of the table of rounds: the first of the prompts
+    num_guidance_prompts: int = 4  # of the table of guidance, likewise
     speed: ClipSpeedConfig | None = field(default_factory=ClipSpeedConfig)  # None times nothing
 
     def __post_init__(self) -> None:
@@ -175,9 +173,9 @@ def measure(pipeline: GenerationPipeline, extent: Extent, *, first_seed: int) ->
 def measure_sweeps(
     pipeline: GenerationPipeline, extent: Extent, cases: Sequence[PromptCase], clips: Sequence[GeneratedClip]
 ) -> list[Sweep]:
-    """Generate a few prompts of both splits in other rounds, unrevised, and with other guidance, as revised as ever.
+    """Generate a few prompts of both splits in other rounds, without revisions, and with other guidance.
 
-    Clips of the own settings are not generated again.
+    Where a value comes to the settings of the finished clips these are taken, and their seconds.
     """
     sampler, guidance = pipeline.config.sampler, pipeline.config.guidance
     assert sampler is not None

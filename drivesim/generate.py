@@ -144,11 +144,11 @@ def inpaint(
     """Draw what is under a mask anew; all other pixels of the result are those of ``frames``.
 
     A frame-causal model sees the frame itself and those before it, not those after it. Weights trained for it (their
-    configuration says ``fills_both_ways``) therefore fill in the clip a second time, played backwards. Of the two
-    drawings the one is shown, place by place, that is nearer to the picture of the mean of both ways' codes: see
-    :func:`forward_share` for the mean and :func:`drivesim.seamless.reconciled` for the choice. That takes about twice
-    the time. If more than half of the tokens of a frame would be drawn so, the two ways seldom agree, and unless
-    ``config.both_ways`` is true there is only the one.
+    configuration says ``fills_both_ways``) therefore fill in the clip a second time, played backwards. What
+    is shown lies between the two drawings in each place, mostly at the one that the picture of the mean of both ways'
+    codes is nearer to: see :func:`forward_share` for the mean and :func:`drivesim.seamless.reconciled` for the choice.
+    That takes about twice the time. If both ways would count in more than half of a frame's tokens, they seldom agree,
+    and unless ``config.both_ways`` is true there is only the one.
 
     What is under the mask is not read: what surrounds it is drawn on across it first, because each token depends on
     pixels around its own too. Tokens of which the mask covers half or less stay as that makes them, unless it covers no

@@ -11,9 +11,7 @@ MAX_SHIFT = (
     48  # levels: what differs more across the border is another thing, not a shade, and is not carried on
 )
 CHOICE_SIGMA_PX = 4.0  # places this near to each other take the same of two drawings
-CHOICE_SHARPNESS = (
-    2.0  # 1: as near to the one and the other as the mean is; more: rather the one or the other
-)
+CHOICE_SHARPNESS = 2.0  # 1: between the two as the mean is; more: rather the one or the other
 
 
 def joined(frames: Clip, drawn: Clip, mask: NDArray[np.bool_]) -> Clip:

@@ -192,7 +192,7 @@ def test_codes_of_the_two_ways_are_weighed_by_what_they_saw(model, one_way, clip
     both = inpaint(model, clip, FIRST, "a dog", quick())
     torch.testing.assert_close(codes[-1], codes[1].flip(0))  # only that way has seen what is there
     assert not torch.equal(codes[-1], codes[0])
-    assert np.array_equal(both.frames[0], backward.frames[0, ::-1])
+    assert np.abs(both.frames[0].astype(int) - backward.frames[0, ::-1]).max() <= 1
 
 
 @pytest.mark.parametrize("quantizer", list(QuantizerKind))

@@ -42,7 +42,7 @@ def test_a_clip_is_a_whole_call_with_all_rounds_and_both_passes():
 def test_the_command_says_what_it_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(paper_speed, "paper_config", lambda **_: small())
     out = tmp_path / "paper.json"
-    paper_speed.main(["--repeats", "1", "--out", str(out)])
+    paper_speed.main(["--repeats", "1", "--threads", "1", "--out", str(out)])
     result = json.loads(out.read_text())
     assert result["clip"] == "4 frames of 64x96 at 8 Hz"
     assert (result["device"], result["rounds"]) == ("cpu", 3)
