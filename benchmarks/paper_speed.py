@@ -82,7 +82,7 @@ def built(config: VideoModelConfig, device: str, dtype: torch.dtype) -> VideoMod
 
 
 def measure(model: VideoModel, *, num_repeats: int) -> Report:
-    """Time whole clips, one warm-up before them, and the pictures alone."""
+    """Time whole clips, one warm-up before them."""
     device = model.device
 
     def clip() -> None:
