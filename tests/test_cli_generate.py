@@ -256,6 +256,23 @@ def test_prompts_of_all_kinds_work(run, tmp_path, prompt):
 # ------------------------------------------------------------------------------------------------- bad input
 
 
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_inputs_are_not_written_over(run, folder, tmp_path, is_linked):
+    own = tmp_path / "own.mp4"
+    own.write_bytes((folder / "clip.mp4").read_bytes())
+    out = own
+    if is_linked:
+        out = tmp_path / "other.mp4"
+        out.symlink_to(own)
+    before = own.read_bytes()
+    style = ["generate", "stylize", "--prompt", "a", "--weights", "video.safetensors", "--video", own]
+    code, _, err = run(*style, "--out", out)
+    assert code == 2
+    assert "is the file of --video" in " ".join(err.split())
+    assert own.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({own.name, out.name})
+
+
 @pytest.mark.parametrize(
     ("task", "arguments", "expected"),
     [

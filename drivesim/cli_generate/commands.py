@@ -165,12 +165,13 @@ class _Run:
 
 def _checked(flags: DrawFlags) -> float:
     """Refuse what can be refused before anything is read; return the time."""
-    from drivesim.cli_generate.files import check_out
+    from drivesim.cli_generate.files import check_inputs_stay, check_out
     from drivesim.cli_generate.record import check_ranges
 
     started_s = time.monotonic()
     check_ranges(asdict(flags))
     check_out(flags.out)
+    check_inputs_stay(flags.out, asdict(flags))
     return started_s
 
 

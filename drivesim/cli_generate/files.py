@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -213,6 +213,18 @@ def check_out(out: Path) -> None:
         raise InputError(f"cannot write {out}: {folder} is no folder; name another place")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"cannot write {out}: {folder} cannot be written to; name another place")
+
+
+def check_inputs_stay(out: Path, flags: Mapping[str, Any]) -> None:
+    """Refuse to write over what a command reads.
+
+    Raises:
+        InputError: ``out`` is the file of another flag.
+    """
+    for name in ("image", "video", "mask", "actions"):
+        given = flags.get(name)
+        if given is not None and out.exists() and Path(given).exists() and out.samefile(given):
+            raise InputError(f"--out {out} is the file of --{name}, which would be lost; name another")
 
 
 def write_generated(result: Generated, out: Path, record: dict[str, Any]) -> list[Path]:
