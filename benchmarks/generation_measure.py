@@ -177,9 +177,6 @@ def measure_sweeps(
 
     Where a value comes to the settings of the finished clips these are taken, and their seconds.
     """
-    sampler, guidance = pipeline.config.sampler, pipeline.config.guidance
-    assert sampler is not None
-    assert guidance is not None
     ways = [
         ("rounds", extent.num_rounds_prompts, {float(n): pipeline.with_rounds(n) for n in ROUNDS}),
         ("guidance", extent.num_guidance_prompts, {x: pipeline.with_guidance(x) for x in GUIDANCE}),
@@ -188,8 +185,11 @@ def measure_sweeps(
     for name, count, pipelines in ways:
         chosen = chosen_prompts(count, len(cases))
         if chosen:
-            own = [value for value, other in pipelines.items() if other.config == pipeline.config]
-            finished = {value: [clips[i] for i in chosen] for value in own}
+            finished = {
+                value: [clips[i] for i in chosen]
+                for value, other in pipelines.items()
+                if other.config == pipeline.config
+            }
             sweeps.append(sweep(name, [cases[i] for i in chosen], pipelines, finished))
     return sweeps
 

@@ -3,7 +3,7 @@
 The preset ``paper`` is built as it stands, some billion parameters with random weights, and generates its 24 frames of
 192x320 in one call: all rounds, both passes of guidance, and the pictures. Time does not depend on what weights and
 prompts say, so that neither training nor a T5 is needed; reading a sentence with one takes milliseconds more. The paper
-(WorldDreamer, section 4.1) says 3 s on one A800. On a processor a whole clip takes a quarter of an hour and more:
+(WorldDreamer) says 3 s on one A800. On a processor a whole clip takes a quarter of an hour and more:
 ``--layers`` makes it shallow.
 """
 
@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from benchmarks.decoders.frame_decoder import num_parameters
 from benchmarks.report import Report, check_out, parsed, run_command, run_facts
@@ -27,7 +26,7 @@ from drivesim.errors import InputError
 from drivesim.generate import GenerateConfig, text_to_video
 from drivesim.presets import PAPER_EXPERIMENT
 from drivesim.world_model.pretrained import fast_dtype
-from drivesim.world_model.prompts import PreparedPrompts, PromptEmbedding
+from drivesim.world_model.prompts import PreparedPrompts
 from drivesim.world_model.t5_prompts import T5Encoder
 from drivesim.world_model.video_model import VideoModel, VideoModelConfig
 
@@ -35,26 +34,14 @@ PAPER_SECONDS = 3.0
 NUM_PROMPT_TOKENS = 16  # of a sentence of a dozen words
 
 
-class RandomPrompts(nn.Module):
-    """What a T5 would say, at random, through the model's own projection."""
-
-    def __init__(self, projection: nn.Linear) -> None:
-        """Keep the projection."""
-        super().__init__()
-        self.projection = projection
+class RandomPrompts(T5Encoder):
+    """A T5 that says something at random; no T5 is opened."""
 
     def prepared(self, texts: Sequence[str], *, is_cut: bool = False) -> PreparedPrompts:
         """Return ``tokens`` (B, K, D) and which are given, all of them, (B, K)."""
         size = (len(texts), NUM_PROMPT_TOKENS)
-        tokens_BKD = torch.randn(
-            *size, self.projection.in_features, generator=torch.Generator().manual_seed(0)
-        )
+        tokens_BKD = torch.randn(*size, self.embedding_dim, generator=torch.Generator().manual_seed(0))
         return {"tokens": tokens_BKD, "is_given": torch.ones(size, dtype=torch.bool)}
-
-    def forward(self, prepared: PreparedPrompts) -> PromptEmbedding:
-        """Return the prompts' tokens in the transformer's width."""
-        tokens_BKC = self.projection(prepared["tokens"].to(self.projection.weight.dtype))
-        return PromptEmbedding(tokens_BKC=tokens_BKC, is_given_BK=prepared["is_given"])
 
 
 def paper_config(*, num_layers: int | None, num_frames: int | None) -> VideoModelConfig:
@@ -64,10 +51,10 @@ def paper_config(*, num_layers: int | None, num_frames: int | None) -> VideoMode
         InputError: numbers below 1.
     """
     config: VideoModelConfig = load_config("train", [f"experiment={PAPER_EXPERIMENT}"]).video_model.model
-    layers, frames = num_layers or config.stpt.num_layers, num_frames or config.num_frames
     for flag, value in (("--layers", num_layers), ("--frames", num_frames)):
         if value is not None and value < 1:
             raise InputError(f"{flag} must be at least 1, got {value}")
+    layers, frames = num_layers or config.stpt.num_layers, num_frames or config.num_frames
     return replace(config, num_frames=frames, stpt=replace(config.stpt, num_layers=layers))
 
 
@@ -76,8 +63,9 @@ def built(config: VideoModelConfig, device: str, dtype: torch.dtype) -> VideoMod
     torch.manual_seed(0)
     with torch.device(device):
         model = VideoModel(config)
-    assert isinstance(model.prompt_encoder, T5Encoder)
-    model.prompt_encoder = RandomPrompts(model.prompt_encoder.projection)
+    model.prompt_encoder = RandomPrompts(
+        "", embedding_dim=config.t5_dim, max_tokens=config.t5_max_tokens, dim=config.stpt.dim
+    )
     return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 

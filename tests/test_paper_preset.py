@@ -20,6 +20,7 @@ from drivesim.world_model.prompts import PromptKind
 from drivesim.world_model.video_model import VideoModel
 
 FRAMES = 2
+NARROW_TOKENIZER = {"channels": [8, 8, 16], "num_res_blocks": [1, 1, 1]}
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_it_has_a_billion_parameters():
 def shallow(stages):
     """The preset with one layer and a narrow tokenizer, which takes no part here."""
     config = stages[1].video_model.model
-    vqgan = replace(config.vqgan, channels=[8, 8, 16], num_res_blocks=[1, 1, 1])
+    vqgan = replace(config.vqgan, **NARROW_TOKENIZER)
     torch.manual_seed(0)
     return VideoModel(replace(config, stpt=replace(config.stpt, num_layers=1), vqgan=vqgan))
 
@@ -103,7 +104,7 @@ def test_a_training_step_in_reduced_depth(shallow, stages):
 def test_24_frames_are_generated_in_one_call(stages, tmp_path):
     """All frames at once, under a text that a T5 reads; shallow, narrow and in two rounds, but of the paper's size."""
     config = stages[1].video_model.model
-    vqgan = replace(config.vqgan, channels=[8, 8, 16], num_res_blocks=[1, 1, 1])
+    vqgan = replace(config.vqgan, **NARROW_TOKENIZER)
     stpt = replace(config.stpt, num_layers=1, dim=64, num_heads=2, conv_dim=16)
     t5 = str(write_small_t5(tmp_path))
     torch.manual_seed(0)

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from no_network import refuse_network
 
 from drivesim.errors import InputError
 from drivesim.tokenizer.interface import Tokenizer
@@ -205,7 +206,7 @@ def test_damaged_files_are_refused(copied, name):
 
 
 def test_loading_prints_nothing_and_asks_no_network(pipeline, monkeypatch, capfd):
-    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was asked"))
+    refuse_network(monkeypatch)
     PublicVQGAN.load(str(pipeline), **SIZE)
     assert capfd.readouterr() == ("", "")
 

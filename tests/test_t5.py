@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from no_network import refuse_network
 from small_t5 import DIM, TEXTS, WORDS, write_small_t5
 
 from drivesim.errors import InputError
@@ -27,7 +28,7 @@ def copied(folder, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
-    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("the network was asked"))
+    refuse_network(monkeypatch)
 
 
 def reference(folder, text):

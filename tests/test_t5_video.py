@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from no_network import refuse_network
 from small_models import CAUSAL, small_video_model
 from small_t5 import DIM, write_small_t5
 
@@ -36,8 +37,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
-    for name in ("socket.connect", "getaddrinfo"):
-        monkeypatch.setattr(f"socket.{name}", lambda *_, **__: pytest.fail("the network was asked"))
+    refuse_network(monkeypatch)
 
 
 @pytest.fixture
